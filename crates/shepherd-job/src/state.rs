@@ -269,7 +269,7 @@ impl JobState {
                 processing(*attempt, *started_at, *history, event)
             }
             Self::Done { history, .. } | Self::Failed { history, .. } | Self::Cancelled { history, .. } => {
-                finished(*history, event)
+                finished(*history, &event)
             }
         }
     }
@@ -333,11 +333,11 @@ fn processing(
     }
 }
 
-fn finished(history: History, event: Event) -> Result<JobState, Rejected> {
+fn finished(history: History, event: &Event) -> Result<JobState, Rejected> {
     match event {
         Event::Rerun => Ok(JobState::Queued { not_before: None, history: History { crashes: 0, ..history } }),
         Event::Complete { attempt, .. } | Event::Fail { attempt, .. } | Event::GiveBack { attempt, .. } => {
-            Err(Rejected::Stale { got: attempt })
+            Err(Rejected::Stale { got: *attempt })
         }
         Event::Claim { .. } | Event::Cancel { .. } => Err(Rejected::Finished),
     }

@@ -1,0 +1,146 @@
+//! Drives the real daemon over HTTP and measures it.
+//!
+//! The daemon, with its embedded store and a local directory as storage, runs one
+//! bare sheep whose runner only copies its input. The clients share the machine
+//! with it, so they are made to cost next to nothing: one thread, epoll, no
+//! allocation for a request. Everything is measured in the same run as what it is
+//! compared with, where it is.
+//!
+//! ```text
+//! cargo run --release -p shepherd-benches --bin load -- all --json load.json
+//! ```
+
+mod bare;
+mod big;
+mod clients;
+mod connection;
+mod e2e;
+mod idle;
+mod million;
+mod percentile;
+mod poll;
+mod ranch;
+mod report;
+mod status;
+mod submit;
+mod usage;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::{Args, Parser, Subcommand};
+
+use report::Report;
+
+#[derive(Parser)]
+#[command(about = "Measures the shepherd daemon")]
+struct Arguments {
+    #[command(subcommand)]
+    mode: Mode,
+    #[command(flatten)]
+    options: Options,
+}
+
+#[derive(Args, Clone)]
+struct Options {
+    /// Also write what was measured to this file, as JSON.
+    #[arg(long, global = true, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Where the daemon's directories are made; the disk that is measured.
+    #[arg(long, global = true, value_name = "DIR")]
+    dir: Option<PathBuf>,
+    /// How long to measure, in seconds.
+    #[arg(long, global = true, default_value_t = 10.0)]
+    seconds: f64,
+    /// How long to run before measuring, in seconds.
+    #[arg(long, global = true, default_value_t = 2.0)]
+    warm_up: f64,
+    /// How many clients, each with a connection of its own; each mode has a default.
+    #[arg(long, global = true)]
+    clients: Option<usize>,
+    /// Bytes of a job's payload.
+    #[arg(long, global = true, default_value_t = 64)]
+    payload: usize,
+    /// Random job ids in place of ascending ones.
+    #[arg(long, global = true)]
+    random_ids: bool,
+    /// How many jobs wait in `million`.
+    #[arg(long, global = true, default_value_t = 1_000_000)]
+    jobs: u64,
+    /// How many bytes `big` moves each way.
+    #[arg(long, global = true, default_value_t = 1 << 30)]
+    bytes: u64,
+    /// How often what is short is measured.
+    #[arg(long, global = true, default_value_t = 3)]
+    rounds: usize,
+}
+
+impl Options {
+    fn window(&self) -> Duration {
+        Duration::from_secs_f64(self.seconds)
+    }
+
+    fn warm_up(&self) -> Duration {
+        Duration::from_secs_f64(self.warm_up)
+    }
+
+    fn clients_or(&self, default: usize) -> usize {
+        self.clients.unwrap_or(default).max(1)
+    }
+}
+
+#[derive(Subcommand, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    /// Jobs from submit to done with 64 clients.
+    E2e,
+    /// Jobs from submit to done with one client.
+    Latency,
+    /// Durable submits with 256 clients while jobs only queue.
+    Submit,
+    /// `GET /status` and a job's status against a bare hyper handler.
+    Status,
+    /// A large input and a large output.
+    Big,
+    /// Start-up and idle memory.
+    Idle,
+    /// A queue of a million jobs: restart after kill -9.
+    Million,
+    /// All of them.
+    All,
+    /// What `status` compares with: answers every request with a body from standard input.
+    #[command(hide = true)]
+    Bare,
+}
+
+fn main() -> anyhow::Result<()> {
+    let Arguments { mode, options } = Arguments::parse();
+    if mode == Mode::Bare {
+        return bare::serve();
+    }
+    let modes = match mode {
+        Mode::All => {
+            vec![Mode::Idle, Mode::Latency, Mode::E2e, Mode::Submit, Mode::Status, Mode::Big, Mode::Million]
+        }
+        one => vec![one],
+    };
+    let mut report = Report::default();
+    for mode in modes {
+        let section = match mode {
+            Mode::E2e => e2e::throughput(&options),
+            Mode::Latency => e2e::latency(&options),
+            Mode::Submit => submit::measure(&options),
+            Mode::Status => status::measure(&options),
+            Mode::Big => big::measure(&options),
+            Mode::Idle => idle::measure(&options),
+            Mode::Million => million::measure(&options),
+            Mode::All | Mode::Bare => continue,
+        }?;
+        println!("{section}");
+        report.sections.push(section);
+    }
+    if let Some(path) = &options.json {
+        std::fs::write(path, report.json()).with_context(|| format!("writing {}", path.display()))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,88 @@
+//! `shepherd-runner`: runs a command for each job.
+//!
+//! It takes the arguments of the first shepherd's runner. The `runner.yaml` beside
+//! the model's configuration says what to run:
+//!
+//! ```yaml
+//! runner:
+//!   command: ["./recognise", "{inputs}", "{outputs}"]
+//! ```
+//!
+//! Exit codes: 0 when it was told to end, 1 when it had to leave a job or cannot
+//! serve, 2 when its arguments or `runner.yaml` are wrong.
+
+mod command;
+mod settings;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::Parser;
+use shepherd_runner::{Options, ServeError, serve};
+
+use command::{CommandRunner, Model};
+use settings::Settings;
+
+/// Serves a model's jobs by running a command for each of them.
+///
+/// Listens at the URL in SHEPHERD_LISTEN; without it on the given port, of
+/// 127.0.0.1 or of the address in SHEPHERD_LISTEN_HOST.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Arguments {
+    /// The port to listen on.
+    #[arg(short, long, default_value_t = 9999)]
+    port: u16,
+
+    /// The stream of the model to run; the command may use it as `{stream}`.
+    #[arg(short, long, default_value = "predict")]
+    stream: String,
+
+    /// A Python runner class; there is none in this program.
+    #[arg(short, long, value_name = "CLASS")]
+    runner: Option<String>,
+
+    /// The model's configuration. What to run is in the runner.yaml beside it.
+    config_path: PathBuf,
+}
+
+/// The exit code for wrong arguments or settings.
+const MISUSE: u8 = 2;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let port = arguments.port;
+    let runner = match prepare(arguments) {
+        Ok(runner) => runner,
+        Err(error) => {
+            eprintln!("shepherd-runner: {error:#}");
+            return ExitCode::from(MISUSE);
+        }
+    };
+    match run(runner, port) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("shepherd-runner: {:#}", anyhow::Error::from(error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn prepare(arguments: Arguments) -> anyhow::Result<CommandRunner> {
+    if let Some(class) = arguments.runner {
+        anyhow::bail!("cannot load the runner class `{class}`: {}", settings::NO_CLASSES);
+    }
+    let path = arguments.config_path;
+    let config = path.canonicalize().with_context(|| format!("cannot find `{}`", path.display()))?;
+    anyhow::ensure!(config.is_file(), "`{}` is not a file", path.display());
+    let settings = Settings::read_beside(&config)?;
+    Ok(CommandRunner::new(settings, Model { config, stream: arguments.stream }))
+}
+
+fn run(runner: CommandRunner, port: u16) -> Result<(), ServeError> {
+    // Commands take long enough for an input to come in time, and one that waits
+    // here cannot run on another sheep.
+    let options = Options { name: runner.name(), ahead: 1, batch: 1, ..Options::from_env(port) };
+    serve(runner, options)
+}

@@ -1,0 +1,347 @@
+//! The real program, running real commands.
+
+#![allow(clippy::unwrap_used, reason = "a failed step of a test ends the test")]
+
+#[path = "../../../crates/shepherd-runner/tests/support/shepherd.rs"]
+mod shepherd;
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read};
+use std::net::TcpListener;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use shepherd_job::JobError;
+use shepherd_protocol::{CANCELLED, Connection, Event, FromRunner, ToRunner};
+
+use shepherd::{ATTEMPT, LONG, Shepherd, done, job};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_shepherd-runner");
+
+/// A shepherd, and a runner with a shell script as its command.
+struct Farm {
+    shepherd: Shepherd,
+    child: Child,
+}
+
+impl Farm {
+    /// The script has the placeholders' values as `$1` (inputs) and `$2` (outputs).
+    async fn new(script: &str) -> Self {
+        Self::with(script, |_| {}).await
+    }
+
+    async fn with(script: &str, prepare: impl FnOnce(&mut Command)) -> Self {
+        let shepherd = Shepherd::new();
+        fs::write(shepherd.path("script"), script).unwrap();
+        Self::start(shepherd, "runner: {command: [sh, script, \"{inputs}\", \"{outputs}\"]}", prepare).await
+    }
+
+    async fn start(mut shepherd: Shepherd, settings: &str, prepare: impl FnOnce(&mut Command)) -> Self {
+        fs::write(shepherd.path("config.yaml"), "").unwrap();
+        fs::write(shepherd.path("runner.yaml"), settings).unwrap();
+        let mut command = Command::new(PROGRAM);
+        command.arg(shepherd.path("config.yaml")).env("SHEPHERD_LISTEN", shepherd.url());
+        prepare(&mut command);
+        let child = command.spawn().unwrap();
+        let ready = shepherd.ready().await;
+        assert_eq!((ready.slots, ready.ahead, ready.batch), (1, 1, 1));
+        Self { shepherd, child }
+    }
+
+    fn send(&self, id: &str) {
+        self.shepherd.stage(id, "payload");
+        self.shepherd.send(&[self.shepherd.input(id)]);
+    }
+
+    fn cancel(&self, id: &str) {
+        self.shepherd.send(&[ToRunner::Cancel { job: job(id), attempt: ATTEMPT }]);
+    }
+
+    async fn error(&mut self, id: &str) -> JobError {
+        match self.shepherd.message().await {
+            FromRunner::Error { job, attempt, error } => {
+                assert_eq!((job.as_str(), attempt), (id, Some(ATTEMPT)));
+                error
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn end(mut self) {
+        self.shepherd.shut_down(LONG);
+        assert!(self.child.wait().unwrap().success());
+    }
+}
+
+impl Drop for Farm {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A pipe with a name, which scripts open as descriptor 3: `exec 3>pipe`. It ends
+/// when the last process that inherited it has ended.
+struct Alive(BufReader<File>);
+
+impl Alive {
+    /// Waits until a script has opened the pipe and said that it began.
+    async fn began(path: std::path::PathBuf) -> Self {
+        tokio::task::spawn_blocking(move || {
+            let mut reader = BufReader::new(File::open(path).unwrap());
+            let mut line = String::new();
+            reader.read_line(&mut line).unwrap();
+            assert_eq!(line, "began\n");
+            Self(reader)
+        })
+        .await
+        .unwrap()
+    }
+
+    /// Waits until all of them have ended.
+    fn ended(mut self) {
+        self.0.read_to_string(&mut String::new()).unwrap();
+    }
+}
+
+fn make_pipe(shepherd: &Shepherd) {
+    assert!(Command::new("mkfifo").arg(shepherd.path("pipe")).status().unwrap().success());
+}
+
+#[tokio::test]
+async fn a_command_works_on_the_jobs_files() {
+    let mut farm =
+        Farm::with("cat \"$1/input\" >\"$2/output\"; echo to stdout; echo to stderr >&2", |command| {
+            command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        })
+        .await;
+    for id in ["one", "two"] {
+        farm.send(id);
+        assert_eq!(farm.shepherd.message().await, done(id));
+        assert_eq!(farm.shepherd.output(id), "payload");
+    }
+    farm.shepherd.shut_down(LONG);
+    let mut texts = [String::new(), String::new()];
+    farm.child.stdout.take().unwrap().read_to_string(&mut texts[0]).unwrap();
+    farm.child.stderr.take().unwrap().read_to_string(&mut texts[1]).unwrap();
+    assert_eq!(texts, ["to stdout\nto stdout\n", "to stderr\nto stderr\n"]);
+    assert!(farm.child.wait().unwrap().success());
+}
+
+#[tokio::test]
+async fn placeholders_directory_and_environment_are_the_settings() {
+    let shepherd = Shepherd::new();
+    fs::create_dir(shepherd.path("sub")).unwrap();
+    fs::write(shepherd.path("sub/program"), "#!/bin/sh\nprintf '%s|' \"$PWD\" \"$A\" \"$@\" >out\n").unwrap();
+    let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    fs::set_permissions(shepherd.path("sub/program"), executable).unwrap();
+    let settings = "runner:\n  command: [./program, \"{job_id}-{stream}\", \"{config}\", \"{outputs}/x\", \"{}\"]\n  cwd: sub\n  env: {A: 1}\n";
+    let mut farm = Farm::start(shepherd, settings, |command| {
+        command.args(["-s", "train"]);
+    })
+    .await;
+    farm.send("one");
+    assert_eq!(farm.shepherd.message().await, done("one"));
+    let root = farm.shepherd.path("").canonicalize().unwrap();
+    let root = root.display();
+    let wanted = format!(
+        "{root}/sub|1|one-train|{root}/config.yaml|{}|{{}}|",
+        farm.shepherd.path("one/outputs/x").display()
+    );
+    assert_eq!(fs::read_to_string(farm.shepherd.path("sub/out")).unwrap(), wanted);
+    farm.end();
+}
+
+#[tokio::test]
+async fn a_failure_is_the_end_of_stderr() {
+    let mut farm = Farm::new(
+        "case $1 in *code*) echo some help; echo bad pixel >&2; exit 3;; *silent*) exit 4;; *signal*) kill -9 $$;; esac",
+    )
+    .await;
+    for (id, message, exception_type) in [
+        ("code", "bad pixel", "exit code 3"),
+        ("silent", "the command ended with exit code 4", "exit code 4"),
+        ("signal", "the command ended with signal 9 (SIGKILL)", "signal 9 (SIGKILL)"),
+    ] {
+        farm.send(id);
+        let wanted = JobError { exception_type: exception_type.into(), ..JobError::new(message) };
+        assert_eq!(farm.error(id).await, wanted);
+    }
+    farm.send("good");
+    assert_eq!(farm.shepherd.message().await, done("good"));
+    farm.end();
+}
+
+#[tokio::test]
+async fn a_missing_program_fails_the_job() {
+    let shepherd = Shepherd::new();
+    let mut farm = Farm::start(shepherd, "runner: {command: [no-such-program]}", |_| {}).await;
+    for id in ["one", "two"] {
+        farm.send(id);
+        let error = farm.error(id).await;
+        assert!(error.message.starts_with("cannot run `no-such-program`: No such file"), "{}", error.message);
+        assert_eq!(error.exception_type, "SpawnError");
+    }
+    farm.end();
+}
+
+#[tokio::test]
+async fn a_huge_stderr_is_passed_on_and_costs_nothing() {
+    const LINES: usize = 2_000_000;
+    let script = format!("yes 'a line of stderr' | head -n {LINES} >&2; echo the end >&2; exit 1");
+    let mut farm = Farm::with(&script, |command| {
+        command.stderr(Stdio::piped());
+    })
+    .await;
+    let mut stderr = farm.child.stderr.take().unwrap();
+    let count = std::thread::spawn(move || std::io::copy(&mut stderr, &mut std::io::sink()).unwrap());
+    farm.send("one");
+    let error = farm.error("one").await;
+    assert!(error.message.len() <= 4096 && error.message.starts_with("a line of stderr\n"));
+    assert!(error.message.ends_with("a line of stderr\nthe end"));
+    farm.end();
+    assert_eq!(count.join().unwrap(), LINES as u64 * 17 + 8);
+}
+
+/// Descendants in other process groups and sessions, and without a living parent.
+const TREE: &str = "
+    setsid sleep 1000 &
+    (setsid sh -c 'sleep 1000 & sleep 1000' &)
+    (nohup sleep 1000 >/dev/null 2>&1 &)
+";
+
+#[tokio::test]
+async fn a_cancelled_command_ends_with_all_that_it_started() {
+    let mut farm = Farm::new(&format!("exec 3>pipe; {TREE} echo began >&3; wait; sleep 1000")).await;
+    make_pipe(&farm.shepherd);
+    for id in ["one", "two"] {
+        farm.send(id);
+        let alive = Alive::began(farm.shepherd.path("pipe")).await;
+        // Heartbeats are answered meanwhile.
+        farm.shepherd.send(&[ToRunner::Ping { nonce: 5 }]);
+        assert_eq!(farm.shepherd.message().await, FromRunner::Pong { nonce: 5 });
+        farm.cancel(id);
+        assert_eq!(farm.error(id).await.exception_type, CANCELLED);
+        alive.ended();
+    }
+    farm.end();
+}
+
+#[tokio::test]
+async fn a_shutdown_kills_what_does_not_want_to_end_and_answers_nothing() {
+    let ignoring = "exec 3>pipe; trap '' TERM; setsid sh -c \"trap '' TERM; echo began >&3; while :; do sleep 1; done\" & while :; do sleep 1; done";
+    let mut farm = Farm::new(ignoring).await;
+    make_pipe(&farm.shepherd);
+    farm.send("one");
+    let alive = Alive::began(farm.shepherd.path("pipe")).await;
+    farm.shepherd.shut_down(Duration::from_secs(2));
+    assert_eq!(farm.shepherd.event().await, Event::Disconnected);
+    assert!(farm.child.wait().unwrap().success());
+    alive.ended();
+}
+
+#[tokio::test]
+async fn sigterm_ends_the_runner_and_its_command() {
+    let mut farm = Farm::new(&format!("exec 3>pipe; {TREE} echo began >&3; sleep 1000")).await;
+    make_pipe(&farm.shepherd);
+    farm.send("one");
+    let alive = Alive::began(farm.shepherd.path("pipe")).await;
+    kill_process(Pid::from_child(&farm.child), Signal::TERM).unwrap();
+    assert!(farm.child.wait().unwrap().success());
+    alive.ended();
+    assert_eq!(farm.shepherd.event().await, Event::Disconnected);
+}
+
+#[tokio::test]
+async fn what_a_command_leaves_behind_ends_with_its_job() {
+    let mut farm = Farm::new(&format!("exec 3>pipe; {TREE} echo began >&3")).await;
+    make_pipe(&farm.shepherd);
+    farm.send("one");
+    let alive = Alive::began(farm.shepherd.path("pipe")).await;
+    assert_eq!(farm.shepherd.message().await, done("one"));
+    alive.ended();
+    farm.end();
+}
+
+#[tokio::test]
+async fn a_command_that_keeps_starting_others_is_killed_all_the_same() {
+    let script = "exec 3>pipe; sh -c 'while :; do setsid sleep 0.2 & sleep 0.01; done' & echo began >&3";
+    let mut farm = Farm::new(script).await;
+    make_pipe(&farm.shepherd);
+    farm.send("one");
+    let alive = Alive::began(farm.shepherd.path("pipe")).await;
+    assert_eq!(farm.shepherd.message().await, done("one"));
+    alive.ended();
+    farm.end();
+}
+
+#[tokio::test]
+async fn a_killed_runner_takes_its_command_with_it() {
+    let mut farm = Farm::new("exec 3>pipe; echo began >&3; exec sleep 1000").await;
+    make_pipe(&farm.shepherd);
+    farm.send("one");
+    let alive = Alive::began(farm.shepherd.path("pipe")).await;
+    farm.child.kill().unwrap();
+    assert_eq!(farm.shepherd.event().await, Event::Disconnected);
+    alive.ended();
+}
+
+#[tokio::test]
+async fn the_first_shepherds_arguments_are_taken() {
+    let shepherd = Shepherd::new();
+    fs::write(shepherd.path("config.yaml"), "").unwrap();
+    fs::write(shepherd.path("runner.yaml"), "runner: {command: [\"true\"]}").unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port().to_string();
+    let runner = || {
+        let mut command = Command::new(PROGRAM);
+        command
+            .args(["-p", &port, "-s", "predict"])
+            .arg(shepherd.path("config.yaml"))
+            .env_remove("SHEPHERD_LISTEN");
+        command
+    };
+    let refused = runner().output().unwrap();
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("in use"), "{refused:?}");
+
+    drop(listener);
+    let mut child = runner().spawn().unwrap();
+    let mut connection = Connection::dial(&format!("tcp://127.0.0.1:{port}")).unwrap();
+    loop {
+        match tokio::time::timeout(LONG, connection.recv()).await.unwrap() {
+            Event::Message(FromRunner::Ready(_)) => break,
+            Event::Connected | Event::Disconnected => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    connection.send(&[ToRunner::Shutdown { grace: LONG }]).unwrap();
+    assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn mistakes_are_told_with_the_file_and_exit_code_2() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    let run = |arguments: &[&str]| -> Output {
+        Command::new(PROGRAM).args(arguments).arg(path("config.yaml")).output().unwrap()
+    };
+    let check = |output: Output, wanted: &[&str]| {
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(wanted.iter().all(|text| stderr.contains(text)), "{stderr}");
+    };
+    check(run(&[]), &["cannot find", "config.yaml"]);
+    fs::write(path("config.yaml"), "").unwrap();
+    check(run(&[]), &["there is no", "runner.yaml"]);
+    fs::write(path("runner.yaml"), "runner:\n  command: [a]\n  cmd: b\n").unwrap();
+    check(run(&[]), &["runner.yaml", "line 3", "cmd"]);
+    fs::write(path("runner.yaml"), "runner: {class: models.Ocr}").unwrap();
+    check(run(&[]), &["runner.yaml", "models.Ocr", "Python runner"]);
+    check(run(&["-r", "a.B"]), &["a.B", "Python runner"]);
+    check(run(&["-p", "no"]), &["no", "--port"]);
+    fs::remove_file(path("config.yaml")).unwrap();
+    fs::create_dir(path("config.yaml")).unwrap();
+    check(run(&[]), &["is not a file"]);
+}

@@ -1,0 +1,15 @@
+//! Where the log goes: standard error, for a person or for a machine.
+
+use shepherd_config::{LogFormat, LoggingConfig};
+use tracing_subscriber::EnvFilter;
+
+/// Starts logging. `RUST_LOG`, when it is set, says what is logged in place of the
+/// configured level.
+pub(crate) fn start(config: &LoggingConfig) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(config.level.as_str()));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match config.format {
+        LogFormat::Pretty => log.with_target(false).init(),
+        LogFormat::Json => log.json().init(),
+    }
+}

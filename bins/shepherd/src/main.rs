@@ -1,0 +1,146 @@
+//! The shepherd daemon: parses, builds, runs and drains. What it does is in the
+//! library crates.
+
+mod args;
+mod compose;
+mod logging;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use args::{Cli, Command, RunArgs};
+use clap::Parser as _;
+use shepherd_api::{Api, ServeOptions, serve};
+use shepherd_config::{Config, Environment};
+use shepherd_core::Shepherd;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// The exit code for a configuration or command line that cannot be used.
+const BAD_CONFIGURATION: u8 = 2;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let (path, run) = match (&cli.command, &cli.run) {
+        (Some(Command::Check { config }), _) => (config, None),
+        (None, Some(run)) => (&run.config, Some(run)),
+        (None, None) => unreachable!("clap requires one of the two"),
+    };
+    let config = match load(path) {
+        Ok(config) => config,
+        Err(message) => {
+            eprintln!("{message}");
+            return ExitCode::from(BAD_CONFIGURATION);
+        }
+    };
+    let Some(run) = run else {
+        println!("{}: the configuration is valid", path.display());
+        return ExitCode::SUCCESS;
+    };
+    logging::start(&config.logging);
+    match start_runtime(&config, run) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn load(path: &Path) -> Result<Config, String> {
+    let cwd = std::env::current_dir().map_err(|e| format!("cannot tell the current directory: {e}"))?;
+    Config::load(path, &Environment::from_process(), &cwd).map_err(|e| e.to_string())
+}
+
+fn start_runtime(config: &Config, run: &RunArgs) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let outcome = runtime.block_on(serve_until_told(config, run));
+    // What still blocks a thread is work that is done again at the next start.
+    runtime.shutdown_background();
+    outcome
+}
+
+async fn serve_until_told(config: &Config, run: &RunArgs) -> anyhow::Result<()> {
+    let mut signals = Signals::listen()?;
+    let host = run.host.as_deref().unwrap_or(&config.api.host);
+    let port = run.port.unwrap_or(config.api.port);
+    let listener = TcpListener::bind((host, port))
+        .await
+        .with_context(|| format!("cannot listen at {host}, port {port}"))?;
+    let address = listener.local_addr()?;
+
+    let shepherd = compose::start(config).await?;
+    if !address.ip().is_loopback() {
+        tracing::warn!(
+            "The API is open to everybody who can reach {address}: it asks for no password. \
+             Listen at 127.0.0.1 (-h 127.0.0.1, or api.host) unless this network is trusted"
+        );
+    }
+    tracing::info!("Shepherd API is available at http://{address}");
+
+    let api = Api::new(shepherd.clone(), compose::api_options(config)?);
+    let options = ServeOptions {
+        header_timeout: config.limits.request_header_timeout,
+        max_connections: usize::try_from(config.limits.max_connections).unwrap_or(usize::MAX),
+        drain_timeout: config.shutdown.grace,
+        ..ServeOptions::default()
+    };
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let served = tokio::spawn(serve(listener, api, options, async {
+        // An error means that the sender is gone, which says the same.
+        let _ = stopped.await;
+    }));
+
+    let failed = tokio::select! {
+        name = signals.next() => {
+            tracing::info!("{name} received, draining for at most {:?}", config.shutdown.grace);
+            false
+        }
+        () = shepherd.failed() => true,
+    };
+    drop(stop);
+    drain(&shepherd, config, &mut signals).await;
+    // The API had the same time to drain, beside the shepherd.
+    served.abort();
+    if failed {
+        anyhow::bail!("a part of the shepherd failed; start it again, nothing that was accepted is lost");
+    }
+    tracing::info!("The shepherd has ended");
+    Ok(())
+}
+
+/// Ends the shepherd within the grace; a second signal cuts it short.
+async fn drain(shepherd: &Shepherd, config: &Config, signals: &mut Signals) {
+    let shutdown = shepherd.shutdown(config.shutdown.grace);
+    tokio::pin!(shutdown);
+    tokio::select! {
+        () = &mut shutdown => return,
+        name = signals.next() => tracing::warn!("{name} received again, ending at once"),
+    }
+    shepherd.force_shutdown();
+    shutdown.await;
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> anyhow::Result<Self> {
+        let cannot = "cannot listen to signals";
+        Ok(Self {
+            terminate: signal(SignalKind::terminate()).context(cannot)?,
+            interrupt: signal(SignalKind::interrupt()).context(cannot)?,
+        })
+    }
+
+    /// The name of the next signal that asks for the end. Cancel-safe.
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}

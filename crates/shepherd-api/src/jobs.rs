@@ -1,0 +1,147 @@
+//! The routes about jobs themselves: status, readiness, waiting, withdrawing,
+//! listing.
+
+use std::time::Duration;
+
+use futures::future::{Either, pending};
+use http::StatusCode;
+use shepherd_core::{JobRecord, ListQuery};
+use shepherd_job::JobId;
+
+use crate::api::{Api, State};
+use crate::backend::Backend;
+use crate::error::{ApiError, json_response};
+use crate::json;
+use crate::query::parameter;
+
+const DEFAULT_LIMIT: usize = 100;
+const MAX_LIMIT: usize = 1000;
+
+/// The id, if it is one. What is no legal id names no job, so that its routes
+/// answer as they do for any unknown job.
+pub(crate) fn parse_id<B: Backend>(api: &Api<B>, id: &str) -> Result<JobId, ApiError> {
+    JobId::parse(id, api.options().job_id_rule).map_err(|_| ApiError::NoData { job: id.to_owned() })
+}
+
+/// `GET /jobs/ID/status`
+pub(crate) fn status<B: Backend>(api: &Api<B>, id: &str) -> State {
+    let id = match parse_id(api, id) {
+        Ok(id) => id,
+        Err(error) => return State::Ready(Err(error)),
+    };
+    let api = api.clone();
+    State::later(async move {
+        let job = api.backend().job(&id).await.map_err(|error| ApiError::of_job(error, &id))?;
+        Ok(json_response(StatusCode::OK, json::status_document(&job)))
+    })
+}
+
+/// `GET /jobs/ID/ready`
+pub(crate) fn ready<B: Backend>(api: &Api<B>, id: &str) -> State {
+    let id = match parse_id(api, id) {
+        Ok(id) => id,
+        Err(error) => return State::Ready(Err(error)),
+    };
+    let api = api.clone();
+    State::later(async move {
+        let job = api.backend().job(&id).await.map_err(|error| ApiError::of_job(error, &id))?;
+        Ok(json_response(StatusCode::OK, json::ready(job.state.is_finished())))
+    })
+}
+
+/// `GET /jobs/ID/wait_ready[?timeout=SECONDS]`
+///
+/// The future is dropped when the client leaves, and the waiting ends with it.
+pub(crate) fn wait_ready<B: Backend>(api: &Api<B>, id: &str, query: Option<&str>) -> State {
+    let checked = parse_id(api, id).and_then(|id| Ok((id, timeout(query)?)));
+    let (id, timeout) = match checked {
+        Ok(checked) => checked,
+        Err(error) => return State::Ready(Err(error)),
+    };
+    let api = api.clone();
+    State::later(async move {
+        let timeout = match timeout {
+            Some(timeout) => Either::Left(tokio::time::sleep(timeout)),
+            None => Either::Right(pending()),
+        };
+        // All three are only dropped here, never resumed; `finished` goes first,
+        // so that a job that is finished is never answered with 202 or 503.
+        tokio::select! {
+            biased;
+            job = api.backend().finished(&id) => {
+                let job = job.map_err(|error| ApiError::of_job(error, &id))?;
+                Ok(json_response(StatusCode::OK, json::status_document(&job)))
+            }
+            () = api.drain().begun() => Err(ApiError::shutting_down()),
+            () = timeout => {
+                let job = api.backend().job(&id).await.map_err(|error| ApiError::of_job(error, &id))?;
+                let status = if job.state.is_finished() { StatusCode::OK } else { StatusCode::ACCEPTED };
+                Ok(json_response(status, json::status_document(&job)))
+            }
+        }
+    })
+}
+
+/// How long to wait; none is for ever, as is what a clock cannot hold.
+fn timeout(query: Option<&str>) -> Result<Option<Duration>, ApiError> {
+    let Some(text) = parameter(query, "timeout") else { return Ok(None) };
+    let seconds = text.parse::<f64>().ok().filter(|seconds| seconds.is_finite() && *seconds >= 0.0).ok_or(
+        ApiError::BadRequest("Invalid input: `timeout` must be a number of seconds, 0 or more".into()),
+    )?;
+    Ok(Duration::try_from_secs_f64(seconds).ok())
+}
+
+/// `POST /jobs/ID/cancel`
+pub(crate) fn cancel<B: Backend>(api: &Api<B>, id: &str) -> State {
+    let Ok(id) = parse_id(api, id) else {
+        return State::Ready(Err(ApiError::UnknownJob { job: id.to_owned() }));
+    };
+    let api = api.clone();
+    State::later(async move {
+        let job = api.backend().cancel(&id).await.map_err(|error| ApiError::of_new_route(error, &id))?;
+        Ok(json_response(StatusCode::OK, json::status_document(&job)))
+    })
+}
+
+/// `GET /jobs[?limit=N][&before=CURSOR][&status=WORD]`
+pub(crate) fn list<B: Backend>(api: &Api<B>, query: Option<&str>) -> State {
+    let mut query = match list_query(query) {
+        Ok(query) => query,
+        Err(message) => return State::Ready(Err(ApiError::BadRequest(message.into()))),
+    };
+    let api = api.clone();
+    State::later(async move {
+        // One more than is shown, to know whether there is a next page.
+        let limit = query.limit;
+        query.limit += 1;
+        let mut jobs = api.backend().jobs(query).await.map_err(|error| ApiError::of_new_route(error, ""))?;
+        let more = jobs.len() > limit;
+        jobs.truncate(limit);
+        let next = jobs.last().filter(|_| more).map(|job: &std::sync::Arc<JobRecord>| job.seq);
+        Ok(json_response(StatusCode::OK, json::jobs(&jobs, next)))
+    })
+}
+
+fn list_query(query: Option<&str>) -> Result<ListQuery, &'static str> {
+    let limit = match parameter(query, "limit") {
+        None => DEFAULT_LIMIT,
+        Some(text) => text
+            .parse()
+            .ok()
+            .filter(|limit| (1..=MAX_LIMIT).contains(limit))
+            .ok_or("Invalid input: `limit` must be an integer from 1 to 1000")?,
+    };
+    let before = match parameter(query, "before") {
+        None => None,
+        Some(text) => Some(
+            text.parse().map_err(|_| "Invalid input: `before` must be the `next` of an earlier answer")?,
+        ),
+    };
+    let phases = match parameter(query, "status") {
+        None => &[],
+        Some(word) => json::phases(&word).ok_or(
+            "Invalid input: `status` must be one of `accepted`, `queued`, `processing`, `done`, `failed`, `cancelled`",
+        )?,
+    };
+    Ok(ListQuery { phases: phases.to_vec(), before, limit })
+}

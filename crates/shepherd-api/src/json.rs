@@ -1,0 +1,228 @@
+//! Every JSON shape that is sent.
+//!
+//! Bodies are written straight into one buffer: they are small, their keys are
+//! fixed, and the status of a job is what clients ask for most. Strings go
+//! through `serde_json`, so that whatever a runner or a client put into them is
+//! escaped.
+
+use bytes::Bytes;
+use shepherd_core::{JobRecord, Readiness, SheepState, SheepView};
+use shepherd_job::{JobError, JobState, ModelRef, Phase, Timestamp};
+
+use crate::time::push_iso;
+
+/// What is said of a job that its client withdrew.
+pub(crate) const CANCELLED: &str = "The job was cancelled";
+
+/// The status body of a job, which is also what is stored beside its data as
+/// `job_status.json`.
+pub fn status_document(job: &JobRecord) -> Bytes {
+    let mut to = Vec::with_capacity(320);
+    to.push(b'{');
+    push_status(&mut to, job);
+    to.push(b'}');
+    to.into()
+}
+
+/// Appends the members of the status object, without its braces.
+fn push_status(to: &mut Vec<u8>, job: &JobRecord) {
+    let (started, finished) = times(&job.state);
+    push(to, "\"status\":");
+    push_text(to, status_word(job.state.phase()));
+    push(to, ",\"error_details\":");
+    match &job.state {
+        JobState::Queued { .. } | JobState::Processing { .. } | JobState::Done { .. } => push(to, "null"),
+        JobState::Failed { error, .. } => push_error(to, error),
+        JobState::Cancelled { .. } => push_error(to, &JobError::new(CANCELLED)),
+    }
+    push(to, ",\"model\":");
+    push_model(to, Some(&job.spec.model));
+    push(to, ",\"enqueued_at\":");
+    push_time(to, Some(job.submitted_at));
+    push(to, ",\"processing_started_at\":");
+    push_time(to, started);
+    push(to, ",\"finished_at\":");
+    push_time(to, finished);
+}
+
+/// When the current or last attempt began and when the outcome became final.
+fn times(state: &JobState) -> (Option<Timestamp>, Option<Timestamp>) {
+    match state {
+        JobState::Queued { .. } => (None, None),
+        JobState::Processing { started_at, .. } => (Some(*started_at), None),
+        JobState::Done { started_at, finished_at, .. } | JobState::Failed { started_at, finished_at, .. } => {
+            (Some(*started_at), Some(*finished_at))
+        }
+        JobState::Cancelled { started_at, finished_at, .. } => (*started_at, Some(*finished_at)),
+    }
+}
+
+/// Existing clients know five words, and wait for `done` or `failed`; a
+/// cancelled job is therefore a failed one that says why.
+const fn status_word(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Queued => "queued",
+        Phase::Processing => "processing",
+        Phase::Done => "done",
+        Phase::Failed | Phase::Cancelled => "failed",
+    }
+}
+
+/// The phases that a status word asks for; `cancelled` narrows `failed` down.
+pub(crate) fn phases(word: &str) -> Option<&'static [Phase]> {
+    match word {
+        "accepted" | "queued" => Some(&[Phase::Queued]),
+        "processing" => Some(&[Phase::Processing]),
+        "done" => Some(&[Phase::Done]),
+        "failed" => Some(&[Phase::Failed, Phase::Cancelled]),
+        "cancelled" => Some(&[Phase::Cancelled]),
+        _ => None,
+    }
+}
+
+/// `{"message": TEXT}`.
+pub(crate) fn message(text: &str) -> Bytes {
+    let mut to = Vec::with_capacity(text.len() + 16);
+    push(&mut to, "{\"message\":");
+    push_text(&mut to, text);
+    to.push(b'}');
+    to.into()
+}
+
+/// The body of `GET /status`.
+pub(crate) fn flock(sheep: &[SheepView]) -> Bytes {
+    let mut to = Vec::with_capacity(16 + 160 * sheep.len());
+    push(&mut to, "{\"sheep\":{");
+    for (index, one) in sheep.iter().enumerate() {
+        if index > 0 {
+            to.push(b',');
+        }
+        push_text(&mut to, one.id.as_str());
+        push(&mut to, ":{\"running\":");
+        push_bool(&mut to, matches!(one.state, SheepState::Running));
+        push(&mut to, ",\"model\":");
+        push_model(&mut to, one.model.as_ref());
+        push(&mut to, ",\"request\":");
+        push_optional(&mut to, one.job.as_ref().map(AsRef::as_ref));
+        push(&mut to, ",\"type\":");
+        push_text(&mut to, one.kind);
+        push(&mut to, ",\"state\":");
+        push_text(&mut to, sheep_state(one.state));
+        push(&mut to, ",\"problem\":");
+        push_optional(&mut to, one.problem.as_deref());
+        to.push(b'}');
+    }
+    push(&mut to, "}}");
+    to.into()
+}
+
+const fn sheep_state(state: SheepState) -> &'static str {
+    match state {
+        SheepState::Stopped => "stopped",
+        SheepState::Starting => "starting",
+        SheepState::Running => "running",
+        SheepState::Stopping => "stopping",
+    }
+}
+
+/// The body of `GET /jobs`: the jobs, and where the next page begins.
+pub(crate) fn jobs<J: AsRef<JobRecord>>(jobs: &[J], next: Option<u64>) -> Bytes {
+    let mut to = Vec::with_capacity(32 + 360 * jobs.len());
+    push(&mut to, "{\"jobs\":[");
+    for (index, job) in jobs.iter().enumerate() {
+        let job = job.as_ref();
+        push(&mut to, if index > 0 { ",{\"job_id\":" } else { "{\"job_id\":" });
+        push_text(&mut to, job.spec.id.as_str());
+        to.push(b',');
+        push_status(&mut to, job);
+        to.push(b'}');
+    }
+    push(&mut to, "],\"next\":");
+    match next {
+        Some(seq) => {
+            to.push(b'"');
+            push(&mut to, itoa::Buffer::new().format(seq));
+            to.push(b'"');
+        }
+        None => push(&mut to, "null"),
+    }
+    to.push(b'}');
+    to.into()
+}
+
+/// The body of `GET /readyz`.
+pub(crate) fn readiness(readiness: &Readiness) -> Bytes {
+    let mut to = Vec::with_capacity(64);
+    push(&mut to, "{\"ready\":");
+    push_bool(&mut to, readiness.problems.is_empty());
+    push(&mut to, ",\"problems\":[");
+    for (index, problem) in readiness.problems.iter().enumerate() {
+        if index > 0 {
+            to.push(b',');
+        }
+        push_text(&mut to, problem);
+    }
+    push(&mut to, "]}");
+    to.into()
+}
+
+/// `{"ready": BOOL}`.
+pub(crate) const fn ready(ready: bool) -> Bytes {
+    Bytes::from_static(if ready { b"{\"ready\":true}" } else { b"{\"ready\":false}" })
+}
+
+/// The answer to an accepted submit.
+pub(crate) const fn success() -> Bytes {
+    Bytes::from_static(b"{\"success\":true}")
+}
+
+fn push_model(to: &mut Vec<u8>, model: Option<&ModelRef>) {
+    push(to, "{\"name\":");
+    push_optional(to, model.map(ModelRef::name));
+    push(to, ",\"version\":");
+    push_optional(to, model.map(ModelRef::version));
+    to.push(b'}');
+}
+
+fn push_error(to: &mut Vec<u8>, error: &JobError) {
+    push(to, "{\"message\":");
+    push_text(to, &error.message);
+    push(to, ",\"exception_type\":");
+    push_text(to, &error.exception_type);
+    push(to, ",\"exception_traceback\":");
+    push_text(to, &error.exception_traceback);
+    to.push(b'}');
+}
+
+fn push_time(to: &mut Vec<u8>, at: Option<Timestamp>) {
+    match at {
+        Some(at) => {
+            to.push(b'"');
+            push_iso(to, at);
+            to.push(b'"');
+        }
+        None => push(to, "null"),
+    }
+}
+
+fn push_optional(to: &mut Vec<u8>, text: Option<&str>) {
+    match text {
+        Some(text) => push_text(to, text),
+        None => push(to, "null"),
+    }
+}
+
+fn push_bool(to: &mut Vec<u8>, value: bool) {
+    push(to, if value { "true" } else { "false" });
+}
+
+fn push_text(to: &mut Vec<u8>, text: &str) {
+    serde_json::to_writer(to, text).expect("a string into memory always serializes");
+}
+
+fn push(to: &mut Vec<u8>, text: &str) {
+    to.extend_from_slice(text.as_bytes());
+}
+
+#[cfg(test)]
+mod tests;

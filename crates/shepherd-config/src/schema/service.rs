@@ -1,0 +1,220 @@
+//! The keys of the daemon itself: `logging`, `limits`, `shutdown`, `api`.
+
+use std::time::Duration;
+
+use crate::read::{Section, Value};
+use crate::url::{HttpUrl, is_host_name};
+
+/// What is logged, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoggingConfig {
+    /// The least that is logged; `info` unless told.
+    pub level: LogLevel,
+    /// How a line looks; `pretty` unless told.
+    pub format: LogFormat,
+}
+
+/// How much is logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogLevel {
+    /// Failures.
+    Error,
+    /// And what may become one.
+    Warn,
+    /// And what happens.
+    Info,
+    /// And why.
+    Debug,
+    /// And how.
+    Trace,
+}
+
+impl LogLevel {
+    /// The level's name in lower case.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        }
+    }
+}
+
+/// How a log line looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For a person.
+    Pretty,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Bounds on what is accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LimitsConfig {
+    /// The largest body of a request, in bytes; 1 GiB unless told.
+    pub max_body_bytes: u64,
+    /// How often a job is run again after its runner died under it; 0 unless told.
+    pub crash_retries: u32,
+    /// How long a client may take to send the head of a request; 30 s unless told.
+    pub request_header_timeout: Duration,
+    /// How many connections are served at once; 10,000 unless told.
+    pub max_connections: u32,
+}
+
+/// How the shepherd ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShutdownConfig {
+    /// How long draining may take in all; 10 s unless told.
+    pub grace: Duration,
+}
+
+/// Where the API listens. Arguments of the command line come before these.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiConfig {
+    /// A host name or address; `0.0.0.0` unless told.
+    pub host: String,
+    /// A port, 0 for any free one; 5000 unless told.
+    pub port: u16,
+    /// Which origins a browser may call from; none unless told.
+    pub cors_origins: CorsOrigins,
+}
+
+/// Which origins may call the API from a browser.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CorsOrigins {
+    /// Every origin (`*`).
+    Any,
+    /// These, as `http(s)://HOST[:PORT]`; none where the list is empty.
+    Only(Vec<String>),
+}
+
+type Service = (LoggingConfig, LimitsConfig, ShutdownConfig, ApiConfig);
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+pub(super) fn read(top: &Section<'_>) -> Option<Service> {
+    // All four are read before any failure ends this.
+    let logging = read_section(top, "logging", read_logging);
+    let limits = read_section(top, "limits", read_limits);
+    let shutdown = read_section(top, "shutdown", read_shutdown);
+    let api = read_section(top, "api", read_api);
+    Some((logging?, limits?, shutdown?, api?))
+}
+
+/// Reads a mapping that may be absent, and then has only defaults.
+fn read_section<T>(
+    top: &Section<'_>,
+    key: &'static str,
+    read: fn(Option<&Section<'_>>) -> Option<T>,
+) -> Option<T> {
+    let Some(value) = top.get(key) else { return read(None) };
+    let section = value.section()?;
+    let found = read(Some(&section));
+    section.finish(&[]);
+    found
+}
+
+/// A key with a default.
+fn value_or<T>(
+    section: Option<&Section<'_>>,
+    key: &'static str,
+    default: T,
+    read: impl FnOnce(&Value<'_>) -> Option<T>,
+) -> Option<T> {
+    match section.and_then(|section| section.get(key)) {
+        None => Some(default),
+        Some(value) => read(&value),
+    }
+}
+
+fn read_logging(section: Option<&Section<'_>>) -> Option<LoggingConfig> {
+    let level = value_or(section, "level", LogLevel::Info, read_level);
+    let formats = [("pretty", LogFormat::Pretty), ("json", LogFormat::Json)];
+    let format = value_or(section, "format", LogFormat::Pretty, |value| value.choice(&formats));
+    Some(LoggingConfig { level: level?, format: format? })
+}
+
+/// Also the names that the original's configurations use, which are Python's.
+fn read_level(value: &Value<'_>) -> Option<LogLevel> {
+    let levels = [
+        ("error", LogLevel::Error),
+        ("warn", LogLevel::Warn),
+        ("info", LogLevel::Info),
+        ("debug", LogLevel::Debug),
+        ("trace", LogLevel::Trace),
+    ];
+    let pythons = [
+        ("critical", LogLevel::Error),
+        ("fatal", LogLevel::Error),
+        ("warning", LogLevel::Warn),
+        ("notset", LogLevel::Trace),
+    ];
+    value.choice_or(&levels, &pythons)
+}
+
+fn read_limits(section: Option<&Section<'_>>) -> Option<LimitsConfig> {
+    const GIB: u64 = 1 << 30;
+    let header_range = Duration::from_millis(100)..=DAY;
+    let body = value_or(section, "max_body_bytes", GIB, |value| value.size(1..=i64::MAX as u64));
+    let retries = value_or(section, "crash_retries", 0, |value| value.number(0..=1_000));
+    let header = value_or(section, "request_header_timeout", Duration::from_secs(30), |value| {
+        value.duration(header_range)
+    });
+    let connections = value_or(section, "max_connections", 10_000, |value| value.number(1..=1_000_000));
+    Some(LimitsConfig {
+        max_body_bytes: body?,
+        crash_retries: retries?,
+        request_header_timeout: header?,
+        max_connections: connections?,
+    })
+}
+
+fn read_shutdown(section: Option<&Section<'_>>) -> Option<ShutdownConfig> {
+    let default = Duration::from_secs(10);
+    let grace = value_or(section, "grace", default, |value| value.duration(Duration::ZERO..=DAY));
+    Some(ShutdownConfig { grace: grace? })
+}
+
+fn read_api(section: Option<&Section<'_>>) -> Option<ApiConfig> {
+    let host = value_or(section, "host", "0.0.0.0".to_owned(), |value| {
+        let text = value.text()?;
+        let address = text.trim_start_matches('[').trim_end_matches(']');
+        if address.parse::<std::net::Ipv6Addr>().is_ok() {
+            return Some(address.to_owned());
+        }
+        if !is_host_name(text) {
+            value.wrong("a host name or an IP address, without a port");
+            return None;
+        }
+        Some(text.to_owned())
+    });
+    let port = value_or(section, "port", 5000, |value| value.number(0..=u16::MAX));
+    let origins = value_or(section, "cors_origins", CorsOrigins::Only(Vec::new()), read_origins);
+    Some(ApiConfig { host: host?, port: port?, cors_origins: origins? })
+}
+
+fn read_origins(value: &Value<'_>) -> Option<CorsOrigins> {
+    let origins = value.list(|item| {
+        let text = item.text()?;
+        match HttpUrl::parse(text) {
+            _ if text == "*" => Some("*".to_owned()),
+            // Browsers send it in lower case and without a slash at the end.
+            Ok(url) if url.path().is_empty() => Some(url.to_string()),
+            Ok(_) | Err(_) => {
+                item.wrong("an origin such as https://example.org, or `*`");
+                None
+            }
+        }
+    })?;
+    if !origins.iter().any(|origin| origin == "*") {
+        return Some(CorsOrigins::Only(origins));
+    }
+    if origins.len() > 1 {
+        value.fail("names `*` beside other origins, expected `*` alone");
+        return None;
+    }
+    Some(CorsOrigins::Any)
+}

@@ -1,0 +1,303 @@
+//! The way of a job into the queue.
+//!
+//! ```text
+//!  small payload or none:  check ids and data ─▶ queue, in one batch ─▶ answer
+//!  large payload:          reserve id ─▶ mark ─▶ storage ─▶ sync ─▶ as above ─▶ unmark
+//! ```
+//!
+//! All that arrives while a batch commits makes up the next one, so one commit
+//! serves many clients. The work runs in tasks of the shepherd: a client that
+//! leaves half-way changes nothing in it.
+//!
+//! A large payload is in storage before its job is in the queue. A marker file
+//! written before it says that it may have to be removed: by the same task when
+//! the submit fails, by the next start when the daemon was killed in between.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use shepherd_job::{DEFAULT_INPUT, JobId, JobIdRule, JobSpec, ObjectPath};
+use shepherd_queue::{Existing, JobRecord, NewJob, Submitted};
+use shepherd_storage::Body;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::ShepherdError;
+use crate::settle::Settling;
+use crate::shared::{Shared, now};
+use crate::supervise::TaskKind;
+
+/// How many submits one commit takes at most.
+const BATCH: usize = 1024;
+
+/// A job as a client submits it.
+pub struct Submit {
+    /// What to run.
+    pub spec: JobSpec,
+    /// Where its inputs are.
+    pub data: Data,
+}
+
+/// Where the inputs of a submitted job are.
+pub enum Data {
+    /// In storage already.
+    Stored,
+    /// Here; it becomes `inputs/input`.
+    Payload(Bytes),
+    /// Here, too large to hold in memory; it becomes `inputs/input`.
+    Stream(Body),
+}
+
+/// What became of a submit. Either way the job is in the queue, durably.
+#[derive(Clone, Debug)]
+pub enum Accepted {
+    /// It was queued.
+    Queued(Arc<JobRecord>),
+    /// A job of this id is queued or running, and was left alone.
+    Live(Arc<JobRecord>),
+}
+
+type Answer = Result<Accepted, ShepherdError>;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum DataCheck {
+    /// There must be data in storage.
+    Present,
+    /// There must be none.
+    Absent,
+    /// The data was just written for this submit.
+    Done,
+}
+
+struct Request {
+    job: NewJob,
+    check: DataCheck,
+    answer: oneshot::Sender<Answer>,
+}
+
+pub(crate) struct Admission {
+    shared: Arc<Shared>,
+    sender: mpsc::Sender<Request>,
+    /// Ids whose large payload is on its way.
+    reserved: Mutex<HashSet<JobId>>,
+    markers: PathBuf,
+}
+
+impl Admission {
+    /// Starts the task that takes batches.
+    pub(crate) fn start(shared: &Arc<Shared>, settling: &Arc<Settling>, markers: PathBuf) -> Arc<Self> {
+        let (sender, receiver) = mpsc::channel(4 * BATCH);
+        let task = admit(Arc::clone(shared), Arc::clone(settling), receiver);
+        shared.tasks.spawn(TaskKind::Pillar, "admission", task);
+        Arc::new(Self { shared: Arc::clone(shared), sender, reserved: Mutex::default(), markers })
+    }
+
+    pub(crate) async fn submit(self: &Arc<Self>, submit: Submit) -> Answer {
+        let Submit { spec, data } = submit;
+        let payload_path = || ObjectPath::parse(DEFAULT_INPUT).expect("the constant is a legal key");
+        match data {
+            Data::Stored => self.request(spec, Vec::new(), DataCheck::Present).await,
+            Data::Payload(bytes) if bytes.len() <= self.shared.spool_bytes() => {
+                self.request(spec, vec![(payload_path(), bytes)], DataCheck::Absent).await
+            }
+            Data::Payload(bytes) => {
+                self.submit_large(spec, Box::pin(futures::stream::once(async move { Ok(bytes) }))).await
+            }
+            Data::Stream(body) => self.submit_large(spec, body).await,
+        }
+    }
+
+    async fn request(&self, spec: JobSpec, objects: Vec<(ObjectPath, Bytes)>, check: DataCheck) -> Answer {
+        let existing = match check {
+            DataCheck::Present => Existing::Rerun,
+            DataCheck::Absent | DataCheck::Done => Existing::Refuse,
+        };
+        if check != DataCheck::Done && self.lock_reserved().contains(&spec.id) {
+            return Err(ShepherdError::AlreadySubmitted);
+        }
+        let (answer, answered) = oneshot::channel();
+        let job = NewJob { spec, submitted_at: now(), objects, existing };
+        let request = Request { job, check, answer };
+        self.sender.send(request).await.map_err(|_| ShepherdError::ShuttingDown)?;
+        answered.await.map_err(|_| ShepherdError::ShuttingDown)?
+    }
+
+    async fn submit_large(self: &Arc<Self>, spec: JobSpec, body: Body) -> Answer {
+        let (answer, answered) = oneshot::channel();
+        let this = Arc::clone(self);
+        self.shared.tasks.spawn(TaskKind::Request, "large payload", async move {
+            let result = this.carry_large(spec, body).await;
+            // The client may have left; the outcome stands all the same.
+            let _ = answer.send(result);
+        });
+        answered.await.map_err(|_| ShepherdError::Unavailable("the submit broke off".into()))?
+    }
+
+    async fn carry_large(&self, spec: JobSpec, body: Body) -> Answer {
+        let id = spec.id.clone();
+        let _reserved = Reserved::take(self, &id).ok_or(ShepherdError::AlreadySubmitted)?;
+        let Shared { queue, storage, .. } = &*self.shared;
+        if queue.get(&id).await?.is_some() || storage.contains(&id).await? {
+            return Err(ShepherdError::AlreadySubmitted);
+        }
+        let marker = self.markers.join(id.as_str());
+        mark(&marker).await?;
+        let stored = async {
+            let path = ObjectPath::parse(DEFAULT_INPUT).expect("the constant is a legal key");
+            storage.put(&id, &path, body).await?;
+            storage.sync().await?;
+            self.request(spec, Vec::new(), DataCheck::Done).await
+        };
+        let answer = stored.await;
+        let keep = match &answer {
+            Ok(_) => true,
+            // The commit may have happened all the same: the next start will see.
+            Err(ShepherdError::Unavailable(_)) => return answer,
+            Err(_) => false,
+        };
+        if keep || storage.remove(&id).await.is_ok() {
+            unmark(&marker).await;
+        }
+        answer
+    }
+
+    fn lock_reserved(&self) -> std::sync::MutexGuard<'_, HashSet<JobId>> {
+        self.reserved.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct Reserved<'a> {
+    admission: &'a Admission,
+    id: JobId,
+}
+
+impl<'a> Reserved<'a> {
+    fn take(admission: &'a Admission, id: &JobId) -> Option<Self> {
+        let fresh = admission.lock_reserved().insert(id.clone());
+        fresh.then(|| Self { admission, id: id.clone() })
+    }
+}
+
+impl Drop for Reserved<'_> {
+    fn drop(&mut self) {
+        self.admission.lock_reserved().remove(&self.id);
+    }
+}
+
+async fn mark(marker: &Path) -> Result<(), ShepherdError> {
+    let marker = marker.to_owned();
+    let made = tokio::task::spawn_blocking(move || {
+        std::fs::File::create(&marker)?.sync_all()?;
+        // The name must last as well as the file.
+        marker.parent().map_or(Ok(()), |dir| std::fs::File::open(dir)?.sync_all())
+    });
+    match made.await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(e)) if e.kind() == std::io::ErrorKind::StorageFull => Err(ShepherdError::Full),
+        Ok(Err(e)) => Err(ShepherdError::Unavailable(format!("cannot write to the state directory: {e}"))),
+        Err(e) => Err(ShepherdError::Unavailable(e.to_string())),
+    }
+}
+
+async fn unmark(marker: &Path) {
+    if let Err(error) = tokio::fs::remove_file(marker).await {
+        // Harmless: the next start finds the job in the queue, and removes the marker alone.
+        tracing::warn!(marker = %marker.display(), %error, "cannot remove a marker");
+    }
+}
+
+/// Removes what submits left in storage when the daemon was killed before their
+/// jobs were in the queue.
+pub(crate) async fn sweep_markers(shared: &Shared, markers: &Path) -> Result<(), ShepherdError> {
+    let names = match std::fs::read_dir(markers) {
+        Ok(entries) => entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()),
+        Err(e) => return Err(ShepherdError::Unavailable(format!("cannot read {}: {e}", markers.display()))),
+    };
+    for name in names {
+        // Job ids of either rule are legal here: which was in force then is not known.
+        let Ok(id) = JobId::parse(&name, JobIdRule::Prefix) else { continue };
+        if shared.queue.get(&id).await?.is_none() {
+            tracing::info!(job = %id, "removing the payload of a submit that was cut off");
+            shared.storage.remove(&id).await?;
+        }
+        unmark(&markers.join(name)).await;
+    }
+    Ok(())
+}
+
+async fn admit(shared: Arc<Shared>, settling: Arc<Settling>, mut requests: mpsc::Receiver<Request>) {
+    let mut batch = Vec::with_capacity(BATCH);
+    loop {
+        // Closing at the drain lets what was sent before be served, and refuses the rest.
+        tokio::select! {
+            count = requests.recv_many(&mut batch, BATCH) => if count == 0 { return },
+            () = shared.tasks.draining.cancelled(), if !requests.is_closed() => {
+                requests.close();
+                continue;
+            }
+        }
+        settling.room().await;
+        admit_batch(&shared, batch.drain(..)).await;
+    }
+}
+
+async fn admit_batch(shared: &Shared, batch: impl Iterator<Item = Request>) {
+    let batch = check_data(shared, batch.collect()).await;
+    let (jobs, answers): (Vec<_>, Vec<_>) = batch.into_iter().map(|r| (r.job, r.answer)).unzip();
+    if jobs.is_empty() {
+        return;
+    }
+    match shared.queue.submit(jobs).await {
+        Ok(outcomes) => {
+            for (outcome, answer) in outcomes.into_iter().zip(answers) {
+                let _ = answer.send(match outcome {
+                    Submitted::Accepted(record) => Ok(Accepted::Queued(record)),
+                    Submitted::Live(record) => Ok(Accepted::Live(record)),
+                    Submitted::Conflict => Err(ShepherdError::AlreadySubmitted),
+                });
+            }
+        }
+        Err(error) => {
+            tracing::warn!(%error, submits = answers.len(), "cannot accept jobs");
+            let full = matches!(error, shepherd_queue::QueueError::Full);
+            let message = error.to_string();
+            for answer in answers {
+                let error =
+                    if full { ShepherdError::Full } else { ShepherdError::Unavailable(message.clone()) };
+                let _ = answer.send(Err(error));
+            }
+        }
+    }
+}
+
+/// Answers the requests whose data is not as it must be, and returns the others.
+async fn check_data(shared: &Shared, batch: Vec<Request>) -> Vec<Request> {
+    let ids: Vec<JobId> =
+        batch.iter().filter(|r| r.check != DataCheck::Done).map(|r| r.job.spec.id.clone()).collect();
+    let mut present = shared.storage.contains_each(&ids).await.into_iter();
+    let mut good = Vec::with_capacity(batch.len());
+    for request in batch {
+        let verdict = match request.check {
+            DataCheck::Done => Ok(()),
+            check => match (present.next().expect("an answer for each id"), check) {
+                (Err(error), _) => Err(error.into()),
+                (Ok(true), DataCheck::Absent) => Err(ShepherdError::AlreadySubmitted),
+                (Ok(false), DataCheck::Present) => match shared.queue.get(&request.job.spec.id).await {
+                    // Its data may still ride in the queue.
+                    Ok(Some(_)) => Ok(()),
+                    Ok(None) => Err(ShepherdError::NoData),
+                    Err(error) => Err(error.into()),
+                },
+                (Ok(_), _) => Ok(()),
+            },
+        };
+        match verdict {
+            Ok(()) => good.push(request),
+            Err(error) => {
+                let _ = request.answer.send(Err(error));
+            }
+        }
+    }
+    good
+}

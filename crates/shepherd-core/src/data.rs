@@ -1,0 +1,74 @@
+//! Reading a job's objects, wherever they are: in the queue's commit still, or in
+//! storage already.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use shepherd_job::{JobId, ObjectPath, Timestamp};
+use shepherd_storage::{Object, ObjectMeta, StorageError};
+
+use crate::ShepherdError;
+use crate::shared::Shared;
+
+/// Opens an object, or the part of it in `range`, clipped to its end.
+pub(crate) async fn open(
+    shared: &Shared,
+    job: &JobId,
+    path: &ObjectPath,
+    range: Option<Range<u64>>,
+) -> Result<Object, ShepherdError> {
+    match spooled(shared, job, path).await? {
+        Some((bytes, modified)) => Ok(slice(path, &bytes, modified, range)?),
+        // It may have been settled between the two looks; then storage has it.
+        None => Ok(shared.storage.get(job, path, range).await?),
+    }
+}
+
+/// What is known of an object.
+pub(crate) async fn head(
+    shared: &Shared,
+    job: &JobId,
+    path: &ObjectPath,
+) -> Result<ObjectMeta, ShepherdError> {
+    match spooled(shared, job, path).await? {
+        Some((bytes, modified)) => Ok(meta(path, &bytes, modified)),
+        None => Ok(shared.storage.head(job, path).await?),
+    }
+}
+
+async fn spooled(
+    shared: &Shared,
+    job: &JobId,
+    path: &ObjectPath,
+) -> Result<Option<(Bytes, Timestamp)>, ShepherdError> {
+    if shared.queue.behind_count() == 0 {
+        return Ok(None);
+    }
+    let found = shared.queue.objects(job).await?.into_iter().find(|(candidate, _)| candidate == path);
+    let Some((_, bytes)) = found else { return Ok(None) };
+    let modified = shared.queue.get(job).await?.map_or_else(Timestamp::default, |record| record.submitted_at);
+    Ok(Some((bytes, modified)))
+}
+
+fn meta(path: &ObjectPath, bytes: &Bytes, modified: Timestamp) -> ObjectMeta {
+    ObjectMeta { path: path.clone(), size: bytes.len() as u64, modified }
+}
+
+fn slice(
+    path: &ObjectPath,
+    bytes: &Bytes,
+    modified: Timestamp,
+    range: Option<Range<u64>>,
+) -> Result<Object, StorageError> {
+    let meta = meta(path, bytes, modified);
+    let range = match range {
+        None => 0..meta.size,
+        Some(range) if range.start < meta.size && range.start < range.end => {
+            range.start..range.end.min(meta.size)
+        }
+        Some(_) => return Err(StorageError::Range { size: meta.size }),
+    };
+    let index = |at: u64| usize::try_from(at).expect("at most the length of bytes in memory");
+    let part = bytes.slice(index(range.start)..index(range.end));
+    Ok(Object { meta, range, body: Box::pin(futures::stream::once(async move { Ok(part) })) })
+}

@@ -1,0 +1,170 @@
+//! The flock as everybody else sees it: a cell for each sheep that its keeper
+//! writes, and the task that gives sheep their models.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use shepherd_job::{JobId, ModelRef, SheepId, Timestamp};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::Instant;
+
+use crate::schedule::{Limits, SheepFacts, UNKNOWN, schedule, shares};
+use crate::shared::{Shared, now, store_backoff};
+
+/// One sheep as clients see it.
+#[derive(Clone, Debug)]
+pub struct SheepView {
+    /// Which sheep.
+    pub id: SheepId,
+    /// What kind of sheep: `bare`, `docker`.
+    pub kind: &'static str,
+    /// What its runner does.
+    pub state: SheepState,
+    /// The model it has or is getting.
+    pub model: Option<ModelRef>,
+    /// The job its runner works on.
+    pub job: Option<JobId>,
+    /// Why it cannot run anything at present.
+    pub problem: Option<String>,
+}
+
+/// What the runner of a sheep does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SheepState {
+    /// There is none.
+    Stopped,
+    /// It starts and loads its model.
+    Starting,
+    /// It is ready or works.
+    Running,
+    /// It is being ended.
+    Stopping,
+}
+
+/// What a keeper is told from outside.
+#[derive(Clone, Debug)]
+pub(crate) enum Command {
+    /// The job was cancelled, durably: its attempt must end.
+    Cancel(JobId),
+    /// Another sheep is free: what is made ready ahead should go back to the queue.
+    Share,
+}
+
+/// A sheep's place in the flock: written by its keeper, read by all.
+#[derive(Debug)]
+pub(crate) struct Cell {
+    facts: Mutex<Facts>,
+    /// The model the sheep should have.
+    pub(crate) order: watch::Sender<Option<ModelRef>>,
+    /// Bounded: a sender waits while the keeper has this many commands to read.
+    pub(crate) commands: mpsc::Sender<Command>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Facts {
+    pub(crate) view: SheepView,
+    pub(crate) available: bool,
+    pub(crate) ordered_at: Timestamp,
+    pub(crate) in_hand: usize,
+    pub(crate) spare: usize,
+    /// The mean time of recent jobs; none was seen with this model yet if `None`.
+    pub(crate) run_time: Option<Duration>,
+    /// Since when the runner works on its present job.
+    pub(crate) running_since: Option<Instant>,
+    pub(crate) swap_time: Duration,
+}
+
+impl Cell {
+    pub(crate) fn new(id: SheepId, kind: &'static str) -> (Self, mpsc::Receiver<Command>) {
+        let (commands, receiver) = mpsc::channel(256);
+        let view = SheepView { id, kind, state: SheepState::Stopped, model: None, job: None, problem: None };
+        let facts = Facts {
+            view,
+            available: true,
+            ordered_at: Timestamp::default(),
+            in_hand: 0,
+            spare: 0,
+            run_time: None,
+            running_since: None,
+            swap_time: UNKNOWN,
+        };
+        (Self { facts: Mutex::new(facts), order: watch::Sender::new(None), commands }, receiver)
+    }
+
+    pub(crate) fn facts(&self) -> MutexGuard<'_, Facts> {
+        self.facts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn for_scheduler(&self) -> SheepFacts {
+        let order = self.order.borrow().clone();
+        let facts = self.facts();
+        let age = facts.running_since.map_or(Duration::ZERO, |since| since.elapsed());
+        SheepFacts {
+            id: facts.view.id.clone(),
+            available: facts.available,
+            model: order.map(|model| (model, facts.ordered_at)),
+            in_hand: facts.in_hand,
+            spare: facts.spare,
+            run_time: facts.run_time.unwrap_or(UNKNOWN).max(age),
+            swap_time: facts.swap_time,
+        }
+    }
+}
+
+/// How often waiting jobs are looked at again when nothing else happens.
+const REVIEW: Duration = Duration::from_secs(1);
+
+/// Gives sheep their models, until the shepherd drains. `stirred` says that a
+/// sheep became free, failed or recovered.
+pub(crate) async fn drive(
+    shared: Arc<Shared>,
+    cells: Arc<[Arc<Cell>]>,
+    stirred: Arc<Notify>,
+    limits: Limits,
+) {
+    let mut changes = shared.queue.changes();
+    let mut backoff = store_backoff();
+    loop {
+        changes.mark_unchanged();
+        let wait = match shared.queue.ready(now()).await {
+            Ok(ready) => {
+                backoff.reset();
+                let flock: Vec<SheepFacts> = cells.iter().map(|cell| cell.for_scheduler()).collect();
+                let cell_of = |id: &SheepId| {
+                    let cell = cells.iter().find(|cell| cell.facts().view.id == *id);
+                    cell.expect("the scheduler names sheep it was given")
+                };
+                let swaps = schedule(&ready.groups, &flock, now(), limits);
+                for id in shares(&ready.groups, &flock, &swaps) {
+                    // A keeper that has this many commands to read will be asked again.
+                    let _ = cell_of(id).commands.try_send(Command::Share);
+                }
+                let is_spare = flock.iter().any(|sheep| sheep.spare > 0) && flock.len() > 1;
+                for swap in swaps {
+                    let cell = cell_of(&swap.sheep);
+                    cell.facts().ordered_at = now();
+                    cell.order.send_replace(Some(swap.model));
+                }
+                let due = ready.next_due.map(|due| due.since(now()));
+                let review = (is_spare || !ready.groups.is_empty()).then_some(REVIEW);
+                due.into_iter().chain(review).min()
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot see the queue");
+                Some(backoff.step())
+            }
+        };
+        let timer = async {
+            match wait {
+                Some(wait) => tokio::time::sleep(wait).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            changed = changes.changed() => if changed.is_err() { return },
+            () = stirred.notified() => {}
+            () = timer => {}
+            () = shared.tasks.draining.cancelled() => return,
+        }
+    }
+}

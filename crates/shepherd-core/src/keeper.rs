@@ -1,0 +1,765 @@
+//! The keeper of one sheep: one task that alone decides what its runner does.
+//!
+//! ```text
+//!              order                ready               swap, death, drain
+//!   no runner ───────▶ Starting ──────────▶ Running ──────────────────────▶ Stopping ─▶ no runner
+//!                          └── cannot start: the job fails, or the sheep rests
+//! ```
+//!
+//! It claims jobs of the model it was ordered to have, has their files made ready
+//! while others run, sends them, collects what they leave, and has the outcomes
+//! made durable; each of these goes on while the others do. What blocks runs
+//! elsewhere and comes back as an [`Outcome`].
+//!
+//! Every message of a runner may be late, twice, wrong or never:
+//!
+//! - late or twice: the attempt is not among those sent, and was answered before:
+//!   it is passed over; the queue's fencing stands behind that.
+//! - wrong (not understood, or about a job that the runner never had): the runner
+//!   cannot be relied on and is ended; the job it should have answered fails.
+//! - never: the process's end, the socket's end, or silence past the heartbeat
+//!   timeout ends the attempt; a run timeout ends the job.
+//!
+//! The job that was running when a runner died is blamed for it. Which one that was
+//! is certain only when no other had been sent ahead: answers may die with their
+//! runner. Otherwise all go back to the queue, and for a while none is sent ahead,
+//! so that the one to blame is found the next time. Nothing of an attempt is given up before its process is
+//! gone, so two attempts never share a directory.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use shepherd_job::{Attempt, GiveBack, JobError, JobId, ModelRef};
+use shepherd_protocol::{FromRunner, ToRunner};
+use shepherd_queue::Claim;
+use shepherd_sheep::Sheep;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::flock::{Cell, Command, SheepState};
+use crate::settle::Settling;
+use crate::shared::{Backoff, Shared, now};
+use crate::workdir::WorkDirs;
+use hand::{Hand, Job, Sent};
+use ops::{Outcome, Unprepared};
+use pace::Pace;
+use runner::{Heard, Runner, StartFailure};
+
+mod hand;
+mod ops;
+mod pace;
+mod runner;
+
+/// How one sheep is kept.
+#[derive(Clone, Debug)]
+pub struct Keeping {
+    /// A runner that was silent for so long is taken for hung, and ended.
+    pub heartbeat_timeout: Duration,
+    /// A job that runs longer fails, and its runner is ended.
+    pub run_timeout: Option<Duration>,
+    /// A runner that is not ready so long after its start is ended.
+    pub start_timeout: Duration,
+    /// How long a runner may take to end when it is asked to.
+    pub stop_grace: Duration,
+    /// How many more times a job is tried whose runner died.
+    pub crash_retries: u32,
+}
+
+impl Default for Keeping {
+    fn default() -> Self {
+        Self {
+            heartbeat_timeout: Duration::from_secs(30),
+            run_timeout: None,
+            start_timeout: Duration::from_secs(600),
+            stop_grace: Duration::from_secs(10),
+            crash_retries: 0,
+        }
+    }
+}
+
+/// At most this many jobs are past the runner and not durable yet; beyond it, no
+/// more are claimed, so that a store that is away does not fill the memory.
+const MAX_FINISHING: usize = 1024;
+/// After a death that nobody could be blamed for, so many answers must come before
+/// jobs are sent ahead again: more than are ever sent ahead.
+const CAREFUL: usize = 256;
+/// Answers remembered to tell a repeated one from one that was never asked for.
+const REMEMBERED: usize = 1024;
+
+/// Why a runner is being ended.
+#[derive(Debug)]
+enum End {
+    /// Another model is wanted, or none; it holds no jobs.
+    Idle,
+    /// It died, or its connection did; how.
+    Died(String),
+    /// It sent what it should not have, or nothing for too long.
+    Unreliable(String),
+    /// This job ran too long.
+    TimedOut(JobId, Duration),
+    /// It did not let go of a cancelled job.
+    KeptCancelled,
+    /// The time to drain is over.
+    Drained,
+}
+
+enum State {
+    /// No runner; none is started before the time given.
+    None {
+        rest_until: Option<Instant>,
+    },
+    Starting(futures::future::BoxFuture<'static, Result<Box<Runner>, StartFailure>>, Instant),
+    Running(Box<Runner>),
+    Stopping(futures::future::BoxFuture<'static, String>, Option<End>),
+}
+
+enum Event {
+    Outcome(Outcome),
+    Rested,
+    Started(Result<Box<Runner>, StartFailure>),
+    Heard(Heard),
+    Stopped(String),
+    Command(Command),
+    Tick,
+    /// Something to look at changed.
+    Stirred,
+}
+
+pub(crate) struct Keeper {
+    shared: Arc<Shared>,
+    settling: Arc<Settling>,
+    cell: Arc<Cell>,
+    stirred: Arc<Notify>,
+    sheep: Arc<dyn Sheep>,
+    keeping: Keeping,
+    dirs: Arc<WorkDirs>,
+    commands: mpsc::Receiver<Command>,
+    order: watch::Receiver<Option<ModelRef>>,
+    changes: watch::Receiver<u64>,
+    /// Set when the time to drain is over.
+    forced: CancellationToken,
+
+    model: Option<ModelRef>,
+    state: State,
+    hand: Hand,
+    outcomes: JoinSet<Outcome>,
+    pace: Pace,
+    /// How many jobs the runner works on at once.
+    slots: usize,
+    /// So many answers must come before jobs are sent ahead again.
+    careful: usize,
+    /// When the runner last answered; with the jobs' times, its pace.
+    last_answer: Instant,
+    /// Attempts that this runner answered, newest last.
+    answered: VecDeque<(JobId, Attempt)>,
+    /// The queue had less than was wanted.
+    hungry: bool,
+    /// Nothing is made ready ahead until the runner answers: another sheep is free.
+    sharing: bool,
+    drain_seen: bool,
+    force_seen: bool,
+    start_failures: Backoff,
+    sheep_failures: Backoff,
+}
+
+/// What a keeper is given.
+pub(crate) struct Charge {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) settling: Arc<Settling>,
+    pub(crate) cell: Arc<Cell>,
+    pub(crate) commands: mpsc::Receiver<Command>,
+    pub(crate) stirred: Arc<Notify>,
+    pub(crate) sheep: Arc<dyn Sheep>,
+    pub(crate) keeping: Keeping,
+    pub(crate) dirs: Arc<WorkDirs>,
+    pub(crate) forced: CancellationToken,
+}
+
+impl Keeper {
+    pub(crate) fn new(charge: Charge) -> Self {
+        let Charge { shared, settling, cell, commands, stirred, sheep, keeping, dirs, forced } = charge;
+        let order = cell.order.subscribe();
+        let changes = shared.queue.changes();
+        Self {
+            shared,
+            settling,
+            cell,
+            stirred,
+            sheep,
+            keeping,
+            dirs,
+            commands,
+            order,
+            changes,
+            forced,
+            model: None,
+            state: State::None { rest_until: None },
+            hand: Hand::default(),
+            outcomes: JoinSet::new(),
+            pace: Pace::default(),
+            slots: 1,
+            careful: 0,
+            last_answer: Instant::now(),
+            answered: VecDeque::new(),
+            hungry: false,
+            sharing: false,
+            drain_seen: false,
+            force_seen: false,
+            start_failures: Backoff::new(Duration::from_millis(100), Duration::from_secs(10)),
+            sheep_failures: Backoff::new(Duration::from_secs(1), Duration::from_secs(60)),
+        }
+    }
+
+    /// Keeps the sheep until the shepherd has drained.
+    pub(crate) async fn run(mut self) {
+        let mut tick = tokio::time::interval(self.tick_period());
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            self.advance().await;
+            if self.drain_seen && matches!(self.state, State::None { .. }) && self.hand.is_empty() {
+                return;
+            }
+            match self.next_event(&mut tick).await {
+                Event::Outcome(outcome) => self.take_outcome(outcome),
+                Event::Started(result) => self.take_start(result),
+                Event::Heard(heard) => self.take_heard(heard),
+                Event::Stopped(log) => self.take_stopped(&log),
+                Event::Command(Command::Cancel(job)) => self.cancel(&job),
+                Event::Command(Command::Share) => self.share(),
+                Event::Tick => self.check_time(),
+                Event::Rested => self.rested(),
+                Event::Stirred => {}
+            }
+        }
+    }
+
+    fn tick_period(&self) -> Duration {
+        let shortest = self.keeping.run_timeout.unwrap_or(Duration::MAX).min(self.keeping.heartbeat_timeout);
+        (shortest / 4).clamp(Duration::from_millis(20), Duration::from_secs(1))
+    }
+
+    /// Cancel-safe in all its parts: what a branch would lose stays where it is.
+    async fn next_event(&mut self, tick: &mut tokio::time::Interval) -> Event {
+        let Self { state, outcomes, commands, order, changes, shared, forced, .. } = self;
+        tokio::select! {
+            biased;
+            Some(outcome) = outcomes.join_next(), if !outcomes.is_empty() => match outcome {
+                Ok(outcome) => Event::Outcome(outcome),
+                Err(error) => match error.try_into_panic() {
+                    // Which jobs it had is lost with it: only a restart puts that right.
+                    Ok(panic) => std::panic::resume_unwind(panic),
+                    Err(_) => Event::Stirred,
+                },
+            },
+            event = state.next() => event,
+            Some(command) = commands.recv() => Event::Command(command),
+            changed = order.changed() => { debug_assert!(changed.is_ok(), "the cell holds the sender"); Event::Stirred },
+            _ = changes.changed(), if self.hungry => Event::Stirred,
+            _ = tick.tick() => Event::Tick,
+            () = shared.tasks.draining.cancelled(), if !self.drain_seen => { self.drain_seen = true; Event::Stirred },
+            () = forced.cancelled(), if !self.force_seen => { self.force_seen = true; Event::Stirred },
+        }
+    }
+
+    /// Does all that can be done now.
+    async fn advance(&mut self) {
+        let order = if self.drain_seen { None } else { self.order.borrow_and_update().clone() };
+        if order == self.model {
+            self.claim().await;
+        } else {
+            self.leave_model(order);
+        }
+        match &self.state {
+            State::None { rest_until: None } if !self.hand.prepared.is_empty() => self.start(),
+            State::Running(_) => self.send_prepared(),
+            State::None { .. } | State::Starting(..) | State::Stopping(..) => {}
+        }
+        if self.force_seen {
+            self.end(End::Drained);
+        }
+        self.persist();
+        self.publish_facts();
+    }
+
+    /// Works towards having no job and no runner of the present model.
+    fn leave_model(&mut self, order: Option<ModelRef>) {
+        self.hungry = false;
+        self.give_back_prepared(Duration::ZERO);
+        if self.hand.preparing > 0 || !self.hand.sent.is_empty() {
+            return;
+        }
+        match &self.state {
+            State::None { .. } => {
+                self.model = order;
+                self.pace = Pace::default();
+                if self.model.is_some() {
+                    // Claim for it at once.
+                    self.cell.order.send_if_modified(|_| true);
+                }
+            }
+            // Dropping the start ends what was started.
+            State::Starting(..) => self.state = State::None { rest_until: None },
+            State::Running(_) => self.end(End::Idle),
+            State::Stopping(..) => {}
+        }
+    }
+
+    async fn claim(&mut self) {
+        self.hungry = false;
+        let Some(model) = &self.model else { return };
+        let resting = matches!(self.state, State::None { rest_until: Some(_) });
+        let full = self.sharing && self.hand.sent.len() >= self.slots;
+        if resting || full || self.hand.finishing() >= MAX_FINISHING {
+            return;
+        }
+        let ready = self.hand.preparing + self.hand.prepared.len();
+        let wanted = self.pace.ready_ahead();
+        // Few large claims rather than many small ones.
+        if ready * 2 > wanted || (ready > 0 && wanted == 1) {
+            return;
+        }
+        let limit = wanted - ready;
+        self.changes.mark_unchanged();
+        let sheep = {
+            let mut facts = self.cell.facts();
+            // Before the claim: a scheduler that misses the jobs in the queue must find them here.
+            facts.in_hand = facts.in_hand.max(1);
+            facts.view.id.clone()
+        };
+        let claim = Claim { model: model.clone(), sheep, limit, at: now() };
+        let claimed = match self.shared.queue.claim(claim).await {
+            Ok(claimed) => claimed,
+            Err(error) => {
+                tracing::warn!(%error, "cannot claim jobs");
+                Vec::new()
+            }
+        };
+        self.hungry = claimed.len() < limit;
+        let mut jobs = Vec::with_capacity(claimed.len());
+        for claimed in claimed {
+            let job = Job { record: claimed.job, attempt: claimed.attempt };
+            if self.hand.housed.insert(job.id().clone()) {
+                jobs.push((job, claimed.objects));
+            } else {
+                // An earlier attempt still uses the directory.
+                self.hand.changes.push(job.given_back(GiveBack::Blameless, Duration::from_millis(200)));
+            }
+        }
+        if !jobs.is_empty() {
+            self.hand.preparing += jobs.len();
+            ops::prepare(&mut self.outcomes, &self.shared, &self.dirs, jobs);
+        }
+    }
+
+    fn start(&mut self) {
+        let model = self.model.clone().expect("jobs are prepared for a model");
+        tracing::info!(sheep = %self.cell.facts().view.id, %model, "starting a runner");
+        let started = Runner::start(Arc::clone(&self.sheep), model, self.keeping.start_timeout);
+        self.state = State::Starting(Box::pin(started), Instant::now());
+    }
+
+    fn send_prepared(&mut self) {
+        let State::Running(runner) = &mut self.state else { return };
+        let ahead = if self.careful == 0 { self.pace.sent_ahead(runner.ahead) } else { 0 };
+        let room = (self.slots + ahead).saturating_sub(self.hand.sent.len());
+        let count = room.min(self.hand.prepared.len());
+        if count == 0 {
+            return;
+        }
+        let now = Instant::now();
+        let jobs: Vec<Job> = self.hand.prepared.drain(..count).collect();
+        let messages: Vec<ToRunner> = jobs.iter().map(|job| runner.input(job.id(), job.attempt)).collect();
+        for job in jobs {
+            if self.pace.mean().is_none_or(|mean| mean > Duration::from_millis(50)) {
+                self.settling.touch(job.id());
+            }
+            self.hand.sent.push_back(Sent { job, since: now, let_go_by: None });
+        }
+        if let Err(end) = runner.send(&messages) {
+            self.end(end);
+        }
+    }
+
+    /// Has the outcomes that wait made durable, one batch at a time.
+    fn persist(&mut self) {
+        if self.hand.applying == 0 && !self.hand.changes.is_empty() {
+            let changes = std::mem::take(&mut self.hand.changes);
+            self.hand.applying = changes.len();
+            ops::apply(&mut self.outcomes, &self.shared, &self.settling, changes);
+        }
+    }
+
+    fn publish_facts(&mut self) {
+        let in_hand = self.hand.working();
+        let mut facts = self.cell.facts();
+        let freed = in_hand == 0 && facts.in_hand > 0;
+        facts.in_hand = in_hand;
+        facts.spare = self.hand.prepared.iter().filter(|job| job.record.spec.sheep.is_none()).count();
+        facts.run_time = self.pace.mean();
+        facts.running_since = self.hand.sent.front().map(|sent| sent.since);
+        facts.view.state = self.state.view();
+        let available = !matches!(self.state, State::None { rest_until: Some(_) }) && !self.drain_seen;
+        let recovered = available && !facts.available;
+        facts.available = available;
+        let job = self.hand.sent.iter().find(|sent| sent.let_go_by.is_none()).map(|sent| sent.job.id());
+        if facts.view.job.as_ref() != job {
+            facts.view.job = job.cloned();
+        }
+        if facts.view.model != self.model {
+            facts.view.model.clone_from(&self.model);
+        }
+        drop(facts);
+        if freed || recovered {
+            self.stirred.notify_one();
+        }
+    }
+
+    fn take_outcome(&mut self, outcome: Outcome) {
+        match outcome {
+            Outcome::Prepared(jobs) => {
+                self.hand.preparing -= jobs.len();
+                for (job, result) in jobs {
+                    if self.hand.withdrawn.remove(job.id()) {
+                        ops::release(&mut self.outcomes, &self.dirs, vec![job.id().clone()]);
+                        continue;
+                    }
+                    match result {
+                        Ok(()) => self.hand.prepared.push_back(job),
+                        Err(Unprepared::Fault(error)) => {
+                            self.hand.housed.remove(job.id());
+                            self.hand.changes.push(job.failed(error));
+                        }
+                        Err(Unprepared::Later(after)) => {
+                            self.hand.housed.remove(job.id());
+                            self.hand.changes.push(job.given_back(GiveBack::Blameless, after));
+                        }
+                    }
+                }
+            }
+            Outcome::Collected { jobs, large } => {
+                self.hand.collecting -= jobs.len();
+                for job in large {
+                    ops::publish(&mut self.outcomes, &self.shared, &self.dirs, job);
+                }
+                for (job, result) in jobs {
+                    self.hand.housed.remove(job.id());
+                    self.hand.changes.push(match result {
+                        Ok(objects) => job.done(objects),
+                        Err(error) => job.failed(error),
+                    });
+                }
+            }
+            Outcome::Released(ids) => {
+                for id in ids {
+                    self.hand.housed.remove(&id);
+                }
+            }
+            Outcome::Vacated(ids, changes) => {
+                for id in ids {
+                    self.hand.housed.remove(&id);
+                }
+                self.hand.collecting -= changes.len();
+                self.hand.changes.extend(changes);
+            }
+            Outcome::Applied => self.hand.applying = 0,
+        }
+    }
+
+    fn take_start(&mut self, result: Result<Box<Runner>, StartFailure>) {
+        let begun = match &self.state {
+            State::Starting(_, begun) => *begun,
+            State::None { .. } | State::Running(_) | State::Stopping(..) => return,
+        };
+        let id = self.cell.facts().view.id.clone();
+        match result {
+            Ok(runner) => {
+                tracing::info!(sheep = %id, runner = %runner.name, took = ?begun.elapsed(), "runner is ready");
+                self.slots = runner.slots;
+                self.state = State::Running(runner);
+                self.answered.clear();
+                self.last_answer = Instant::now();
+                self.sheep_failures.reset();
+                let mut facts = self.cell.facts();
+                facts.swap_time = begun.elapsed();
+                facts.view.problem = None;
+            }
+            Err(StartFailure::Model(error)) => {
+                tracing::warn!(sheep = %id, error = %error.message, details = %error.exception_traceback, "cannot start a runner for the model");
+                let rest =
+                    (!error.exception_type.is_empty()).then(|| Instant::now() + self.start_failures.step());
+                self.state = State::None { rest_until: rest };
+                let jobs: Vec<Job> = self.hand.prepared.drain(..).collect();
+                let changes = jobs.iter().map(|job| job.failed(error.clone())).collect();
+                self.vacate(&jobs, changes);
+            }
+            Err(StartFailure::Sheep(problem)) => {
+                let rest = self.sheep_failures.step();
+                tracing::error!(sheep = %id, %problem, retry_in = ?rest, "the sheep cannot run anything");
+                self.state = State::None { rest_until: Some(Instant::now() + rest) };
+                self.give_back_prepared(Duration::ZERO);
+                self.cell.facts().view.problem = Some(problem);
+            }
+        }
+    }
+
+    fn take_heard(&mut self, heard: Heard) {
+        match heard {
+            Heard::Messages(messages) => {
+                let mut finished = Vec::new();
+                let mut answers = 0;
+                let begun = self.hand.sent.front().map_or(self.last_answer, |sent| sent.since);
+                for message in messages {
+                    match message {
+                        FromRunner::Done { job, attempt } => match self.answer(&job, attempt) {
+                            Some(sent) => {
+                                answers += 1;
+                                if sent.let_go_by.is_some() {
+                                    ops::release(&mut self.outcomes, &self.dirs, vec![sent.job.id().clone()]);
+                                } else {
+                                    finished.push(sent.job);
+                                }
+                            }
+                            None if matches!(self.state, State::Stopping(..)) => break,
+                            None => {}
+                        },
+                        FromRunner::Error { job, attempt, error } => {
+                            if let Some(sent) = self.answer(&job, attempt) {
+                                answers += 1;
+                                if sent.let_go_by.is_none() {
+                                    self.hand.changes.push(sent.job.failed(error));
+                                }
+                                ops::release(&mut self.outcomes, &self.dirs, vec![sent.job.id().clone()]);
+                            }
+                        }
+                        FromRunner::Progress { job, fraction, message, .. } => {
+                            tracing::debug!(%job, ?fraction, ?message, "progress");
+                        }
+                        FromRunner::Ready(_) | FromRunner::Pong { .. } => {}
+                    }
+                }
+                if answers > 0 {
+                    self.sharing = false;
+                    self.careful = self.careful.saturating_sub(answers);
+                    let now = Instant::now();
+                    self.pace.record(
+                        now - begun.max(self.last_answer),
+                        u32::try_from(answers).unwrap_or(u32::MAX),
+                    );
+                    self.last_answer = now;
+                    self.start_failures.reset();
+                }
+                if !finished.is_empty() {
+                    self.hand.collecting += finished.len();
+                    ops::collect(&mut self.outcomes, &self.shared, &self.dirs, finished);
+                }
+            }
+            Heard::Garbage(reason) => {
+                self.end(End::Unreliable(format!(
+                    "the runner sent a message that cannot be understood: {reason}"
+                )));
+            }
+            Heard::Died(details) => {
+                self.end(End::Died(details));
+            }
+        }
+    }
+
+    /// Matches an answer to a job that was sent. What was answered before is
+    /// passed over; what was never sent ends the runner.
+    fn answer(&mut self, job_id: &str, attempt: Option<Attempt>) -> Option<Sent> {
+        if let Some(sent) = self.hand.answered(job_id, attempt) {
+            if self.answered.len() == REMEMBERED {
+                self.answered.pop_front();
+            }
+            self.answered.push_back((sent.job.id().clone(), sent.job.attempt));
+            return Some(sent);
+        }
+        let before =
+            |(id, a): &(JobId, Attempt)| id.as_str() == job_id && attempt.is_none_or(|got| got == *a);
+        if self.answered.iter().any(before) {
+            tracing::debug!(job = %job_id, "the runner answered twice");
+        } else {
+            let job_id: String = job_id.chars().take(100).collect();
+            self.end(End::Unreliable(format!(
+                "the runner answered for a job that it does not have: `{job_id}`"
+            )));
+        }
+        None
+    }
+
+    fn cancel(&mut self, id: &JobId) {
+        if let Some(index) = self.hand.prepared.iter().position(|job| job.id() == id) {
+            self.hand.prepared.remove(index);
+            ops::release(&mut self.outcomes, &self.dirs, vec![id.clone()]);
+        } else if let Some(sent) = self.hand.sent.iter_mut().find(|sent| sent.job.id() == id) {
+            sent.let_go_by = Some(Instant::now() + self.keeping.stop_grace);
+            let message = ToRunner::Cancel { job: id.clone(), attempt: sent.job.attempt };
+            if let State::Running(runner) = &mut self.state
+                && let Err(end) = runner.send(&[message])
+            {
+                self.end(end);
+            }
+        } else if self.hand.preparing > 0 && self.hand.housed.contains(id) {
+            self.hand.withdrawn.insert(id.clone());
+        }
+    }
+
+    fn share(&mut self) {
+        if !self.hand.sent.is_empty() {
+            self.sharing = true;
+            self.give_back_prepared(Duration::ZERO);
+        }
+    }
+
+    fn check_time(&mut self) {
+        let State::Running(runner) = &mut self.state else { return };
+        let now = Instant::now();
+        if runner.last_heard.elapsed() > self.keeping.heartbeat_timeout {
+            let silent = self.keeping.heartbeat_timeout;
+            self.end(End::Unreliable(format!("the runner did not answer for {silent:?}")));
+            return;
+        }
+        if runner.last_heard.elapsed() > self.keeping.heartbeat_timeout / 4
+            && let Err(end) = runner.ping()
+        {
+            self.end(end);
+            return;
+        }
+        if self.hand.sent.iter().any(|sent| sent.let_go_by.is_some_and(|by| by <= now)) {
+            self.end(End::KeptCancelled);
+            return;
+        }
+        let (slots, limit) = (self.slots, self.keeping.run_timeout);
+        let late = limit.and_then(|limit| {
+            let sent = self.hand.sent.iter().take(slots).find(|sent| now - sent.since > limit)?;
+            Some((sent.job.id().clone(), limit))
+        });
+        if let Some((id, limit)) = late {
+            self.end(End::TimedOut(id, limit));
+        }
+    }
+
+    fn rested(&mut self) {
+        if let State::None { rest_until } = &mut self.state {
+            *rest_until = None;
+        }
+    }
+
+    /// Ends the runner. Its jobs keep their places until it is gone.
+    fn end(&mut self, end: End) {
+        match std::mem::replace(&mut self.state, State::None { rest_until: None }) {
+            State::Running(runner) => {
+                let id = &self.cell.facts().view.id;
+                match &end {
+                    End::Idle | End::Drained => tracing::info!(sheep = %id, "ending the runner"),
+                    other => tracing::warn!(sheep = %id, reason = ?other, "ending the runner"),
+                }
+                let grace = match &end {
+                    End::Idle | End::Drained => self.keeping.stop_grace,
+                    End::Died(_) | End::Unreliable(_) | End::TimedOut(..) | End::KeptCancelled => {
+                        Duration::ZERO
+                    }
+                };
+                let grace = if self.force_seen { Duration::ZERO } else { grace };
+                self.state = State::Stopping(Box::pin(runner.stop(grace, self.forced.clone())), Some(end));
+            }
+            State::Starting(..) if self.force_seen => {}
+            other => self.state = other,
+        }
+        if matches!(self.state, State::None { .. }) && self.force_seen {
+            self.give_back_prepared(Duration::ZERO);
+        }
+    }
+
+    /// The runner's process is gone: what it had can be decided.
+    fn take_stopped(&mut self, log: &str) {
+        let State::Stopping(_, end) = std::mem::replace(&mut self.state, State::None { rest_until: None })
+        else {
+            return;
+        };
+        let sent: Vec<Sent> = self.hand.sent.drain(..).collect();
+        let Some(end) = end else { return };
+        let certain = sent.len() <= self.slots;
+        if !certain {
+            self.careful = CAREFUL;
+        }
+        let mut changes = Vec::new();
+        for Sent { job, let_go_by, .. } in &sent {
+            if let_go_by.is_some() {
+                continue;
+            }
+            changes.push(match &end {
+                End::Died(details) if certain => self.crashed(job, runner::DIED, details),
+                End::Unreliable(reason) if certain => self.crashed(job, reason, log),
+                End::TimedOut(late, limit) if late == job.id() => {
+                    job.failed(JobError::new(format!("The job ran longer than its limit of {limit:?}")))
+                }
+                End::Died(_)
+                | End::Unreliable(_)
+                | End::TimedOut(..)
+                | End::Idle
+                | End::KeptCancelled
+                | End::Drained => job.given_back(GiveBack::Blameless, Duration::ZERO),
+            });
+        }
+        if matches!(end, End::Died(_) | End::Unreliable(_)) {
+            self.state = State::None { rest_until: Some(Instant::now() + self.start_failures.step()) };
+        }
+        self.vacate(&sent.into_iter().map(|sent| sent.job).collect::<Vec<_>>(), changes);
+    }
+
+    fn crashed(&self, job: &Job, message: &str, details: &str) -> shepherd_queue::Change {
+        if job.crashes() < self.keeping.crash_retries {
+            return job.given_back(GiveBack::Crashed, Duration::ZERO);
+        }
+        job.failed(JobError {
+            message: message.to_owned(),
+            exception_type: "RunnerDied".to_owned(),
+            exception_traceback: details.to_owned(),
+        })
+    }
+
+    fn give_back_prepared(&mut self, after: Duration) {
+        if self.hand.prepared.is_empty() {
+            return;
+        }
+        let jobs: Vec<Job> = self.hand.prepared.drain(..).collect();
+        let changes = jobs.iter().map(|job| job.given_back(GiveBack::Blameless, after)).collect();
+        self.vacate(&jobs, changes);
+    }
+
+    /// Removes the jobs' directories, and only then lets their fates be known: one
+    /// that is given back may come to this sheep again at once.
+    fn vacate(&mut self, jobs: &[Job], changes: Vec<shepherd_queue::Change>) {
+        self.hand.collecting += changes.len();
+        ops::vacate(&mut self.outcomes, &self.dirs, jobs, changes);
+    }
+}
+
+impl State {
+    fn view(&self) -> SheepState {
+        match self {
+            Self::None { .. } => SheepState::Stopped,
+            Self::Starting(..) => SheepState::Starting,
+            Self::Running(_) => SheepState::Running,
+            Self::Stopping(..) => SheepState::Stopping,
+        }
+    }
+
+    /// What happens to the runner next. Cancel-safe: the futures stay in the state.
+    async fn next(&mut self) -> Event {
+        match self {
+            Self::None { rest_until: Some(until) } => {
+                tokio::time::sleep_until(*until).await;
+                Event::Rested
+            }
+            Self::None { rest_until: None } => std::future::pending().await,
+            Self::Starting(starting, _) => Event::Started(starting.await),
+            Self::Running(runner) => Event::Heard(runner.hear().await),
+            Self::Stopping(stopping, _) => Event::Stopped(stopping.await),
+        }
+    }
+}

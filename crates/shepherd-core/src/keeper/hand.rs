@@ -1,0 +1,123 @@
+//! The jobs that one keeper holds, from claim to the moment their outcome is
+//! durable. Bookkeeping only: it does nothing by itself.
+//!
+//! ```text
+//!  claimed ─▶ preparing ─▶ prepared ─▶ with the runner ─▶ collecting ─▶ changes
+//! ```
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
+
+use shepherd_job::{Attempt, Event, GiveBack, JobError, JobId, JobState};
+use shepherd_queue::{Change, JobRecord, SmallObject};
+use tokio::time::Instant;
+
+use crate::shared::now;
+
+/// One attempt at one job.
+#[derive(Clone, Debug)]
+pub(super) struct Job {
+    pub(super) record: Arc<JobRecord>,
+    pub(super) attempt: Attempt,
+}
+
+impl Job {
+    pub(super) fn id(&self) -> &JobId {
+        &self.record.spec.id
+    }
+
+    /// Attempts at this job during which the runner died.
+    pub(super) fn crashes(&self) -> u32 {
+        match &self.record.state {
+            JobState::Processing { history, .. } => history.crashes,
+            JobState::Queued { .. }
+            | JobState::Done { .. }
+            | JobState::Failed { .. }
+            | JobState::Cancelled { .. } => 0,
+        }
+    }
+
+    pub(super) fn done(&self, objects: Vec<SmallObject>) -> Change {
+        self.change(Event::Complete { attempt: self.attempt, at: now() }, objects)
+    }
+
+    pub(super) fn failed(&self, error: JobError) -> Change {
+        self.change(Event::Fail { attempt: self.attempt, error, at: now() }, Vec::new())
+    }
+
+    pub(super) fn given_back(&self, cause: GiveBack, after: std::time::Duration) -> Change {
+        let not_before = (!after.is_zero()).then(|| now().after(after));
+        self.change(Event::GiveBack { attempt: self.attempt, cause, not_before }, Vec::new())
+    }
+
+    fn change(&self, event: Event, objects: Vec<SmallObject>) -> Change {
+        Change { job: self.id().clone(), event, objects }
+    }
+}
+
+/// A job that the runner has.
+#[derive(Debug)]
+pub(super) struct Sent {
+    pub(super) job: Job,
+    /// When it was sent, or became the one that the runner works on.
+    pub(super) since: Instant,
+    /// It was cancelled; if the runner has not let go of it by then, the runner
+    /// is ended.
+    pub(super) let_go_by: Option<Instant>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Hand {
+    /// How many are being prepared.
+    pub(super) preparing: usize,
+    pub(super) prepared: VecDeque<Job>,
+    /// In the order they were sent.
+    pub(super) sent: VecDeque<Sent>,
+    /// How many are being collected or published.
+    pub(super) collecting: usize,
+    /// Outcomes that wait to be made durable.
+    pub(super) changes: Vec<Change>,
+    /// How many outcomes are being made durable.
+    pub(super) applying: usize,
+    /// Every job whose working directory is, or may be, in use.
+    pub(super) housed: HashSet<JobId>,
+    /// Cancelled while they were being prepared.
+    pub(super) withdrawn: HashSet<JobId>,
+}
+
+impl Hand {
+    /// Whether nothing at all is left to do.
+    pub(super) fn is_empty(&self) -> bool {
+        self.working() == 0
+            && self.sent.is_empty()
+            && self.collecting == 0
+            && self.changes.is_empty()
+            && self.applying == 0
+    }
+
+    /// Jobs that are not through the runner yet.
+    pub(super) fn working(&self) -> usize {
+        self.preparing
+            + self.prepared.len()
+            + self.sent.iter().filter(|sent| sent.let_go_by.is_none()).count()
+    }
+
+    /// Jobs past the runner whose outcome is not durable yet.
+    pub(super) fn finishing(&self) -> usize {
+        self.collecting + self.changes.len() + self.applying
+    }
+
+    /// Takes the job that an answer is about out of those with the runner.
+    pub(super) fn answered(&mut self, job: &str, attempt: Option<Attempt>) -> Option<Sent> {
+        let index = self.sent.iter().position(|sent| {
+            sent.job.id().as_str() == job && attempt.is_none_or(|a| a == sent.job.attempt)
+        })?;
+        let sent = self.sent.remove(index);
+        // The jobs that move up begin now.
+        let now = Instant::now();
+        for next in self.sent.iter_mut().skip(index) {
+            next.since = now;
+        }
+        sent
+    }
+}

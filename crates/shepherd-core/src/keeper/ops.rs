@@ -1,0 +1,268 @@
+//! What a keeper has done elsewhere, because it blocks or takes long. Each piece
+//! of work ends in one [`Outcome`].
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use shepherd_job::JobError;
+use shepherd_job::JobId;
+use shepherd_queue::{Change, SmallObject};
+use shepherd_storage::StorageError;
+use tokio::task::JoinSet;
+
+use super::hand::Job;
+use crate::settle::Settling;
+use crate::shared::{Backoff, IsTransient as _, Shared, store_backoff};
+use crate::workdir::{Outputs, WorkDirs};
+
+/// What a piece of work came to.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// The jobs' directories are ready, or not.
+    Prepared(Vec<(Job, Result<(), Unprepared>)>),
+    /// The jobs' outputs were dealt with, and their directories are free.
+    Collected {
+        /// Outputs that are in storage, or here to ride in the queue's commit.
+        jobs: Vec<(Job, Result<Vec<SmallObject>, JobError>)>,
+        /// Jobs whose outputs must be published as files.
+        large: Vec<Job>,
+    },
+    /// The jobs' directories are free.
+    Released(Vec<JobId>),
+    /// The jobs' directories are gone, and this is to become of the jobs.
+    Vacated(Vec<JobId>, Vec<Change>),
+    /// The changes are durable.
+    Applied,
+}
+
+/// Why a job's directory could not be made ready.
+#[derive(Debug)]
+pub(super) enum Unprepared {
+    /// It never can be: the job fails.
+    Fault(JobError),
+    /// It cannot be now: the job waits so long, at least.
+    Later(Duration),
+}
+
+/// How long a job waits whose inputs cannot be read at present.
+const STAGE_LATER: Duration = Duration::from_secs(2);
+
+type Jobs = Vec<(Job, Vec<SmallObject>)>;
+
+/// Makes the jobs' directories ready: those whose inputs are at hand in one go,
+/// the others each on its own.
+pub(super) fn prepare(
+    outcomes: &mut JoinSet<Outcome>,
+    shared: &Arc<Shared>,
+    dirs: &Arc<WorkDirs>,
+    jobs: Jobs,
+) {
+    let has_inputs =
+        |objects: &[SmallObject]| objects.iter().any(|(path, _)| path.as_str().starts_with("inputs/"));
+    let (at_hand, stored): (Jobs, Jobs) = jobs.into_iter().partition(|(_, objects)| has_inputs(objects));
+    if !at_hand.is_empty() {
+        let dirs = Arc::clone(dirs);
+        outcomes.spawn_blocking(move || {
+            let prepare = |(job, mut objects): (Job, Vec<SmallObject>)| {
+                objects.retain(|(path, _)| path.as_str().starts_with("inputs/"));
+                let result = dirs.prepare(job.id(), &objects).map_err(|e| local_fault(&e));
+                (job, result)
+            };
+            Outcome::Prepared(at_hand.into_iter().map(prepare).collect())
+        });
+    }
+    for (job, _) in stored {
+        let (shared, dirs) = (Arc::clone(shared), Arc::clone(dirs));
+        outcomes.spawn(async move {
+            let result = stage(&shared, &dirs, &job).await;
+            Outcome::Prepared(vec![(job, result)])
+        });
+    }
+}
+
+async fn stage(shared: &Shared, dirs: &Arc<WorkDirs>, job: &Job) -> Result<(), Unprepared> {
+    let id = job.id().clone();
+    let made = Arc::clone(dirs);
+    let made = tokio::task::spawn_blocking(move || made.prepare(&id, &[])).await;
+    match made {
+        Ok(Ok(())) => {}
+        Ok(Err(e)) => return Err(local_fault(&e)),
+        Err(e) => std::panic::resume_unwind(e.into_panic()),
+    }
+    let staged = stage_inputs(shared, dirs, job).await;
+    if staged.is_err() {
+        let (dirs, id) = (Arc::clone(dirs), job.id().clone());
+        // A directory that stays would only be in the way of this job's next attempt.
+        let _ = tokio::task::spawn_blocking(move || dirs.discard(&id)).await;
+    }
+    staged
+}
+
+async fn stage_inputs(shared: &Shared, dirs: &WorkDirs, job: &Job) -> Result<(), Unprepared> {
+    let inputs = dirs.path(job.id()).join("inputs");
+    let no_data = || Unprepared::Fault(JobError::new(format!("Data for job `{}` does not exist", job.id())));
+    match shared.storage.stage(job.id(), &inputs).await {
+        Ok(transfer) if transfer.objects > 0 => Ok(()),
+        Ok(_) => match shared.storage.contains(job.id()).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(no_data()),
+            Err(error) => Err(unstaged(job, &error)),
+        },
+        Err(StorageError::NotFound) => Err(no_data()),
+        Err(error) => Err(unstaged(job, &error)),
+    }
+}
+
+fn unstaged(job: &Job, error: &StorageError) -> Unprepared {
+    if error.is_transient() {
+        tracing::warn!(job = %job.id(), %error, "cannot read a job's inputs; it waits");
+        return Unprepared::Later(STAGE_LATER);
+    }
+    Unprepared::Fault(JobError::new(format!("The job's inputs cannot be read: {error}")))
+}
+
+/// A working directory that cannot be made is this machine's fault, never the job's.
+fn local_fault(error: &std::io::Error) -> Unprepared {
+    tracing::error!(%error, "cannot make a job's working directory; it waits");
+    Unprepared::Later(STAGE_LATER)
+}
+
+/// Takes the jobs' outputs out of their directories where they are small.
+pub(super) fn collect(
+    outcomes: &mut JoinSet<Outcome>,
+    shared: &Arc<Shared>,
+    dirs: &Arc<WorkDirs>,
+    jobs: Vec<Job>,
+) {
+    let max_bytes = shared.spool_bytes();
+    let dirs = Arc::clone(dirs);
+    outcomes.spawn_blocking(move || {
+        let mut collected = Vec::with_capacity(jobs.len());
+        let mut large = Vec::new();
+        for job in jobs {
+            // Only publishing replaces what an earlier attempt may have left in storage.
+            let first = job.attempt.number == 1;
+            match if first { dirs.collect(job.id(), max_bytes) } else { Ok(Outputs::Files) } {
+                Ok(Outputs::Small(objects)) => {
+                    dirs.release(job.id());
+                    collected.push((job, Ok(objects)));
+                }
+                Ok(Outputs::Files) => large.push(job),
+                Err(error) => {
+                    dirs.discard(job.id());
+                    collected.push((
+                        job,
+                        Err(JobError::new(format!("The job's outputs cannot be read: {error}"))),
+                    ));
+                }
+            }
+        }
+        Outcome::Collected { jobs: collected, large }
+    });
+}
+
+/// Publishes a job's outputs, durably, however long the storage is away.
+pub(super) fn publish(outcomes: &mut JoinSet<Outcome>, shared: &Arc<Shared>, dirs: &Arc<WorkDirs>, job: Job) {
+    let (shared, dirs) = (Arc::clone(shared), Arc::clone(dirs));
+    outcomes.spawn(async move {
+        let result = publish_outputs(&shared, &dirs, &job).await;
+        free(&dirs, vec![job.id().clone()], WorkDirs::release).await;
+        Outcome::Collected { jobs: vec![(job, result)], large: Vec::new() }
+    });
+}
+
+async fn publish_outputs(shared: &Shared, dirs: &WorkDirs, job: &Job) -> Result<Vec<SmallObject>, JobError> {
+    let outputs = dirs.path(job.id()).join("outputs");
+    let mut backoff = store_backoff();
+    loop {
+        match shared.storage.publish(job.id(), &outputs).await {
+            Ok(_) => break,
+            Err(error) if error.is_transient() => retry(job, &error, &mut backoff).await,
+            Err(error) => return Err(JobError::new(format!("The job's outputs cannot be stored: {error}"))),
+        }
+    }
+    // Apart from publishing, which takes the files away and must not be repeated.
+    while let Err(error) = shared.storage.sync().await {
+        retry(job, &error, &mut backoff).await;
+    }
+    Ok(Vec::new())
+}
+
+async fn retry(job: &Job, error: &StorageError, backoff: &mut Backoff) {
+    let wait = backoff.step();
+    tracing::warn!(job = %job.id(), %error, retry_in = ?wait, "cannot publish a job's outputs");
+    tokio::time::sleep(wait).await;
+}
+
+/// Frees the directories of jobs that are through.
+pub(super) fn release(outcomes: &mut JoinSet<Outcome>, dirs: &Arc<WorkDirs>, ids: Vec<JobId>) {
+    let dirs = Arc::clone(dirs);
+    outcomes.spawn(async move {
+        free(&dirs, ids.clone(), WorkDirs::release).await;
+        Outcome::Released(ids)
+    });
+}
+
+/// Throws the jobs' directories away; then `changes` may become known.
+pub(super) fn vacate(
+    outcomes: &mut JoinSet<Outcome>,
+    dirs: &Arc<WorkDirs>,
+    jobs: &[Job],
+    changes: Vec<Change>,
+) {
+    let dirs = Arc::clone(dirs);
+    let ids: Vec<JobId> = jobs.iter().map(|job| job.id().clone()).collect();
+    outcomes.spawn(async move {
+        free(&dirs, ids.clone(), WorkDirs::discard).await;
+        Outcome::Vacated(ids, changes)
+    });
+}
+
+async fn free(dirs: &Arc<WorkDirs>, ids: Vec<JobId>, how: fn(&WorkDirs, &JobId)) {
+    let dirs = Arc::clone(dirs);
+    let freed = tokio::task::spawn_blocking(move || ids.iter().for_each(|id| how(&dirs, id))).await;
+    if let Err(e) = freed {
+        std::panic::resume_unwind(e.into_panic());
+    }
+}
+
+/// Makes changes durable, however long the queue is away, and wakes those who wait
+/// for them. Repeating is harmless: what was applied by an earlier try is fenced.
+pub(super) fn apply(
+    outcomes: &mut JoinSet<Outcome>,
+    shared: &Arc<Shared>,
+    settling: &Arc<Settling>,
+    changes: Vec<Change>,
+) {
+    let (shared, settling) = (Arc::clone(shared), Arc::clone(settling));
+    outcomes.spawn(async move {
+        let mut backoff = store_backoff();
+        let mut tries = 0;
+        let results = loop {
+            tries += 1;
+            match shared.queue.apply(changes.clone()).await {
+                Ok(results) => break results,
+                Err(error) => {
+                    let wait = backoff.step();
+                    tracing::error!(%error, jobs = changes.len(), retry_in = ?wait, "cannot record what became of jobs");
+                    tokio::time::sleep(wait).await;
+                }
+            }
+        };
+        for (change, result) in changes.iter().zip(results) {
+            let record = match result {
+                Ok(record) => Some(record),
+                Err(refused) => {
+                    tracing::debug!(job = %change.job, %refused, "an outcome came too late");
+                    // An earlier try that seemed to fail may have been the one that counted.
+                    if tries > 1 { shared.queue.get(&change.job).await.ok().flatten() } else { None }
+                }
+            };
+            if let Some(record) = record.filter(|record| record.state.is_finished()) {
+                shared.waiters.wake(&record);
+            }
+        }
+        settling.stir();
+        Outcome::Applied
+    });
+}

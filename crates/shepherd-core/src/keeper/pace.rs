@@ -1,0 +1,79 @@
+//! How far ahead of its runner a keeper works.
+//!
+//! While a job runs, the next one is made ready, so that the runner never waits
+//! for files. When jobs are so short that the way to the runner and back takes
+//! longer than they do, several are sent ahead. When they are long, each one held
+//! back here is one that another sheep could have taken, so only one is.
+
+use std::time::Duration;
+
+/// Work to have ready beside the runner, in its own time.
+const READY_AHEAD: Duration = Duration::from_millis(20);
+/// Work to have with the runner beyond what it can start at once.
+const SENT_AHEAD: Duration = Duration::from_millis(5);
+/// At most this many jobs are sent ahead.
+const MAX_SENT: usize = 128;
+/// At most this many jobs are made ready ahead.
+const MAX_READY: usize = 256;
+
+/// The pace of one runner.
+#[derive(Debug, Default)]
+pub(super) struct Pace {
+    mean: Option<Duration>,
+}
+
+impl Pace {
+    /// `jobs` ended within `elapsed` of the runner's time.
+    pub(super) fn record(&mut self, elapsed: Duration, jobs: u32) {
+        let Some(each) = elapsed.checked_div(jobs) else { return };
+        // A mean that forgets: one sample in eight.
+        self.mean = Some(self.mean.map_or(each, |mean| (mean * 7 + each) / 8));
+    }
+
+    pub(super) const fn mean(&self) -> Option<Duration> {
+        self.mean
+    }
+
+    /// How many jobs to have ready.
+    pub(super) fn ready_ahead(&self) -> usize {
+        self.fits(READY_AHEAD).clamp(1, MAX_READY)
+    }
+
+    /// How many jobs to send beyond what the runner can start, given what it takes.
+    pub(super) fn sent_ahead(&self, runner_takes: usize) -> usize {
+        self.fits(SENT_AHEAD).min(runner_takes).min(MAX_SENT)
+    }
+
+    fn fits(&self, time: Duration) -> usize {
+        let Some(mean) = self.mean else { return 0 };
+        usize::try_from(time.as_nanos() / mean.as_nanos().max(1)).unwrap_or(usize::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_or_slow_runner_gets_nothing_ahead_and_one_job_is_ready() {
+        let mut pace = Pace::default();
+        assert_eq!((pace.sent_ahead(32), pace.ready_ahead()), (0, 1));
+        pace.record(Duration::from_secs(60), 1);
+        assert_eq!((pace.sent_ahead(32), pace.ready_ahead()), (0, 1));
+    }
+
+    #[test]
+    fn a_fast_runner_gets_what_it_takes() {
+        let mut pace = Pace::default();
+        pace.record(Duration::from_micros(100), 1);
+        assert_eq!((pace.sent_ahead(32), pace.sent_ahead(0), pace.ready_ahead()), (32, 0, 200));
+    }
+
+    #[test]
+    fn the_mean_follows_a_runner_that_becomes_slow() {
+        let mut pace = Pace::default();
+        pace.record(Duration::from_micros(100), 1);
+        (0..40).for_each(|_| pace.record(Duration::from_secs(1), 1));
+        assert_eq!(pace.sent_ahead(32), 0);
+    }
+}

@@ -1,0 +1,224 @@
+//! A launched runner: its process and the connection to it, as one thing that can
+//! be told something, heard, and ended.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use shepherd_job::{Attempt, JobError, JobId, ModelRef};
+use shepherd_protocol::{Connection, Event, FromRunner, Input, Ready, SendError, ToRunner};
+use shepherd_sheep::{RunningSheep, Sheep, SheepError};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::End;
+
+/// What a job's client is told when its runner died; the first shepherd's words.
+pub(super) const DIED: &str = "Sheep container died without notice";
+
+/// How long what a dead runner had said may take to arrive, and how long a runner
+/// whose connection is gone may take to be seen dead.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// Why there is no runner.
+#[derive(Debug)]
+pub(super) enum StartFailure {
+    /// This model cannot be run: its jobs fail.
+    Model(JobError),
+    /// The sheep cannot run anything at present: jobs wait or go elsewhere.
+    Sheep(String),
+}
+
+/// Something that a runner did.
+#[derive(Debug)]
+pub(super) enum Heard {
+    Messages(Vec<FromRunner>),
+    /// It said something that is no message.
+    Garbage(String),
+    /// It is dead, or as good as that; how it ended, as far as is known.
+    Died(String),
+}
+
+pub(super) struct Runner {
+    process: Box<dyn RunningSheep>,
+    connection: Connection,
+    io_data_root: Arc<str>,
+    pub(super) name: String,
+    pub(super) slots: usize,
+    pub(super) ahead: usize,
+    batch: usize,
+    pub(super) last_heard: Instant,
+    last_ping: Instant,
+    nonce: u64,
+    /// Received after messages that were returned first.
+    next: Option<Event<FromRunner>>,
+    /// How its process ended, once it has.
+    exit: Option<String>,
+}
+
+impl Runner {
+    /// Launches a runner and waits until it says that it is ready. Dropping the
+    /// future ends what was launched.
+    pub(super) async fn start(
+        sheep: Arc<dyn Sheep>,
+        model: ModelRef,
+        timeout: Duration,
+    ) -> Result<Box<Self>, StartFailure> {
+        let mut process = sheep.launch(&model).await.map_err(|error| match error {
+            SheepError::Model(message) => {
+                let message = format!("Failed to start sheep for this job ({message})");
+                StartFailure::Model(JobError::new(message))
+            }
+            other => StartFailure::Sheep(other.to_string()),
+        })?;
+        let io_data_root = process.io_data_root().to_string_lossy().into_owned().into();
+        let mut connection =
+            Connection::dial(process.endpoint()).map_err(|error| StartFailure::Sheep(error.to_string()))?;
+        let ready = tokio::select! {
+            ready = wait_until_ready(&mut connection) => ready,
+            exit = process.exited() => {
+                return Err(StartFailure::Model(JobError {
+                    message: DIED.to_owned(),
+                    exception_type: "RunnerDied".to_owned(),
+                    exception_traceback: exit.to_string(),
+                }));
+            }
+            () = tokio::time::sleep(timeout) => {
+                let exit = process.stop(Duration::ZERO).await;
+                return Err(StartFailure::Model(JobError {
+                    message: format!("The runner was not ready within {timeout:?}"),
+                    exception_type: "RunnerNotReady".to_owned(),
+                    exception_traceback: exit.to_string(),
+                }));
+            }
+        };
+        let at_least_one = |n: u32| usize::try_from(n).unwrap_or(usize::MAX).max(1);
+        Ok(Box::new(Self {
+            process,
+            connection,
+            io_data_root,
+            name: ready.name,
+            slots: at_least_one(ready.slots),
+            ahead: usize::try_from(ready.ahead).unwrap_or(usize::MAX),
+            batch: at_least_one(ready.batch),
+            last_heard: Instant::now(),
+            last_ping: Instant::now(),
+            nonce: 0,
+            next: None,
+            exit: None,
+        }))
+    }
+
+    /// The message that gives the runner a job.
+    pub(super) fn input(&self, job: &JobId, attempt: Attempt) -> ToRunner {
+        let io_data_root = Arc::clone(&self.io_data_root);
+        ToRunner::Input(Input { job: job.clone(), attempt, io_data_root, deadline: None })
+    }
+
+    /// Sends messages, in frames no larger than the runner takes.
+    ///
+    /// # Errors
+    /// Why the runner must be ended.
+    pub(super) fn send(&self, messages: &[ToRunner]) -> Result<(), End> {
+        for frame in messages.chunks(self.batch) {
+            match self.connection.send(frame) {
+                // That the connection ended will be heard, after the last answers on it.
+                Ok(()) | Err(SendError::NotConnected) => {}
+                Err(SendError::Full) => {
+                    return Err(End::Unreliable("the runner does not read its messages".to_owned()));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks whether the runner is alive, unless it was asked a moment ago.
+    pub(super) fn ping(&mut self) -> Result<(), End> {
+        if self.last_ping.elapsed() < LAST_WORDS {
+            return Ok(());
+        }
+        self.last_ping = Instant::now();
+        self.nonce += 1;
+        self.send(&[ToRunner::Ping { nonce: self.nonce }])
+    }
+
+    /// The next thing the runner does. Cancel-safe: what was received is returned,
+    /// and an exit that was seen is kept.
+    pub(super) async fn hear(&mut self) -> Heard {
+        if let Some(event) = self.next.take() {
+            return self.take(event).await;
+        }
+        if self.exit.is_none() {
+            let event = tokio::select! {
+                biased;
+                event = self.connection.recv() => Some(event),
+                exit = self.process.exited() => {
+                    self.exit = Some(exit.to_string());
+                    None
+                }
+            };
+            if let Some(event) = event {
+                return self.take(event).await;
+            }
+        }
+        // Dead; but its last answers may still be on their way.
+        match tokio::time::timeout(LAST_WORDS, self.connection.recv()).await {
+            Ok(event) => self.take(event).await,
+            Err(_) => Heard::Died(self.exit.clone().unwrap_or_default()),
+        }
+    }
+
+    async fn take(&mut self, event: Event<FromRunner>) -> Heard {
+        self.last_heard = Instant::now();
+        match event {
+            Event::Message(first) => {
+                let mut messages = vec![first];
+                while self.next.is_none() {
+                    match self.connection.try_recv() {
+                        Some(Event::Message(message)) => messages.push(message),
+                        other => {
+                            self.next = other;
+                            break;
+                        }
+                    }
+                }
+                Heard::Messages(messages)
+            }
+            Event::Garbage(garbage) => Heard::Garbage(garbage.to_string()),
+            Event::Connected => Heard::Messages(Vec::new()),
+            Event::Disconnected => {
+                let exit = match self.exit.clone() {
+                    Some(exit) => exit,
+                    None => match tokio::time::timeout(LAST_WORDS, self.process.exited()).await {
+                        Ok(exit) => exit.to_string(),
+                        Err(_) => "it closed its connection".to_owned(),
+                    },
+                };
+                Heard::Died(exit)
+            }
+        }
+    }
+
+    /// Ends the runner, at the latest when `forced` is cancelled; resolves when its
+    /// process is gone, with the end of what it printed.
+    pub(super) async fn stop(mut self: Box<Self>, grace: Duration, forced: CancellationToken) -> String {
+        if !grace.is_zero() {
+            // It may be deaf; the signal that follows is not a matter of hearing.
+            let _ = self.connection.send(&[ToRunner::Shutdown { grace }]);
+            tokio::select! {
+                exit = self.process.stop(grace) => return exit.to_string(),
+                () = forced.cancelled() => {}
+            }
+        }
+        self.process.stop(Duration::ZERO).await.to_string()
+    }
+}
+
+/// What a runner says before it is ready is passed over; a connection that comes
+/// and goes is dialled again by itself.
+async fn wait_until_ready(connection: &mut Connection) -> Ready {
+    loop {
+        if let Event::Message(FromRunner::Ready(ready)) = connection.recv().await {
+            return ready;
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! The shepherd: it keeps the queue, gives each sheep a model, has jobs' files
+//! staged and published, and starts and ends runners.
+//!
+//! It knows neither HTTP nor command lines nor configuration files: a program gives
+//! it a queue, a storage and a flock, and holds a [`Shepherd`].
+//!
+//! ```text
+//!  submit ─▶ admission ─▶ queue ─▶ keeper of a sheep ─▶ runner
+//!                          ▲  ▲         │ files: workdir, storage
+//!             scheduler ───┘  └─────────┘ outcomes ─▶ waiters
+//!             (who has which model)
+//!  settler: what the queue has durably, storage gets as files, when it is quiet
+//! ```
+//!
+//! - A job is accepted once it is on disk, and finished once its outputs and its
+//!   record are. Only keepers, and a client's cancel, change a job's state, and
+//!   only through the queue, whose fencing has the last word.
+//! - What blocks runs in tasks that are supervised; a part of the shepherd that
+//!   falls takes it down ([`Shepherd::failed`]), which loses nothing.
+//!
+//! `examples/` of the project has a whole program.
+
+mod admission;
+mod data;
+mod data_root;
+mod error;
+mod flock;
+mod health;
+mod keeper;
+mod schedule;
+mod settle;
+mod shared;
+mod shepherd;
+mod supervise;
+mod waiters;
+mod workdir;
+
+pub use admission::{Accepted, Data, Submit};
+pub use error::{ShepherdError, StartError};
+pub use flock::{SheepState, SheepView};
+pub use keeper::Keeping;
+pub use shared::StatusDocument;
+pub use shepherd::{Member, Options, Readiness, Shepherd};
+pub use shepherd_queue::{JobRecord, ListQuery};
+pub use shepherd_storage::{Body, Object, ObjectMeta};

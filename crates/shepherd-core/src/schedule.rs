@@ -1,0 +1,151 @@
+//! Which sheep should have which model. Pure: what waits, what the flock does
+//! and the time go in; changes of models come out.
+//!
+//! A sheep takes jobs of its model from the queue by itself, first jobs first.
+//! Here is decided only when it should have another model:
+//!
+//! - A sheep with nothing to do takes the first group that needs one.
+//! - A group needs no further sheep while those that have its model get to its
+//!   jobs sooner than another could load it.
+//! - A sheep with work leaves it between jobs for jobs of a higher priority, or
+//!   for jobs that waited longer than [`Limits::max_wait`]; otherwise the model
+//!   that is loaded goes first.
+
+use std::time::Duration;
+
+use shepherd_job::{ModelRef, SheepId, Timestamp};
+use shepherd_queue::Group;
+
+/// How long one job of an unknown model is taken to run, and a model that was
+/// never loaded to load.
+pub(crate) const UNKNOWN: Duration = Duration::from_secs(1);
+
+/// What giving a job back and claiming it elsewhere may cost; jobs shorter than
+/// that stay where they are.
+const SHARE_COST: Duration = Duration::from_millis(20);
+
+/// What the scheduler sees of one sheep.
+#[derive(Clone, Debug)]
+pub(crate) struct SheepFacts {
+    /// Which sheep.
+    pub(crate) id: SheepId,
+    /// Whether it can run anything now (not while it backs off from a problem of
+    /// its own, and not once the daemon drains).
+    pub(crate) available: bool,
+    /// The model it has or is getting, and since when that is so.
+    pub(crate) model: Option<(ModelRef, Timestamp)>,
+    /// Jobs it holds.
+    pub(crate) in_hand: usize,
+    /// Of these, jobs that its runner does not have yet and any sheep may take.
+    pub(crate) spare: usize,
+    /// How long one of its jobs takes: the recent mean, or the age of the running
+    /// one when that is more.
+    pub(crate) run_time: Duration,
+    /// How long getting a model takes.
+    pub(crate) swap_time: Duration,
+}
+
+/// Bounds that an operator may set.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// How long jobs may wait because sheep keep to the models they have.
+    pub(crate) max_wait: Duration,
+}
+
+/// A sheep that should get another model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Swap {
+    /// Which sheep.
+    pub(crate) sheep: SheepId,
+    /// To which model.
+    pub(crate) model: ModelRef,
+}
+
+/// The sheep that should give back the jobs they made ready ahead, because another
+/// has nothing to do and would get to them sooner. `swaps` was decided before.
+pub(crate) fn shares<'a>(ready: &[Group], flock: &'a [SheepFacts], swaps: &[Swap]) -> Vec<&'a SheepId> {
+    let idle = |sheep: &&SheepFacts| {
+        let works = ready.iter().any(|group| may_take(sheep, group) && has(sheep, group));
+        sheep.available && sheep.in_hand == 0 && !works && swaps.iter().all(|swap| swap.sheep != sheep.id)
+    };
+    let mut idle = flock.iter().filter(idle);
+    let mut hoarding: Vec<&SheepFacts> = flock.iter().filter(|sheep| sheep.spare > 0).collect();
+    hoarding.sort_by_key(|sheep| std::cmp::Reverse(sheep.run_time));
+    let mut shares = Vec::new();
+    let mut helper = idle.next();
+    for sheep in hoarding {
+        let Some(free) = helper else { break };
+        let same =
+            free.model.as_ref().map(|(model, _)| model) == sheep.model.as_ref().map(|(model, _)| model);
+        let cost = if same { SHARE_COST } else { free.swap_time };
+        if sheep.run_time > cost {
+            shares.push(&sheep.id);
+            helper = idle.next();
+        }
+    }
+    shares
+}
+
+/// Decides. `ready` has the first jobs first.
+pub(crate) fn schedule(ready: &[Group], flock: &[SheepFacts], now: Timestamp, limits: Limits) -> Vec<Swap> {
+    let mut plan: Vec<SheepFacts> = flock.to_vec();
+    let mut swaps = Vec::new();
+    for index in 0..plan.len() {
+        if !plan[index].available {
+            continue;
+        }
+        let wanted = ready.iter().find(|group| {
+            let sheep = &plan[index];
+            may_take(sheep, group) && !has(sheep, group) && !is_served(group, index, &plan)
+        });
+        let Some(group) = wanted else { continue };
+        if leaves(&plan[index], ready, group, now, limits) {
+            let sheep = &mut plan[index];
+            sheep.model = Some((group.model.clone(), now));
+            sheep.run_time = UNKNOWN;
+            swaps.push(Swap { sheep: sheep.id.clone(), model: group.model.clone() });
+        }
+    }
+    swaps
+}
+
+fn may_take(sheep: &SheepFacts, group: &Group) -> bool {
+    group.sheep.as_ref().is_none_or(|pin| *pin == sheep.id)
+}
+
+fn has(sheep: &SheepFacts, group: &Group) -> bool {
+    sheep.model.as_ref().is_some_and(|(model, _)| *model == group.model)
+}
+
+/// Whether sheep other than `asking` get to the group's jobs sooner than `asking`
+/// could: the work before them is shared among all that have the model.
+fn is_served(group: &Group, asking: usize, plan: &[SheepFacts]) -> bool {
+    let serving = || {
+        plan.iter()
+            .enumerate()
+            .filter(|(index, sheep)| {
+                *index != asking && sheep.available && may_take(sheep, group) && has(sheep, group)
+            })
+            .map(|(_, sheep)| sheep)
+    };
+    let Some(slowest) = serving().map(|sheep| sheep.run_time).max() else { return false };
+    let jobs = group.ready + serving().map(|sheep| sheep.in_hand).sum::<usize>();
+    let rounds = jobs.div_ceil(serving().count());
+    slowest.saturating_mul(u32::try_from(rounds).unwrap_or(u32::MAX)) <= plan[asking].swap_time
+}
+
+/// Whether the sheep should give up its model for `group`.
+fn leaves(sheep: &SheepFacts, ready: &[Group], group: &Group, now: Timestamp, limits: Limits) -> bool {
+    let Some((_, since)) = &sheep.model else { return true };
+    match ready.iter().find(|own| may_take(sheep, own) && has(sheep, own)) {
+        None => sheep.in_hand == 0,
+        Some(own) => {
+            let starved =
+                now.since(group.submitted_at) > limits.max_wait && now.since(*since) > limits.max_wait;
+            group.priority > own.priority || starved
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

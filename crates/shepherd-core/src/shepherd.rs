@@ -1,0 +1,331 @@
+//! The façade: what a program that embeds the shepherd holds.
+
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use shepherd_job::{Event, JobId, JobState, ModelRef, ObjectPath, Rejected, SheepId};
+use shepherd_queue::{Change, ChangeRefused, JobRecord, ListQuery, Queue};
+use shepherd_sheep::Sheep;
+use shepherd_storage::{Object, ObjectMeta, Storage};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::admission::{Accepted, Admission, Submit, sweep_markers};
+use crate::flock::{Cell, Command, SheepView, drive};
+use crate::health::Health;
+use crate::keeper::{Charge, Keeper, Keeping};
+use crate::schedule::Limits;
+use crate::settle::{Settling, settle_rest};
+use crate::shared::{Shared, StatusDocument, now};
+use crate::supervise::{TaskKind, Tasks};
+use crate::waiters::Waiters;
+use crate::workdir::{Attic, WorkDirs};
+use crate::{ShepherdError, StartError, data, data_root};
+
+/// A sheep to be kept.
+pub struct Member {
+    /// Its name.
+    pub id: SheepId,
+    /// How its runners are started and ended.
+    pub sheep: Arc<dyn Sheep>,
+    /// How it is kept.
+    pub keeping: Keeping,
+}
+
+/// What a shepherd needs to start.
+pub struct Options {
+    /// Working directories, `DATA_ROOT/<sheep>/<job>`; disposable, cleaned at every
+    /// start.
+    pub data_root: PathBuf,
+    /// What must last beside the queue. May lie below `data_root`.
+    pub state_dir: PathBuf,
+    /// The flock.
+    pub flock: Vec<Member>,
+    /// How long jobs may wait because sheep keep to the models they have.
+    pub max_wait: Duration,
+    /// Renders `job_status.json`; none is written without it.
+    pub status_document: Option<StatusDocument>,
+}
+
+impl Options {
+    /// Options with the default bounds and an empty flock.
+    pub fn new(data_root: impl Into<PathBuf>, state_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            data_root: data_root.into(),
+            state_dir: state_dir.into(),
+            flock: Vec::new(),
+            max_wait: Duration::from_secs(300),
+            status_document: None,
+        }
+    }
+}
+
+/// Whether jobs can be taken and worked on.
+#[derive(Clone, Debug, Default)]
+pub struct Readiness {
+    /// What is in the way, for a person; empty when all is well.
+    pub problems: Vec<String>,
+}
+
+/// A running shepherd. Cheap to clone; all clones are the same one.
+///
+/// It goes on until [`shutdown`](Self::shutdown), even when every clone is dropped.
+#[derive(Clone)]
+pub struct Shepherd {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    shared: Arc<Shared>,
+    admission: Arc<Admission>,
+    settling: Arc<Settling>,
+    health: Arc<Health>,
+    cells: Arc<[Arc<Cell>]>,
+    forced: CancellationToken,
+}
+
+impl Shepherd {
+    /// Ends what an earlier life left running, cleans the data root, and starts.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing is left running.
+    pub async fn start(
+        options: Options,
+        queue: Arc<dyn Queue>,
+        storage: Arc<dyn Storage>,
+    ) -> Result<Self, StartError> {
+        let Options { data_root, state_dir, flock, max_wait, status_document } = options;
+        for member in &flock {
+            let swept = member.sheep.sweep().await;
+            swept.map_err(|e| StartError::Sheep { sheep: member.id.clone(), message: e.to_string() })?;
+        }
+        let directory = |path: &std::path::Path| {
+            let path = path.to_owned();
+            move |source| StartError::Directory { path, source }
+        };
+        let markers = state_dir.join("incoming");
+        std::fs::create_dir_all(&markers).map_err(directory(&markers))?;
+        data_root::clean(&data_root, &state_dir, flock.iter().map(|member| &member.id))
+            .map_err(directory(&data_root))?;
+
+        let waiters = Waiters::default();
+        let attic = Arc::new(Attic::open(&data_root).map_err(directory(&data_root))?);
+        let tasks = Tasks::default();
+        let shared =
+            Arc::new(Shared { queue, storage, waiters, tasks, attic: Arc::clone(&attic), status_document });
+        sweep_markers(&shared, &markers).await?;
+        let mut homes = Vec::with_capacity(flock.len());
+        for member in &flock {
+            let path = data_root.join(member.id.as_str());
+            homes.push(Arc::new(WorkDirs::open(&path, Arc::clone(&attic)).map_err(directory(&path))?));
+        }
+
+        let settling = Settling::start(&shared);
+        let admission = Admission::start(&shared, &settling, markers);
+        let health = Health::start(&shared).await;
+        let stirred = Arc::new(Notify::new());
+        let forced = CancellationToken::new();
+        let mut cells = Vec::with_capacity(flock.len());
+        for (member, dirs) in flock.into_iter().zip(homes) {
+            let Member { id, sheep, keeping } = member;
+            let (cell, commands) = Cell::new(id, sheep.kind());
+            let cell = Arc::new(cell);
+            let keeper = Keeper::new(Charge {
+                shared: Arc::clone(&shared),
+                settling: Arc::clone(&settling),
+                cell: Arc::clone(&cell),
+                commands,
+                stirred: Arc::clone(&stirred),
+                sheep,
+                keeping,
+                dirs,
+                forced: forced.clone(),
+            });
+            shared.tasks.spawn(TaskKind::Pillar, "keeper", keeper.run());
+            cells.push(cell);
+        }
+        let cells: Arc<[Arc<Cell>]> = cells.into();
+        let driver = drive(Arc::clone(&shared), Arc::clone(&cells), stirred, Limits { max_wait });
+        shared.tasks.spawn(TaskKind::Pillar, "scheduler", driver);
+        Ok(Self { inner: Arc::new(Inner { shared, admission, settling, health, cells, forced }) })
+    }
+
+    /// Whether a sheep of this name is configured.
+    pub fn knows_sheep(&self, id: &str) -> bool {
+        self.inner.cells.iter().any(|cell| cell.facts().view.id.as_str() == id)
+    }
+
+    /// Accepts a job. It is durable when this returns, and goes on whether or not
+    /// the caller waits for that.
+    ///
+    /// # Errors
+    /// [`ShepherdError`]; nothing is left behind unless the outcome is unknown.
+    pub async fn submit(&self, submit: Submit) -> Result<Accepted, ShepherdError> {
+        if self.inner.shared.tasks.draining.is_cancelled() {
+            return Err(ShepherdError::ShuttingDown);
+        }
+        if let Some(sheep) = submit.spec.sheep.as_ref().filter(|sheep| !self.knows_sheep(sheep.as_str())) {
+            return Err(ShepherdError::UnknownSheep(sheep.to_string()));
+        }
+        let accepted = self.inner.admission.submit(submit).await;
+        self.inner.settling.stir();
+        accepted
+    }
+
+    /// One job's record.
+    ///
+    /// # Errors
+    /// [`ShepherdError::UnknownJob`], or when the queue does not answer.
+    pub async fn job(&self, id: &JobId) -> Result<Arc<JobRecord>, ShepherdError> {
+        self.inner.shared.queue.get(id).await?.ok_or(ShepherdError::UnknownJob)
+    }
+
+    /// Records of jobs, newest first.
+    ///
+    /// # Errors
+    /// When the queue does not answer.
+    pub async fn jobs(&self, query: ListQuery) -> Result<Vec<Arc<JobRecord>>, ShepherdError> {
+        Ok(self.inner.shared.queue.list(query).await?)
+    }
+
+    /// Waits until the job is finished. Dropping the future costs nothing.
+    ///
+    /// # Errors
+    /// [`ShepherdError::UnknownJob`]; [`ShepherdError::ShuttingDown`] when the
+    /// shepherd ends first.
+    pub async fn finished(&self, id: &JobId) -> Result<Arc<JobRecord>, ShepherdError> {
+        let waiting = self.inner.shared.waiters.wait_for(id);
+        let record = self.job(id).await?;
+        if record.state.is_finished() {
+            return Ok(record);
+        }
+        waiting.finished().await.ok_or(ShepherdError::ShuttingDown)
+    }
+
+    /// Withdraws a job. What its runner does with it from now on is void.
+    ///
+    /// # Errors
+    /// [`ShepherdError::UnknownJob`]; [`ShepherdError::Finished`].
+    pub async fn cancel(&self, id: &JobId) -> Result<Arc<JobRecord>, ShepherdError> {
+        let shared = &self.inner.shared;
+        let change = Change { job: id.clone(), event: Event::Cancel { at: now() }, objects: Vec::new() };
+        let result = shared.queue.apply(vec![change]).await?.pop();
+        let record = match result {
+            Some(Ok(record)) => record,
+            Some(Err(ChangeRefused::Unknown)) | None => return Err(ShepherdError::UnknownJob),
+            Some(Err(ChangeRefused::Rejected(Rejected::Finished))) => return Err(ShepherdError::Finished),
+            Some(Err(ChangeRefused::Rejected(other))) => {
+                return Err(ShepherdError::Unavailable(other.to_string()));
+            }
+        };
+        shared.waiters.wake(&record);
+        self.inner.settling.stir();
+        if let JobState::Cancelled { started_at: Some(_), .. } = record.state {
+            for cell in self.inner.cells.iter() {
+                // A keeper that has ended holds no jobs.
+                let _ = cell.commands.send(Command::Cancel(id.clone())).await;
+            }
+        }
+        Ok(record)
+    }
+
+    /// Opens an object of a job, or the part of it in `range`, clipped to its end.
+    ///
+    /// # Errors
+    /// [`ShepherdError::UnknownObject`], [`ShepherdError::Range`], or when the
+    /// storage does not answer.
+    pub async fn open(
+        &self,
+        id: &JobId,
+        path: &ObjectPath,
+        range: Option<Range<u64>>,
+    ) -> Result<Object, ShepherdError> {
+        data::open(&self.inner.shared, id, path, range).await
+    }
+
+    /// What is known of an object of a job.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub async fn head(&self, id: &JobId, path: &ObjectPath) -> Result<ObjectMeta, ShepherdError> {
+        data::head(&self.inner.shared, id, path).await
+    }
+
+    /// The flock, in the order it was configured.
+    pub fn flock(&self) -> Vec<SheepView> {
+        self.inner.cells.iter().map(|cell| cell.facts().view.clone()).collect()
+    }
+
+    /// Whether jobs can be taken and worked on.
+    pub fn readiness(&self) -> Readiness {
+        let tasks = &self.inner.shared.tasks;
+        let mut problems = Vec::new();
+        if tasks.draining.is_cancelled() {
+            problems.push("the shepherd is shutting down".to_owned());
+        }
+        if let Some(name) = tasks.fallen_name() {
+            problems.push(format!("the task `{name}` of the shepherd has ended"));
+        }
+        problems.extend(self.inner.health.problem());
+        Readiness { problems }
+    }
+
+    /// Resolves when the shepherd cannot go on and should be started anew. Nothing
+    /// that was accepted is lost by that.
+    pub async fn failed(&self) {
+        self.inner.shared.tasks.fallen.cancelled().await;
+    }
+
+    /// Ends the shepherd within `grace`: refuses new jobs, lets running ones finish,
+    /// gives those back that do not, ends the runners, and brings storage up to
+    /// date as far as the time allows.
+    pub async fn shutdown(&self, grace: Duration) {
+        let deadline = Instant::now() + grace;
+        let Inner { shared, settling, forced, .. } = &*self.inner;
+        shared.tasks.draining.cancel();
+        // What is kept for giving jobs back and ending runners by force.
+        let reserve = (grace / 4).min(Duration::from_secs(2));
+        let ended = shared.tasks.ended();
+        tokio::pin!(ended);
+        let in_time = tokio::select! {
+            () = &mut ended => true,
+            () = tokio::time::sleep_until(deadline - reserve) => false,
+            () = forced.cancelled() => false,
+        };
+        if !in_time {
+            forced.cancel();
+            let last = deadline.max(Instant::now() + FORCED);
+            if tokio::time::timeout_at(last, ended).await.is_err() {
+                tracing::warn!("some work did not end in time; it is done again at the next start");
+            }
+        }
+        if !forced.is_cancelled() {
+            settle_rest(shared, settling, deadline.saturating_duration_since(Instant::now())).await;
+        }
+        shared.waiters.dismiss();
+    }
+
+    /// Cuts a [`shutdown`](Self::shutdown) short: runners are killed and their jobs
+    /// given back.
+    pub fn force_shutdown(&self) {
+        self.inner.forced.cancel();
+    }
+
+    /// What the model of a sheep is at present, if it has one.
+    pub fn model_of(&self, sheep: &SheepId) -> Option<ModelRef> {
+        let cell = self.inner.cells.iter().find(|cell| cell.facts().view.id == *sheep)?;
+        cell.facts().view.model.clone()
+    }
+}
+
+/// What giving back and killing take at the most, when there is no grace left.
+const FORCED: Duration = Duration::from_secs(2);
+
+impl std::fmt::Debug for Shepherd {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shepherd").field("flock", &self.flock()).finish_non_exhaustive()
+    }
+}

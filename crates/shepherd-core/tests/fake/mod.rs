@@ -1,0 +1,273 @@
+//! A flock whose runners are threads of the test, each of which follows a script
+//! over the real protocol.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::TryStreamExt as _;
+use shepherd_core::{Data, JobRecord, Keeping, Member, Options, Shepherd, Submit};
+use shepherd_job::{Attempt, JobError, JobId, JobIdRule, JobSpec, JobState, ModelRef, ObjectPath, SheepId};
+use shepherd_protocol::{
+    Event, FromRunner, Input, Ready, RunnerReceiver, RunnerSender, RunnerSocket, ToRunner,
+};
+use shepherd_queue::MemoryQueue;
+use shepherd_sheep::{Exit, ExitCause, RunningSheep, Sheep, SheepError};
+use shepherd_storage::{LocalStorage, Storage};
+use tokio::sync::watch;
+
+/// No test waits longer than this for anything.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What a runner does, from its start to its end.
+pub(crate) type Script = Arc<dyn Fn(&mut Io) + Send + Sync>;
+
+/// A sheep whose runners are threads.
+pub(crate) struct FakeSheep {
+    home: PathBuf,
+    script: Script,
+    refusals: Mutex<Vec<SheepError>>,
+    pub(crate) launches: AtomicUsize,
+}
+
+impl FakeSheep {
+    /// What the next launches fail with, last first.
+    pub(crate) fn refuse(&self, error: SheepError) {
+        self.refusals.lock().unwrap().push(error);
+    }
+
+    pub(crate) fn launches(&self) -> usize {
+        self.launches.load(Ordering::SeqCst)
+    }
+}
+
+/// A runner's side of the conversation.
+pub(crate) struct Io {
+    pub(crate) model: ModelRef,
+    sender: RunnerSender,
+    receiver: RunnerReceiver,
+    pub(crate) ready: Ready,
+}
+
+impl Io {
+    /// The next job; `None` when the runner should end. Answers pings.
+    pub(crate) fn next(&mut self) -> Option<Input> {
+        loop {
+            match self.hear()? {
+                ToRunner::Input(input) => return Some(input),
+                ToRunner::Shutdown { .. } => return None,
+                ToRunner::Ping { nonce } => self.say(FromRunner::Pong { nonce }),
+                ToRunner::Cancel { .. } => {}
+            }
+        }
+    }
+
+    /// The next message; `None` when the shepherd is gone or kills the runner.
+    pub(crate) fn hear(&mut self) -> Option<ToRunner> {
+        loop {
+            match self.receiver.recv(PATIENCE) {
+                Ok(Event::Message(message)) => return Some(message),
+                Ok(Event::Connected) => self.say(FromRunner::Ready(self.ready.clone())),
+                Ok(Event::Garbage(garbage)) => panic!("the shepherd sent garbage: {garbage}"),
+                Ok(Event::Disconnected) | Err(_) => return None,
+            }
+        }
+    }
+
+    pub(crate) fn say(&self, message: FromRunner) {
+        // The shepherd may have hung up; the next thing heard will say so.
+        let _ = self.sender.send_wait(&[message]);
+    }
+
+    pub(crate) fn done(&self, input: &Input) {
+        self.say(FromRunner::Done { job: input.job.to_string(), attempt: Some(input.attempt) });
+    }
+
+    pub(crate) fn fail(&self, input: &Input, message: &str) {
+        let (job, attempt) = (input.job.to_string(), Some(input.attempt));
+        self.say(FromRunner::Error { job, attempt, error: JobError::new(message) });
+    }
+
+    pub(crate) fn done_as(&self, job: &str, attempt: Attempt) {
+        self.say(FromRunner::Done { job: job.to_owned(), attempt: Some(attempt) });
+    }
+}
+
+/// The path of a file of the job.
+pub(crate) fn file(input: &Input, path: &str) -> PathBuf {
+    Path::new(&*input.io_data_root).join(input.job.as_str()).join(path)
+}
+
+/// Copies `inputs/input` to `outputs/output`.
+pub(crate) fn echo(input: &Input) {
+    std::fs::copy(file(input, "inputs/input"), file(input, "outputs/output")).unwrap();
+}
+
+/// A runner that echoes until it is told to end.
+pub(crate) fn echoing() -> Script {
+    Arc::new(|io| {
+        while let Some(input) = io.next() {
+            echo(&input);
+            io.done(&input);
+        }
+    })
+}
+
+#[async_trait]
+impl Sheep for FakeSheep {
+    fn kind(&self) -> &'static str {
+        "fake"
+    }
+
+    async fn sweep(&self) -> Result<(), SheepError> {
+        Ok(())
+    }
+
+    async fn launch(&self, model: &ModelRef) -> Result<Box<dyn RunningSheep>, SheepError> {
+        self.launches.fetch_add(1, Ordering::SeqCst);
+        if let Some(error) = self.refusals.lock().unwrap().pop() {
+            return Err(error);
+        }
+        let socket = RunnerSocket::bind("tcp://127.0.0.1:0").unwrap();
+        let (endpoint, sender, receiver) = socket.split();
+        let (ended, has_ended) = watch::channel(false);
+        let (script, model, speaker) = (Arc::clone(&self.script), model.clone(), sender.clone());
+        std::thread::spawn(move || {
+            let ready = Ready::new("fake");
+            script(&mut Io { model, sender: speaker.clone(), receiver, ready });
+            speaker.flush(Duration::from_secs(1));
+            speaker.close();
+            let _ = ended.send(true);
+        });
+        Ok(Box::new(FakeRunner { endpoint, home: self.home.clone(), sender, has_ended }))
+    }
+}
+
+struct FakeRunner {
+    endpoint: String,
+    home: PathBuf,
+    sender: RunnerSender,
+    has_ended: watch::Receiver<bool>,
+}
+
+#[async_trait]
+impl RunningSheep for FakeRunner {
+    fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
+    fn io_data_root(&self) -> &Path {
+        &self.home
+    }
+
+    async fn exited(&mut self) -> Exit {
+        let _ = self.has_ended.wait_for(|ended| *ended).await;
+        Exit { cause: ExitCause::Code(3), log_tail: "last words".to_owned() }
+    }
+
+    async fn stop(&mut self, grace: Duration) -> Exit {
+        match tokio::time::timeout(grace, self.exited()).await {
+            Ok(exit) => exit,
+            Err(_) => {
+                self.kill();
+                self.exited().await
+            }
+        }
+    }
+
+    fn kill(&mut self) {
+        self.sender.close();
+    }
+}
+
+impl Drop for FakeRunner {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// A shepherd over a queue in memory and a storage in a directory of the test.
+pub(crate) struct Farm {
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) shepherd: Shepherd,
+    pub(crate) storage: Arc<LocalStorage>,
+    pub(crate) flock: Vec<Arc<FakeSheep>>,
+}
+
+impl Farm {
+    pub(crate) async fn with(script: Script) -> Self {
+        Self::keeping(script, Keeping::default()).await
+    }
+
+    pub(crate) async fn keeping(script: Script, keeping: Keeping) -> Self {
+        Self::flock(vec![script], keeping).await
+    }
+
+    /// A sheep for each script: `sheep-0`, `sheep-1`...
+    pub(crate) async fn flock(scripts: Vec<Script>, keeping: Keeping) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let (data_root, state) = (dir.path().join("data"), dir.path().join("state"));
+        std::fs::create_dir_all(&state).unwrap();
+        let mut options = Options::new(&data_root, &state);
+        let mut flock = Vec::new();
+        for (number, script) in scripts.into_iter().enumerate() {
+            let id = SheepId::parse(&format!("sheep-{number}")).unwrap();
+            let home = data_root.join(id.as_str());
+            let (refusals, launches) = (Mutex::default(), AtomicUsize::new(0));
+            let sheep = Arc::new(FakeSheep { home, script, refusals, launches });
+            flock.push(Arc::clone(&sheep));
+            options.flock.push(Member { id, sheep, keeping: keeping.clone() });
+        }
+        let storage = Arc::new(LocalStorage::open(&dir.path().join("storage")).unwrap());
+        let shared: Arc<dyn Storage> = Arc::clone(&storage) as _;
+        let shepherd = Shepherd::start(options, Arc::new(MemoryQueue::new()), shared).await.unwrap();
+        Self { dir, shepherd, storage, flock }
+    }
+
+    pub(crate) async fn submit(&self, name: &str, model: &str, payload: &str) -> JobId {
+        let spec = spec(name, model);
+        let id = spec.id.clone();
+        let data = Data::Payload(payload.to_owned().into());
+        self.shepherd.submit(Submit { spec, data }).await.unwrap();
+        id
+    }
+
+    pub(crate) async fn finished(&self, id: &JobId) -> Arc<JobRecord> {
+        tokio::time::timeout(PATIENCE, self.shepherd.finished(id)).await.expect("the job ends").unwrap()
+    }
+
+    /// The error's message of a job that fails.
+    pub(crate) async fn failure(&self, id: &JobId) -> JobError {
+        match &self.finished(id).await.state {
+            JobState::Failed { error, .. } => error.clone(),
+            other => panic!("the job did not fail: {other:?}"),
+        }
+    }
+
+    pub(crate) async fn is_done(&self, id: &JobId) {
+        let record = self.finished(id).await;
+        assert!(matches!(record.state, JobState::Done { .. }), "{:?}", record.state);
+    }
+
+    pub(crate) async fn read(&self, id: &JobId, path: &str) -> Vec<u8> {
+        let path = ObjectPath::parse(path).unwrap();
+        let object = self.shepherd.open(id, &path, None).await.unwrap();
+        let pieces: Vec<bytes::Bytes> = object.body.try_collect().await.unwrap();
+        pieces.concat()
+    }
+
+    pub(crate) async fn shutdown(self) {
+        tokio::time::timeout(PATIENCE, self.shepherd.shutdown(Duration::from_secs(5))).await.unwrap();
+    }
+}
+
+pub(crate) fn spec(name: &str, model: &str) -> JobSpec {
+    JobSpec {
+        id: JobId::parse(name, JobIdRule::Bucket).unwrap(),
+        model: ModelRef::parse(model, "1").unwrap(),
+        sheep: None,
+        priority: 0,
+    }
+}

@@ -1,0 +1,639 @@
+//! The life of jobs through a whole shepherd: what it does, and what it does when
+//! runners lie, die, hang or refuse to start.
+
+#![allow(clippy::unwrap_used, reason = "the helpers of tests are tests too")]
+
+mod fake;
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use fake::{Farm, PATIENCE, Script, echo, echoing, file, spec};
+use shepherd_core::{Accepted, Data, Keeping, SheepState, ShepherdError, Submit};
+use shepherd_job::{Attempt, JobState, ObjectPath, STATUS_OBJECT, SheepId};
+use shepherd_protocol::{FromRunner, ToRunner};
+use shepherd_sheep::SheepError;
+use shepherd_storage::{Storage as _, body};
+
+const HASTY: Duration = Duration::from_millis(400);
+
+fn path(text: &str) -> ObjectPath {
+    ObjectPath::parse(text).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_is_done_and_its_files_come_to_storage() {
+    let farm = Farm::with(echoing()).await;
+    let id = farm.submit("job-1", "m", "hello").await;
+    farm.is_done(&id).await;
+    assert_eq!(farm.read(&id, "outputs/output").await, b"hello");
+    assert_eq!(farm.read(&id, "inputs/input").await, b"hello");
+    let dir = farm.dir.path().join("storage/job-1");
+    farm.shepherd.shutdown(Duration::from_secs(5)).await;
+    assert_eq!(std::fs::read(dir.join("outputs/output")).unwrap(), b"hello");
+    assert_eq!(std::fs::read(dir.join("inputs/input")).unwrap(), b"hello");
+    assert!(!dir.join(STATUS_OBJECT).exists(), "no document was asked for");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_jobs_stream_through_one_runner() {
+    let farm = Arc::new(Farm::with(echoing()).await);
+    let mut clients = tokio::task::JoinSet::new();
+    for client in 0..16 {
+        let farm = Arc::clone(&farm);
+        clients.spawn(async move {
+            for number in 0..50 {
+                let text = format!("{client}-{number}");
+                let id = farm.submit(&format!("job-{text}"), "m", &text).await;
+                farm.is_done(&id).await;
+                assert_eq!(farm.read(&id, "outputs/output").await, text.as_bytes());
+            }
+        });
+    }
+    while let Some(client) = clients.join_next().await {
+        client.unwrap();
+    }
+    assert_eq!(farm.flock[0].launches(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failing_job_carries_its_message_and_disturbs_nobody() {
+    let farm = Farm::with(Arc::new(|io| {
+        while let Some(input) = io.next() {
+            if input.job.as_str() == "bad" { io.fail(&input, "no such luck") } else { io.done(&input) }
+        }
+    }))
+    .await;
+    let (bad, good) = (farm.submit("bad", "m", "x").await, farm.submit("good", "m", "x").await);
+    assert_eq!(farm.failure(&bad).await.message, "no such luck");
+    farm.is_done(&good).await;
+    assert_eq!(farm.flock[0].launches(), 1);
+    farm.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn inputs_in_storage_are_staged_and_large_outputs_published() {
+    let farm = Farm::with(Arc::new(|io| {
+        while let Some(input) = io.next() {
+            assert_eq!(std::fs::read(file(&input, "inputs/a/b")).unwrap(), b"deep");
+            std::fs::create_dir(file(&input, "outputs/sub")).unwrap();
+            std::fs::write(file(&input, "outputs/sub/large"), vec![7; 300_000]).unwrap();
+            io.done(&input);
+        }
+    }))
+    .await;
+    let spec = spec("job-1", "m");
+    let id = spec.id.clone();
+    farm.storage.put(&id, &path("inputs/a/b"), body("deep")).await.unwrap();
+    farm.shepherd.submit(Submit { spec, data: Data::Stored }).await.unwrap();
+    farm.is_done(&id).await;
+    assert_eq!(farm.read(&id, "outputs/sub/large").await, vec![7; 300_000]);
+    farm.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_payload_goes_through_storage() {
+    let farm = Farm::with(echoing()).await;
+    let payload = vec![b'x'; 2_000_000];
+    let submit = |data| Submit { spec: spec("job-1", "m"), data };
+    let pieces: Vec<_> = payload.chunks(100_000).map(|c| Ok(Bytes::copy_from_slice(c))).collect();
+    let stream = Data::Stream(Box::pin(futures::stream::iter(pieces)));
+    farm.shepherd.submit(submit(stream)).await.unwrap();
+    let id = spec("job-1", "m").id;
+    farm.is_done(&id).await;
+    assert_eq!(farm.read(&id, "outputs/output").await, payload);
+    let again = farm.shepherd.submit(submit(Data::Payload(payload.into()))).await;
+    assert!(matches!(again, Err(ShepherdError::AlreadySubmitted)), "{again:?}");
+    farm.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_payload_that_breaks_off_leaves_nothing_behind() {
+    let farm = Farm::with(echoing()).await;
+    let pieces = vec![Ok(Bytes::from_static(b"half")), Err(std::io::Error::other("gone"))];
+    let data = Data::Stream(Box::pin(futures::stream::iter(pieces)));
+    assert!(farm.shepherd.submit(Submit { spec: spec("job-1", "m"), data }).await.is_err());
+    let id = spec("job-1", "m").id;
+    assert!(matches!(farm.shepherd.job(&id).await, Err(ShepherdError::UnknownJob)));
+    assert!(!farm.storage.contains(&id).await.unwrap());
+    assert_eq!(std::fs::read_dir(farm.dir.path().join("state/incoming")).unwrap().count(), 0);
+    farm.submit("job-1", "m", "whole").await;
+    farm.is_done(&id).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_submits_are_refused_and_leave_nothing_behind() {
+    let farm = Farm::with(echoing()).await;
+    let pinned =
+        shepherd_job::JobSpec { sheep: Some(SheepId::parse("nobody").unwrap()), ..spec("job-1", "m") };
+    let refused = farm.shepherd.submit(Submit { spec: pinned, data: Data::Payload("x".into()) }).await;
+    assert!(matches!(refused, Err(ShepherdError::UnknownSheep(_))), "{refused:?}");
+    let refused = farm.shepherd.submit(Submit { spec: spec("job-1", "m"), data: Data::Stored }).await;
+    assert!(matches!(refused, Err(ShepherdError::NoData)), "{refused:?}");
+    assert!(matches!(farm.shepherd.job(&spec("job-1", "m").id).await, Err(ShepherdError::UnknownJob)));
+
+    let taken = spec("taken", "m");
+    farm.storage.put(&taken.id, &path("inputs/input"), body("mine")).await.unwrap();
+    let refused = farm.shepherd.submit(Submit { spec: taken, data: Data::Payload("x".into()) }).await;
+    assert!(matches!(refused, Err(ShepherdError::AlreadySubmitted)), "{refused:?}");
+    farm.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_finished_job_runs_again_and_its_outputs_are_replaced() {
+    let runs = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&runs);
+    let farm = Farm::with(Arc::new(move |io| {
+        while let Some(input) = io.next() {
+            let run = counted.fetch_add(1, Ordering::SeqCst);
+            std::fs::write(file(&input, &format!("outputs/run-{run}")), "x").unwrap();
+            io.done(&input);
+        }
+    }))
+    .await;
+    let id = farm.submit("job-1", "m", "hello").await;
+    farm.is_done(&id).await;
+    let again = farm.shepherd.submit(Submit { spec: spec("job-1", "m"), data: Data::Stored }).await.unwrap();
+    assert!(matches!(again, Accepted::Queued(_)), "{again:?}");
+    farm.is_done(&id).await;
+    farm.shepherd.shutdown(Duration::from_secs(5)).await;
+    let listed = farm.storage.list(&id, "outputs/", None, 10).await.unwrap();
+    let names: Vec<&str> = listed.iter().map(|meta| meta.path.as_str()).collect();
+    assert_eq!(names, ["outputs/run-1"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_live_job_is_not_run_twice() {
+    let (release, wait) = std::sync::mpsc::channel::<()>();
+    let wait = Mutex::new(wait);
+    let runs = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&runs);
+    let farm = Farm::with(Arc::new(move |io| {
+        while let Some(input) = io.next() {
+            counted.fetch_add(1, Ordering::SeqCst);
+            wait.lock().unwrap().recv().unwrap();
+            io.done(&input);
+        }
+    }))
+    .await;
+    let id = farm.submit("job-1", "m", "hello").await;
+    let again = farm.shepherd.submit(Submit { spec: spec("job-1", "m"), data: Data::Stored }).await.unwrap();
+    assert!(matches!(again, Accepted::Live(_)), "{again:?}");
+    release.send(()).unwrap();
+    farm.is_done(&id).await;
+    assert_eq!(runs.load(Ordering::SeqCst), 1);
+    farm.shutdown().await;
+}
+
+/// A runner that does `misdeed` for the job `bad` and echoes the others.
+fn but_for_bad(misdeed: impl Fn(&mut fake::Io, &shepherd_protocol::Input) + Send + Sync + 'static) -> Script {
+    Arc::new(move |io| {
+        while let Some(input) = io.next() {
+            if input.job.as_str() == "bad" {
+                misdeed(io, &input);
+                if !std::path::Path::new(&*input.io_data_root).exists() {
+                    return;
+                }
+            } else {
+                echo(&input);
+                io.done(&input);
+            }
+        }
+    })
+}
+
+/// A runner that ends when it gets the job `bad`.
+fn dying() -> Script {
+    Arc::new(|io| {
+        while let Some(input) = io.next() {
+            if input.job.as_str() == "bad" {
+                return;
+            }
+            echo(&input);
+            io.done(&input);
+        }
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_runner_that_dies_fails_its_job_and_no_other() {
+    let farm = Farm::with(dying()).await;
+    let (before, bad, after) = (
+        farm.submit("before", "m", "x").await,
+        farm.submit("bad", "m", "x").await,
+        farm.submit("after", "m", "x").await,
+    );
+    let error = farm.failure(&bad).await;
+    assert_eq!(error.message, "Sheep container died without notice");
+    assert!(error.exception_traceback.contains("code 3") && error.exception_traceback.contains("last words"));
+    farm.is_done(&before).await;
+    farm.is_done(&after).await;
+    assert_eq!(farm.flock[0].launches(), 2);
+    farm.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_whose_runner_died_is_tried_again_within_the_limit() {
+    let farm = Farm::keeping(dying(), Keeping { crash_retries: 2, ..Keeping::default() }).await;
+    let bad = farm.submit("bad", "m", "x").await;
+    assert_eq!(farm.failure(&bad).await.message, "Sheep container died without notice");
+    assert_eq!(farm.flock[0].launches(), 3);
+    farm.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_sent_ahead_of_a_death_are_not_blamed() {
+    // Fast enough to be sent jobs ahead; then it dies with all of them in hand.
+    let farm = Farm::with(Arc::new(|io| {
+        io.ready.ahead = 32;
+        io.ready.batch = 32;
+        while let Some(input) = io.next() {
+            if input.job.as_str() == "bad" {
+                return;
+            }
+            io.done(&input);
+        }
+    }))
+    .await;
+    let mut others = Vec::new();
+    for number in 0..200 {
+        let name = if number == 100 { "bad".to_owned() } else { format!("job-{number}") };
+        let id = farm.submit(&name, "m", "x").await;
+        if number != 100 {
+            others.push(id);
+        }
+    }
+    assert_eq!(farm.failure(&spec("bad", "m").id).await.message, "Sheep container died without notice");
+    for id in others {
+        farm.is_done(&id).await;
+    }
+    farm.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_for_a_job_it_never_had_ends_the_runner() {
+    let farm = Farm::with(but_for_bad(|io, _| io.done_as("another", Attempt { epoch: 1, number: 1 }))).await;
+    let (bad, after) = (farm.submit("bad", "m", "x").await, farm.submit("after", "m", "x").await);
+    let error = farm.failure(&bad).await;
+    assert!(error.message.contains("does not have: `another`"), "{}", error.message);
+    farm.is_done(&after).await;
+    assert_eq!(farm.flock[0].launches(), 2);
+    farm.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stale_answer_never_finishes_a_job() {
+    let farm = Farm::with(but_for_bad(|io, input| {
+        let stale = Attempt { epoch: 0, ..input.attempt };
+        io.done_as(input.job.as_str(), stale);
+    }))
+    .await;
+    let bad = farm.submit("bad", "m", "x").await;
+    assert!(farm.failure(&bad).await.message.contains("does not have"));
+    farm.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_given_twice_counts_once() {
+    let farm = Farm::with(Arc::new(|io| {
+        while let Some(input) = io.next() {
+            io.done(&input);
+            io.fail(&input, "changed its mind");
+            io.done(&input);
+        }
+    }))
+    .await;
+    for number in 0..20 {
+        let id = farm.submit(&format!("job-{number}"), "m", "x").await;
+        farm.is_done(&id).await;
+    }
+    assert_eq!(farm.flock[0].launches(), 1);
+    farm.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_runner_that_falls_silent_is_ended() {
+    let silent = Keeping { heartbeat_timeout: HASTY, ..Keeping::default() };
+    // It reads on, and answers nothing, not even pings.
+    let farm = Farm::keeping(but_for_bad(|io, _| while io.hear().is_some() {}), silent).await;
+    let (bad, after) = (farm.submit("bad", "m", "x").await, farm.submit("after", "m", "x").await);
+    assert!(farm.failure(&bad).await.message.contains("did not answer"), "silence is the reason");
+    farm.is_done(&after).await;
+    farm.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_runs_too_long_fails_though_its_runner_answers_pings() {
+    let limited = Keeping { run_timeout: Some(HASTY), ..Keeping::default() };
+    let farm = Farm::keeping(
+        but_for_bad(|io, _| {
+            io.next();
+        }),
+        limited,
+    )
+    .await;
+    let bad = farm.submit("bad", "m", "x").await;
+    assert!(farm.failure(&bad).await.message.contains("longer than its limit"));
+    let after = farm.submit("after", "m", "x").await;
+    farm.is_done(&after).await;
+    farm.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_job_is_over_at_once_and_its_late_answer_is_void() {
+    let (started, has_started) = std::sync::mpsc::channel();
+    let started = Mutex::new(started);
+    let farm = Farm::with(Arc::new(move |io| {
+        while let Some(input) = io.next() {
+            if input.job.as_str() == "bad" {
+                started.lock().unwrap().send(()).unwrap();
+                while let Some(message) = io.hear() {
+                    if let ToRunner::Cancel { .. } = message {
+                        break;
+                    }
+                }
+            }
+            echo(&input);
+            io.done(&input);
+        }
+    }))
+    .await;
+    let bad = farm.submit("bad", "m", "x").await;
+    tokio::task::spawn_blocking(move || has_started.recv_timeout(PATIENCE).unwrap()).await.unwrap();
+    let record = farm.shepherd.cancel(&bad).await.unwrap();
+    assert!(matches!(record.state, JobState::Cancelled { started_at: Some(_), .. }));
+    let after = farm.submit("after", "m", "x").await;
+    farm.is_done(&after).await;
+    assert!(matches!(farm.finished(&bad).await.state, JobState::Cancelled { .. }));
+    assert!(matches!(farm.shepherd.cancel(&bad).await, Err(ShepherdError::Finished)));
+    assert_eq!(farm.flock[0].launches(), 1, "a runner that lets go goes on");
+    farm.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_runner_that_does_not_let_go_of_a_cancelled_job_is_ended() {
+    let (started, has_started) = std::sync::mpsc::channel();
+    let started = Mutex::new(started);
+    let farm = Farm::keeping(
+        but_for_bad(move |io, _| {
+            started.lock().unwrap().send(()).unwrap();
+            io.next();
+        }),
+        Keeping {
+            stop_grace: HASTY,
+            run_timeout: Some(PATIENCE),
+            heartbeat_timeout: HASTY,
+            ..Keeping::default()
+        },
+    )
+    .await;
+    let bad = farm.submit("bad", "m", "x").await;
+    tokio::task::spawn_blocking(move || has_started.recv_timeout(PATIENCE).unwrap()).await.unwrap();
+    farm.shepherd.cancel(&bad).await.unwrap();
+    let after = farm.submit("after", "m", "x").await;
+    farm.is_done(&after).await;
+    assert_eq!(farm.flock[0].launches(), 2);
+    farm.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_that_cannot_be_loaded_fails_its_jobs_only() {
+    let farm = Farm::with(echoing()).await;
+    farm.flock[0].refuse(SheepError::Model("Cannot load model `m:1`.".to_owned()));
+    let bad = farm.submit("bad", "m", "x").await;
+    assert_eq!(
+        farm.failure(&bad).await.message,
+        "Failed to start sheep for this job (Cannot load model `m:1`.)"
+    );
+    let after = farm.submit("after", "m", "x").await;
+    farm.is_done(&after).await;
+    farm.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sheep_that_cannot_run_rests_and_its_jobs_wait() {
+    let farm = Farm::with(echoing()).await;
+    farm.flock[0].refuse(SheepError::Unavailable("port 9001 is in use".to_owned()));
+    let id = farm.submit("job-1", "m", "x").await;
+    let problem = async {
+        while farm.shepherd.flock()[0].problem.is_none() {
+            tokio::task::yield_now().await;
+        }
+        farm.shepherd.flock()[0].problem.clone().unwrap()
+    };
+    assert_eq!(tokio::time::timeout(PATIENCE, problem).await.unwrap(), "port 9001 is in use");
+    farm.is_done(&id).await;
+    assert_eq!(farm.shepherd.flock()[0].problem, None);
+    farm.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_runner_that_dies_before_it_is_ready_fails_the_job() {
+    let farm = Farm::with(Arc::new(|_| {})).await;
+    let id = farm.submit("job-1", "m", "x").await;
+    let error = farm.failure(&id).await;
+    assert_eq!(error.message, "Sheep container died without notice");
+    assert!(error.exception_traceback.contains("last words"));
+    farm.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_runner_that_is_never_ready_fails_the_job() {
+    let farm = Farm::keeping(
+        Arc::new(|io| {
+            io.ready.name = "never".to_owned();
+            std::thread::sleep(HASTY * 3);
+        }),
+        Keeping { start_timeout: HASTY, ..Keeping::default() },
+    )
+    .await;
+    let id = farm.submit("job-1", "m", "x").await;
+    assert!(farm.failure(&id).await.message.contains("not ready within"));
+    farm.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn models_that_alternate_in_the_queue_are_not_swapped_for_each_job() {
+    let order = Arc::new(Mutex::new(Vec::new()));
+    let (open, gate) = tokio::sync::watch::channel(false);
+    let seen = Arc::clone(&order);
+    let farm = Farm::with(Arc::new(move |io| {
+        while let Some(input) = io.next() {
+            // All jobs are queued before the first one ends.
+            while !*gate.borrow() {
+                std::thread::yield_now();
+            }
+            seen.lock().unwrap().push(io.model.name().to_owned());
+            io.done(&input);
+        }
+    }))
+    .await;
+    let mut ids = Vec::new();
+    for (number, model) in ["a", "b", "a", "a", "c", "a", "b", "c"].into_iter().enumerate() {
+        ids.push(farm.submit(&format!("job-{number}"), model, "x").await);
+    }
+    open.send_replace(true);
+    for id in &ids {
+        farm.is_done(id).await;
+    }
+    assert_eq!(order.lock().unwrap().concat(), "aaaabbcc");
+    assert_eq!(farm.flock[0].launches(), 3);
+    farm.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn data_removed_while_the_job_is_queued_fails_it_and_no_other() {
+    let (open, gate) = tokio::sync::watch::channel(false);
+    let farm = Farm::with(Arc::new(move |io| {
+        while let Some(input) = io.next() {
+            while !*gate.borrow() {
+                std::thread::yield_now();
+            }
+            echo(&input);
+            io.done(&input);
+        }
+    }))
+    .await;
+    // The first one runs, the second is ready, the third only queued.
+    let mut ids = Vec::new();
+    for name in ["first", "second", "third", "fourth"] {
+        let spec = spec(name, "m");
+        farm.storage.put(&spec.id, &path("inputs/input"), body("x")).await.unwrap();
+        ids.push(spec.id.clone());
+        farm.shepherd.submit(Submit { spec, data: Data::Stored }).await.unwrap();
+    }
+    farm.storage.remove(&ids[2]).await.unwrap();
+    open.send_replace(true);
+    assert_eq!(farm.failure(&ids[2]).await.message, "Data for job `third` does not exist");
+    farm.is_done(&ids[0]).await;
+    farm.is_done(&ids[3]).await;
+    farm.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_sheep_share_the_work_of_slow_jobs() {
+    let together = Arc::new(std::sync::Barrier::new(2));
+    let script = || -> Script {
+        let together = Arc::clone(&together);
+        Arc::new(move |io| {
+            while let Some(input) = io.next() {
+                // Passes only when both sheep have a job at the same time.
+                together.wait();
+                io.done(&input);
+            }
+        })
+    };
+    let farm = Farm::flock(vec![script(), script()], Keeping::default()).await;
+    let ids = [farm.submit("job-1", "m", "x").await, farm.submit("job-2", "m", "x").await];
+    for id in &ids {
+        farm.is_done(id).await;
+    }
+    farm.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pinned_job_runs_on_its_sheep() {
+    let names = Arc::new(Mutex::new(Vec::new()));
+    let script = |name: &'static str| -> Script {
+        let names = Arc::clone(&names);
+        Arc::new(move |io| {
+            while let Some(input) = io.next() {
+                names.lock().unwrap().push(name);
+                io.done(&input);
+            }
+        })
+    };
+    let farm = Farm::flock(vec![script("0"), script("1")], Keeping::default()).await;
+    let pinned =
+        shepherd_job::JobSpec { sheep: Some(SheepId::parse("sheep-1").unwrap()), ..spec("job-1", "m") };
+    let id = pinned.id.clone();
+    farm.shepherd.submit(Submit { spec: pinned, data: Data::Payload("x".into()) }).await.unwrap();
+    farm.is_done(&id).await;
+    assert_eq!(*names.lock().unwrap(), ["1"]);
+    farm.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_lets_running_jobs_finish_and_gives_the_others_back() {
+    let (started, has_started) = std::sync::mpsc::channel();
+    let started = Mutex::new(started);
+    let (open, gate) = tokio::sync::watch::channel(false);
+    let farm = Farm::with(Arc::new(move |io| {
+        while let Some(input) = io.next() {
+            started.lock().unwrap().send(()).unwrap();
+            while !*gate.borrow() {
+                std::thread::yield_now();
+            }
+            io.done(&input);
+        }
+    }))
+    .await;
+    let (first, second) = (farm.submit("first", "m", "x").await, farm.submit("second", "m", "x").await);
+    tokio::task::spawn_blocking(move || has_started.recv_timeout(PATIENCE).unwrap()).await.unwrap();
+    let shepherd = farm.shepherd.clone();
+    let drained = tokio::spawn(async move { shepherd.shutdown(PATIENCE).await });
+    while farm.shepherd.readiness().problems.is_empty() {
+        tokio::task::yield_now().await;
+    }
+    let refused =
+        farm.shepherd.submit(Submit { spec: spec("late", "m"), data: Data::Payload("x".into()) }).await;
+    assert!(matches!(refused, Err(ShepherdError::ShuttingDown)), "{refused:?}");
+    open.send_replace(true);
+    drained.await.unwrap();
+    assert!(matches!(farm.shepherd.job(&first).await.unwrap().state, JobState::Done { .. }));
+    assert!(matches!(farm.shepherd.job(&second).await.unwrap().state, JobState::Queued { .. }));
+    assert!(farm.shepherd.flock().iter().all(|sheep| sheep.state == SheepState::Stopped));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_does_not_end_in_time_is_given_back_at_the_drain() {
+    let farm = Farm::with(but_for_bad(|io, _| {
+        io.next();
+    }))
+    .await;
+    let id = farm.submit("bad", "m", "x").await;
+    while farm.shepherd.flock()[0].job.is_none() {
+        tokio::task::yield_now().await;
+    }
+    farm.shepherd.shutdown(Duration::from_millis(500)).await;
+    match &farm.shepherd.job(&id).await.unwrap().state {
+        JobState::Queued { history, .. } => assert_eq!((history.attempts, history.crashes), (1, 0)),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_runner_with_several_slots_gets_several_jobs() {
+    let farm = Farm::with(Arc::new(|io| {
+        io.ready.slots = 2;
+        while let (Some(first), Some(second)) = (io.next(), io.next()) {
+            // The order of answers is the runner's.
+            io.done(&second);
+            io.done(&first);
+        }
+    }))
+    .await;
+    let ids = [farm.submit("job-1", "m", "x").await, farm.submit("job-2", "m", "x").await];
+    for id in &ids {
+        farm.is_done(id).await;
+    }
+    farm.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn progress_and_unknown_chatter_disturb_nothing() {
+    let farm = Farm::with(Arc::new(|io| {
+        while let Some(input) = io.next() {
+            let (job, attempt) = (input.job.to_string(), Some(input.attempt));
+            io.say(FromRunner::Progress { job, attempt, fraction: Some(0.5), message: None });
+            io.say(FromRunner::Pong { nonce: 99 });
+            io.done(&input);
+        }
+    }))
+    .await;
+    let id = farm.submit("job-1", "m", "x").await;
+    farm.is_done(&id).await;
+    farm.shutdown().await;
+}

@@ -1,0 +1,355 @@
+//! The shepherd's side: a tokio stream without a task of its own.
+//!
+//! The receiver does the work of the connection (dialling, reading, writing what
+//! the kernel did not take at once) within its own `recv`; all of its state is in
+//! the receiver, so that dropping that future loses nothing. The sender writes
+//! straight to the kernel. What it cannot get rid of it leaves in the outgoing
+//! buffer, and wakes the receiver to see to it.
+//!
+//! The outgoing buffer belongs to one connection and is dropped with it.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use tokio::time::{Sleep, sleep};
+
+use super::sp::{GREETING, Malformed, Parser, Piece};
+use super::stream::{Dialling, Stream, dial};
+use super::url::{self, Address};
+use crate::codec::{self, Wire, envelope};
+use crate::{Error, Event, FromRunner, Garbage, SendError, ToRunner};
+
+/// How long after an attempt that failed the next one is made, first and at most.
+const RETRY: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(50));
+/// How many bytes may wait for a runner that does not read.
+const MAX_OUTGOING: usize = 4 << 20;
+/// Decoded events that the owner has not taken hold up reading from here on.
+const MAX_EVENTS: usize = 4096;
+
+/// A connection to one runner, which comes and goes by itself: it is dialled
+/// until somebody listens, and again after every end. Dropping it (when split:
+/// dropping the [`Receiver`]) ends it for good.
+///
+/// It lives in a tokio runtime with time and I/O, and makes progress while its
+/// owner waits in [`recv`](Receiver::recv).
+pub struct Connection {
+    sender: Sender,
+    receiver: Receiver,
+}
+
+/// The half that sends. Clones send on the same connection.
+#[derive(Clone)]
+pub struct Sender {
+    shared: Arc<Shared>,
+}
+
+/// The half that receives.
+pub struct Receiver {
+    shared: Arc<Shared>,
+    address: Address,
+    stage: Stage,
+    retry: Duration,
+    events: VecDeque<Event<FromRunner>>,
+}
+
+enum Stage {
+    Waiting(Pin<Box<Sleep>>),
+    Dialling(Dialling),
+    /// Connected, and greeted once the peer's greeting was read.
+    Open {
+        stream: Arc<Stream>,
+        parser: Parser,
+        greeted: bool,
+    },
+}
+
+#[derive(Default)]
+struct Shared {
+    outgoing: Mutex<Outgoing>,
+}
+
+#[derive(Default)]
+struct Outgoing {
+    /// There while a peer is known to listen.
+    stream: Option<Arc<Stream>>,
+    bytes: Vec<u8>,
+    written: usize,
+    batch: usize,
+    /// The receiver, when it waits.
+    waker: Option<Waker>,
+}
+
+impl Connection {
+    /// Dials `url`, `ipc:///PATH` or `tcp://HOST:PORT`, where nobody need listen
+    /// yet.
+    ///
+    /// # Errors
+    /// The URL is not usable.
+    pub fn dial(url: &str) -> Result<Self, Error> {
+        let address = url::parse(url)?;
+        let shared = Arc::<Shared>::default();
+        Ok(Self {
+            sender: Sender { shared: Arc::clone(&shared) },
+            receiver: Receiver {
+                shared,
+                stage: Stage::Dialling(dial(address.clone())),
+                address,
+                retry: RETRY.0,
+                events: VecDeque::new(),
+            },
+        })
+    }
+
+    /// See [`Sender::send`].
+    ///
+    /// # Errors
+    /// None of the messages was taken.
+    pub fn send(&self, messages: &[ToRunner]) -> Result<(), SendError> {
+        self.sender.send(messages)
+    }
+
+    /// See [`Receiver::recv`].
+    pub async fn recv(&mut self) -> Event<FromRunner> {
+        self.receiver.recv().await
+    }
+
+    /// See [`Receiver::try_recv`].
+    pub fn try_recv(&mut self) -> Option<Event<FromRunner>> {
+        self.receiver.try_recv()
+    }
+
+    /// The two halves, for two owners.
+    pub fn split(self) -> (Sender, Receiver) {
+        (self.sender, self.receiver)
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Outgoing> {
+        self.outgoing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Sender {
+    /// Sends messages to the runner that is connected now, in order, in frames of
+    /// as many as it declared to take. It never waits: what the runner does not
+    /// read is kept, up to a few megabytes, and dropped when the runner goes.
+    ///
+    /// # Errors
+    /// None of the messages was taken.
+    pub fn send(&self, messages: &[ToRunner]) -> Result<(), SendError> {
+        if messages.is_empty() {
+            return Ok(());
+        }
+        let mut outgoing = self.shared.lock();
+        let Some(stream) = outgoing.stream.clone() else { return Err(SendError::NotConnected) };
+        let before = outgoing.bytes.len();
+        let batch = outgoing.batch;
+        for frame in messages.chunks(batch) {
+            let envelope = envelope(frame.len());
+            stream.mapping().frame(&mut outgoing.bytes, |bytes| {
+                bytes.extend_from_slice(envelope.head);
+                for (index, message) in frame.iter().enumerate() {
+                    if index > 0 {
+                        bytes.push(b',');
+                    }
+                    message.write(bytes);
+                }
+                bytes.extend_from_slice(envelope.tail);
+            });
+        }
+        if outgoing.bytes.len() - outgoing.written > MAX_OUTGOING {
+            outgoing.bytes.truncate(before);
+            return Err(SendError::Full);
+        }
+        if before == 0 {
+            outgoing.write(&stream);
+        }
+        if !outgoing.bytes.is_empty()
+            && let Some(waker) = outgoing.waker.take()
+        {
+            drop(outgoing);
+            waker.wake();
+        }
+        Ok(())
+    }
+}
+
+impl Outgoing {
+    /// Writes what the kernel takes.
+    fn write(&mut self, stream: &Stream) {
+        while self.written < self.bytes.len() {
+            match stream.try_write(&self.bytes[self.written..]) {
+                Ok(count) => self.written += count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    // Keep what is written from piling up before what is not.
+                    if self.written >= MAX_OUTGOING / 4 {
+                        self.bytes.drain(..self.written);
+                        self.written = 0;
+                    }
+                    return;
+                }
+                Err(_) => {
+                    // The peer is gone. What it said before is still to be read,
+                    // and after that the receiver sees its end.
+                    self.disconnect();
+                    return;
+                }
+            }
+        }
+        self.bytes.clear();
+        self.bytes.shrink_to(MAX_OUTGOING / 16);
+        self.written = 0;
+    }
+
+    fn disconnect(&mut self) {
+        self.stream = None;
+        self.bytes = Vec::new();
+        self.written = 0;
+    }
+}
+
+impl Receiver {
+    /// The next event. Cancel-safe: an event is lost only with the receiver.
+    pub async fn recv(&mut self) -> Event<FromRunner> {
+        poll_fn(|context| self.poll_recv(context)).await
+    }
+
+    /// An event that came already. Everything that came together can be had from
+    /// one wake-up by calling this after [`recv`](Self::recv) until it gives none.
+    pub fn try_recv(&mut self) -> Option<Event<FromRunner>> {
+        if self.events.is_empty() {
+            self.read();
+        }
+        self.events.pop_front()
+    }
+
+    fn poll_recv(&mut self, context: &mut Context<'_>) -> Poll<Event<FromRunner>> {
+        loop {
+            if let Some(event) = self.events.pop_front() {
+                return Poll::Ready(event);
+            }
+            match &mut self.stage {
+                Stage::Waiting(sleep) => {
+                    if sleep.as_mut().poll(context).is_pending() {
+                        return Poll::Pending;
+                    }
+                    self.stage = Stage::Dialling(dial(self.address.clone()));
+                }
+                Stage::Dialling(dialling) => match dialling.as_mut().poll(context) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Ok(stream)) => self.open(stream),
+                    Poll::Ready(Err(_)) => self.wait(),
+                },
+                Stage::Open { stream, .. } => {
+                    let stream = Arc::clone(stream);
+                    self.poll_write(&stream, context);
+                    match stream.poll_read_ready(context) {
+                        Poll::Pending => return Poll::Pending,
+                        // An error is found again by the read.
+                        Poll::Ready(_) => self.read(),
+                    }
+                }
+            }
+        }
+    }
+
+    fn wait(&mut self) {
+        self.stage = Stage::Waiting(Box::pin(sleep(self.retry)));
+        self.retry = (self.retry * 2).min(RETRY.1);
+    }
+
+    fn open(&mut self, stream: Stream) {
+        let stream = Arc::new(stream);
+        let mut outgoing = self.shared.lock();
+        outgoing.disconnect();
+        outgoing.bytes.extend_from_slice(&GREETING);
+        outgoing.batch = 1;
+        drop(outgoing);
+        let parser = Parser::new(stream.mapping());
+        self.stage = Stage::Open { stream, parser, greeted: false };
+    }
+
+    /// Writes what waits, and sees to it that this task is woken for what is left
+    /// or comes to be.
+    fn poll_write(&mut self, stream: &Stream, context: &mut Context<'_>) {
+        let mut outgoing = self.shared.lock();
+        while !outgoing.bytes.is_empty() && stream.poll_write_ready(context).is_ready() {
+            outgoing.write(stream);
+        }
+        match &mut outgoing.waker {
+            Some(waker) => waker.clone_from(context.waker()),
+            none => *none = Some(context.waker().clone()),
+        }
+    }
+
+    /// Reads what is there, without waiting.
+    fn read(&mut self) {
+        while self.events.len() < MAX_EVENTS {
+            let Stage::Open { stream, parser, .. } = &mut self.stage else { return };
+            let space = parser.space();
+            let wanted = space.len();
+            match stream.try_read(space) {
+                Ok(0) => return self.close(),
+                Ok(count) => {
+                    parser.filled(count);
+                    if let Err(malformed) = self.decode() {
+                        self.events.push_back(Event::Garbage(Garbage::new(malformed.to_string(), b"")));
+                        return self.close();
+                    }
+                    // Less than asked for: there was no more.
+                    if count < wanted {
+                        return;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return self.close(),
+            }
+        }
+    }
+
+    fn decode(&mut self) -> Result<(), Malformed> {
+        let Stage::Open { stream, parser, greeted } = &mut self.stage else { return Ok(()) };
+        let (shared, events) = (&self.shared, &mut self.events);
+        while let Some(piece) = parser.next()? {
+            match piece {
+                Piece::Greeting => {
+                    *greeted = true;
+                    let mut outgoing = shared.lock();
+                    outgoing.stream = Some(Arc::clone(stream));
+                    events.push_back(Event::Connected);
+                }
+                Piece::Body(body) => {
+                    self.retry = RETRY.0;
+                    codec::from_runner(body, |message| {
+                        if let Ok(FromRunner::Ready(ready)) = &message {
+                            shared.lock().batch = ready.batch.max(1) as usize;
+                        }
+                        events.push_back(message.map_or_else(Event::Garbage, Event::Message));
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn close(&mut self) {
+        self.shared.lock().disconnect();
+        if matches!(self.stage, Stage::Open { greeted: true, .. }) {
+            self.events.push_back(Event::Disconnected);
+        }
+        self.wait();
+    }
+}
+
+impl Drop for Receiver {
+    fn drop(&mut self) {
+        self.shared.lock().disconnect();
+    }
+}

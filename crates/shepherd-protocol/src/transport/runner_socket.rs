@@ -1,0 +1,138 @@
+//! The runner's side: blocking, for programs without an async runtime.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::link::{Item, Link};
+use crate::codec::{self, Wire};
+use crate::{Error, Event, FromRunner, MAX_BATCH, RecvError, SendError, ToRunner};
+
+/// A socket at which a runner is reached by one shepherd at a time.
+pub struct RunnerSocket {
+    url: String,
+    sender: RunnerSender,
+    receiver: RunnerReceiver,
+}
+
+/// The half that sends. Clones send to the same shepherd.
+#[derive(Clone)]
+pub struct RunnerSender {
+    link: Arc<Link>,
+}
+
+/// The half that receives.
+pub struct RunnerReceiver {
+    link: Arc<Link>,
+    items: VecDeque<Item>,
+    events: VecDeque<Event<ToRunner>>,
+}
+
+impl RunnerSocket {
+    /// Listens at `url`, `ipc:///PATH` or `tcp://ADDRESS:PORT`; with port 0 the
+    /// system picks one. A socket file that nobody listens at is replaced.
+    ///
+    /// # Errors
+    /// The URL is not usable or in use, or the system refuses.
+    pub fn bind(url: &str) -> Result<Self, Error> {
+        let (link, url) = Link::listen(url)?;
+        let link = Arc::new(link);
+        Ok(Self {
+            url,
+            sender: RunnerSender { link: Arc::clone(&link) },
+            receiver: RunnerReceiver { link, items: VecDeque::new(), events: VecDeque::new() },
+        })
+    }
+
+    /// Where the shepherd must dial.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The URL and the two halves, for two threads.
+    pub fn split(self) -> (String, RunnerSender, RunnerReceiver) {
+        (self.url, self.sender, self.receiver)
+    }
+}
+
+impl RunnerSender {
+    /// Sends messages to the shepherd that is connected now, in order, without
+    /// waiting.
+    ///
+    /// # Errors
+    /// None of the messages was taken.
+    pub fn send(&self, messages: &[FromRunner]) -> Result<(), SendError> {
+        self.link.send(encode(messages))
+    }
+
+    /// As [`send`](Self::send), but waits while the shepherd does not read what
+    /// was sent before.
+    ///
+    /// # Errors
+    /// The shepherd is not connected, or went away meanwhile.
+    pub fn send_wait(&self, messages: &[FromRunner]) -> Result<(), SendError> {
+        self.link.send_wait(encode(messages))
+    }
+
+    /// Waits until what was sent will arrive even if this process ends. Returns
+    /// whether it will.
+    pub fn flush(&self, timeout: Duration) -> bool {
+        self.link.flush(timeout)
+    }
+
+    /// Ends the connection and the listening; the receiver then gets
+    /// [`RecvError::Closed`].
+    pub fn close(&self) {
+        self.link.close();
+    }
+}
+
+fn encode(messages: &[FromRunner]) -> Vec<Vec<u8>> {
+    let encode = |message: &FromRunner| {
+        let mut bytes = Vec::new();
+        message.write(&mut bytes);
+        bytes
+    };
+    messages.iter().map(encode).collect()
+}
+
+impl RunnerReceiver {
+    /// The next event within `timeout`.
+    ///
+    /// # Errors
+    /// There was none, or the socket was closed on this side.
+    pub fn recv(&mut self, timeout: Duration) -> Result<Event<ToRunner>, RecvError> {
+        loop {
+            if let Some(event) = self.next_decoded() {
+                return Ok(event);
+            }
+            self.link.wait_drain(&mut self.items, timeout)?;
+        }
+    }
+
+    fn next_decoded(&mut self) -> Option<Event<ToRunner>> {
+        loop {
+            if let Some(event) = self.events.pop_front() {
+                return Some(event);
+            }
+            match self.items.pop_front()? {
+                Item::Up => return Some(Event::Connected),
+                Item::Down => return Some(Event::Disconnected),
+                Item::Frame(connection, frame) => {
+                    // Every shepherd of this protocol takes full frames.
+                    self.link.set_batch(connection, MAX_BATCH);
+                    let events = &mut self.events;
+                    codec::to_runner(&frame, |message| {
+                        events.push_back(message.map_or_else(Event::Garbage, Event::Message));
+                    });
+                }
+            }
+        }
+    }
+}
+
+impl Drop for RunnerReceiver {
+    fn drop(&mut self) {
+        self.link.close();
+    }
+}

@@ -1,0 +1,306 @@
+//! Both sides over real sockets: the shepherd's own wire against the nng library.
+
+#![allow(clippy::unwrap_used, reason = "a failed step of a test ends the test")]
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixListener;
+use std::time::Duration;
+
+use nng::options::{Options, RecvTimeout};
+use shepherd_job::{Attempt, JobId, JobIdRule};
+use shepherd_protocol::{
+    Connection, Error, Event, FromRunner, Input, MAX_FRAME, Ready, RecvError, RunnerReceiver, RunnerSender,
+    RunnerSocket, SendError, ToRunner,
+};
+use tempfile::TempDir;
+
+/// Long enough for any machine; no test passes by waiting for it.
+const LONG: Duration = Duration::from_secs(30);
+
+fn ipc(dir: &TempDir) -> String {
+    format!("ipc://{}/runner.sock", dir.path().display())
+}
+
+fn bind(url: &str) -> (String, RunnerSender, RunnerReceiver) {
+    RunnerSocket::bind(url).unwrap().split()
+}
+
+fn ping(nonce: u64) -> ToRunner {
+    ToRunner::Ping { nonce }
+}
+
+fn pong(nonce: u64) -> FromRunner {
+    FromRunner::Pong { nonce }
+}
+
+async fn connected(url: &str) -> Connection {
+    let mut connection = Connection::dial(url).unwrap();
+    assert_eq!(recv(&mut connection).await, Event::Connected);
+    connection
+}
+
+async fn recv(connection: &mut Connection) -> Event<FromRunner> {
+    tokio::time::timeout(LONG, connection.recv()).await.expect("an event in time")
+}
+
+async fn round_trip(url: &str) {
+    let (url, sender, mut receiver) = bind(url);
+    let mut connection = connected(&url).await;
+    assert_eq!(receiver.recv(LONG), Ok(Event::Connected));
+
+    let ready = FromRunner::Ready(Ready { ahead: 3, batch: 8, ..Ready::new("test") });
+    sender.send(std::slice::from_ref(&ready)).unwrap();
+    assert_eq!(recv(&mut connection).await, Event::Message(ready));
+
+    let input = ToRunner::Input(Input {
+        job: JobId::parse("job-1", JobIdRule::Bucket).unwrap(),
+        attempt: Attempt { epoch: 1, number: 1 },
+        io_data_root: "/data".into(),
+        deadline: None,
+    });
+    let messages = [ping(1), input, ping(2)];
+    connection.send(&messages).unwrap();
+    for message in messages {
+        assert_eq!(receiver.recv(LONG), Ok(Event::Message(message)));
+    }
+    sender.send(&[pong(1), pong(2)]).unwrap();
+    assert_eq!(recv(&mut connection).await, Event::Message(pong(1)));
+    assert_eq!(connection.try_recv(), Some(Event::Message(pong(2))));
+    assert_eq!(connection.try_recv(), None);
+
+    drop(connection);
+    assert_eq!(receiver.recv(LONG), Ok(Event::Disconnected));
+    assert_eq!(sender.send(&[pong(3)]), Err(SendError::NotConnected));
+    sender.close();
+    assert_eq!(receiver.recv(LONG), Err(RecvError::Closed));
+}
+
+#[tokio::test]
+async fn messages_travel_both_ways_over_ipc() {
+    let dir = TempDir::new().unwrap();
+    round_trip(&ipc(&dir)).await;
+}
+
+#[tokio::test]
+async fn messages_travel_both_ways_over_tcp() {
+    round_trip("tcp://127.0.0.1:0").await;
+}
+
+#[tokio::test]
+async fn a_runner_may_bind_long_after_it_is_dialled() {
+    let dir = TempDir::new().unwrap();
+    let mut connection = Connection::dial(&ipc(&dir)).unwrap();
+    assert_eq!(connection.send(&[ping(1)]), Err(SendError::NotConnected));
+    assert!(tokio::time::timeout(Duration::from_millis(200), connection.recv()).await.is_err());
+    let (_, _sender, mut receiver) = bind(&ipc(&dir));
+    assert_eq!(recv(&mut connection).await, Event::Connected);
+    connection.send(&[ping(2)]).unwrap();
+    assert_eq!(receiver.recv(LONG), Ok(Event::Connected));
+    assert_eq!(receiver.recv(LONG), Ok(Event::Message(ping(2))));
+}
+
+#[tokio::test]
+async fn everything_a_runner_said_comes_before_its_end() {
+    let dir = TempDir::new().unwrap();
+    let mut connection = Connection::dial(&ipc(&dir)).unwrap();
+    for round in 0..20_u64 {
+        let (_, sender, mut receiver) = bind(&ipc(&dir));
+        assert_eq!(recv(&mut connection).await, Event::Connected);
+        assert_eq!(receiver.recv(LONG), Ok(Event::Connected));
+        for nonce in 0..50 {
+            sender.send(&[pong(round * 50 + nonce)]).unwrap();
+        }
+        assert!(sender.flush(LONG));
+        sender.close();
+        for nonce in 0..50 {
+            assert_eq!(recv(&mut connection).await, Event::Message(pong(round * 50 + nonce)));
+        }
+        assert_eq!(recv(&mut connection).await, Event::Disconnected);
+    }
+}
+
+#[tokio::test]
+async fn nothing_reaches_a_later_runner() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("runner.sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    let first = std::thread::spawn(move || {
+        let (mut peer, _) = listener.accept().unwrap();
+        peer.write_all(b"\0SP\0\0\x11\0\0").unwrap();
+        let mut greeting = [0; 8];
+        peer.read_exact(&mut greeting).unwrap();
+        assert_eq!(&greeting, b"\0SP\0\0\x11\0\0");
+        peer
+    });
+    let mut connection = connected(&ipc(&dir)).await;
+    let first = tokio::task::spawn_blocking(move || first.join().unwrap()).await.unwrap();
+    // More than the kernel's buffers hold, so that some of it waits on this side.
+    for nonce in 0..20_000 {
+        connection.send(&[ping(nonce)]).unwrap();
+    }
+    drop(first);
+    assert_eq!(recv(&mut connection).await, Event::Disconnected);
+    assert_eq!(connection.send(&[ping(1)]), Err(SendError::NotConnected));
+
+    let (_, _second, mut receiver) = bind(&ipc(&dir));
+    assert_eq!(recv(&mut connection).await, Event::Connected);
+    connection.send(&[ping(77)]).unwrap();
+    assert_eq!(receiver.recv(LONG), Ok(Event::Connected));
+    assert_eq!(receiver.recv(LONG), Ok(Event::Message(ping(77))));
+}
+
+#[tokio::test]
+async fn a_runner_that_does_not_read_costs_bounded_memory() {
+    let dir = TempDir::new().unwrap();
+    let (_, _sender, mut receiver) = bind(&ipc(&dir));
+    let mut connection = connected(&ipc(&dir)).await;
+    let many: Vec<_> = (0..1000).map(ping).collect();
+    let mut taken = 0;
+    let refused = loop {
+        match connection.send(&many) {
+            Ok(()) => taken += many.len(),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(refused, SendError::Full);
+    // What was taken arrives, once it is read.
+    let read = tokio::task::spawn_blocking(move || {
+        assert_eq!(receiver.recv(LONG), Ok(Event::Connected));
+        for index in 0..taken {
+            assert_eq!(receiver.recv(LONG), Ok(Event::Message(ping(index as u64 % 1000))));
+        }
+        receiver
+    });
+    let mut receiver = tokio::select! {
+        event = connection.recv() => panic!("{event:?}"),
+        receiver = read => receiver.unwrap(),
+    };
+    connection.send(&[ping(7)]).unwrap();
+    assert_eq!(receiver.recv(LONG), Ok(Event::Message(ping(7))));
+    assert_eq!(connection.try_recv(), None);
+}
+
+#[tokio::test]
+async fn a_shepherd_that_does_not_read_holds_the_runner_up_and_loses_nothing() {
+    const MANY: u64 = 300_000;
+    let dir = TempDir::new().unwrap();
+    let (_, sender, mut receiver) = bind(&ipc(&dir));
+    let mut connection = connected(&ipc(&dir)).await;
+    assert_eq!(receiver.recv(LONG), Ok(Event::Connected));
+    let answers = std::thread::spawn(move || {
+        for nonce in 0..MANY {
+            sender.send_wait(&[pong(nonce)]).unwrap();
+        }
+        sender
+    });
+    for nonce in 0..MANY {
+        assert_eq!(recv(&mut connection).await, Event::Message(pong(nonce)));
+    }
+    answers.join().unwrap();
+}
+
+#[tokio::test]
+async fn a_second_shepherd_is_turned_away() {
+    let dir = TempDir::new().unwrap();
+    let (_, sender, mut receiver) = bind(&ipc(&dir));
+    let mut first = connected(&ipc(&dir)).await;
+    assert_eq!(receiver.recv(LONG), Ok(Event::Connected));
+    let mut second = Connection::dial(&ipc(&dir)).unwrap();
+    // nng cannot refuse a peer before it believes to be connected.
+    for _ in 0..3 {
+        assert_eq!(recv(&mut second).await, Event::Connected);
+        assert_eq!(recv(&mut second).await, Event::Disconnected);
+    }
+    first.send(&[ping(5)]).unwrap();
+    assert_eq!(receiver.recv(LONG), Ok(Event::Message(ping(5))));
+    sender.send(&[pong(5)]).unwrap();
+    assert_eq!(recv(&mut first).await, Event::Message(pong(5)));
+
+    // It takes over when the first is gone.
+    drop(first);
+    assert_eq!(receiver.recv(LONG), Ok(Event::Disconnected));
+    let taken_over = tokio::task::spawn_blocking(move || {
+        assert_eq!(receiver.recv(LONG), Ok(Event::Connected));
+        sender.send(&[pong(6)]).unwrap();
+        (sender, receiver)
+    });
+    loop {
+        match recv(&mut second).await {
+            Event::Connected | Event::Disconnected => {}
+            event => break assert_eq!(event, Event::Message(pong(6))),
+        }
+    }
+    taken_over.await.unwrap();
+}
+
+/// A peer that sends and sees raw frames.
+fn raw_runner(url: &str) -> nng::Socket {
+    let socket = nng::Socket::new(nng::Protocol::Pair1).unwrap();
+    socket.set_opt::<RecvTimeout>(Some(LONG)).unwrap();
+    socket.listen(url).unwrap();
+    socket
+}
+
+#[tokio::test]
+async fn garbage_is_reported_and_the_connection_goes_on() {
+    let dir = TempDir::new().unwrap();
+    let raw = raw_runner(&ipc(&dir));
+    let mut connection = connected(&ipc(&dir)).await;
+    for garbage in [&b"\xff\x00\xfe"[..], b"", b"{}", br#"{"message": {"message_type": "NewMessage"}}"#] {
+        raw.send(garbage).unwrap();
+        assert!(matches!(recv(&mut connection).await, Event::Garbage(_)));
+    }
+    raw.send(&br#"{"message": {"nonce": 4, "message_type": "PongMessage"}}"#[..]).unwrap();
+    assert_eq!(recv(&mut connection).await, Event::Message(pong(4)));
+
+    // What is larger than a frame may be ends the connection, and it comes again.
+    raw.send(&vec![b' '; MAX_FRAME + 1]).unwrap();
+    assert!(matches!(recv(&mut connection).await, Event::Garbage(_)));
+    assert_eq!(recv(&mut connection).await, Event::Disconnected);
+    assert_eq!(recv(&mut connection).await, Event::Connected);
+}
+
+#[tokio::test]
+async fn frames_hold_as_many_messages_as_the_runner_declared() {
+    let dir = TempDir::new().unwrap();
+    let raw = raw_runner(&ipc(&dir));
+    let mut connection = connected(&ipc(&dir)).await;
+    let messages: Vec<_> = (0..5).map(ping).collect();
+    let sizes = |frames: &[usize]| {
+        for size in frames {
+            let frame = raw.recv().unwrap();
+            let text = String::from_utf8(frame.to_vec()).unwrap();
+            assert_eq!(text.matches("PingMessage").count(), *size, "{text}");
+            assert_eq!(text.starts_with(r#"{"messages":["#), *size > 1, "{text}");
+        }
+    };
+    connection.send(&messages).unwrap();
+    sizes(&[1, 1, 1, 1, 1]);
+    raw.send(&br#"{"message": {"protocol": 1, "batch": 3, "message_type": "ReadyMessage"}}"#[..]).unwrap();
+    let ready = Ready { name: String::new(), batch: 3, ..Ready::new("") };
+    assert_eq!(recv(&mut connection).await, Event::Message(FromRunner::Ready(ready)));
+    connection.send(&messages).unwrap();
+    sizes(&[3, 2]);
+}
+
+#[tokio::test]
+async fn what_cannot_be_used_is_said_at_once() {
+    let dir = TempDir::new().unwrap();
+    let (url, _sender, _receiver) = bind("tcp://127.0.0.1:0");
+    assert!(matches!(RunnerSocket::bind(&url), Err(Error::InUse { .. })));
+    let long = format!("ipc://{}/{}", dir.path().display(), "x".repeat(100));
+    assert!(matches!(RunnerSocket::bind(&long), Err(Error::Url { .. })));
+    assert!(matches!(Connection::dial(&long), Err(Error::Url { .. })));
+    let missing = format!("ipc://{}/missing/a.sock", dir.path().display());
+    assert!(matches!(RunnerSocket::bind(&missing), Err(Error::Url { .. })));
+}
+
+#[tokio::test]
+async fn a_socket_file_left_behind_is_replaced() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("runner.sock");
+    drop(UnixListener::bind(&path).unwrap());
+    assert!(path.exists());
+    let (_, _sender, _receiver) = bind(&ipc(&dir));
+    connected(&ipc(&dir)).await;
+}

@@ -1,0 +1,171 @@
+//! What every implementation of [`Queue`] must do. [`suite!`] makes tests of an
+//! expression that gives a fresh, empty queue; what must outlive the queue itself
+//! is tested beside each durable implementation.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use shepherd_job::{
+    Attempt, Event, GiveBack, JobError, JobId, JobIdRule, JobSpec, JobState, ModelRef, ObjectPath, Phase,
+    SheepId, Timestamp,
+};
+
+use crate::{
+    Behind, Change, ChangeRefused, Claim, Claimed, Existing, JobRecord, ListQuery, NewJob, Queue,
+    SmallObject, Submitted,
+};
+
+pub(crate) mod files;
+pub(crate) mod life;
+pub(crate) mod order;
+pub(crate) mod views;
+
+/// Makes one test of each rule of the contract.
+macro_rules! suite {
+    ($queue:expr) => {
+        $crate::contract::suite! { @tests $queue;
+            order: first_come_first_served_within_a_priority, a_higher_priority_goes_first,
+                a_pinned_job_goes_to_its_sheep_only, models_do_not_mix, a_claim_is_bounded,
+                a_delayed_job_waits_for_its_time, ready_shows_groups_in_the_order_they_leave;
+            life: an_accepted_job_is_queued, a_known_id_is_refused, a_duplicate_in_one_batch_is_refused,
+                a_live_job_is_not_run_twice, a_finished_job_can_run_again, the_outcome_of_an_attempt_is_kept,
+                a_stale_token_is_fenced_off, no_token_comes_twice, crashes_are_counted,
+                a_queued_job_can_be_cancelled, a_delayed_job_can_be_cancelled, a_running_job_can_be_cancelled,
+                a_finished_job_cannot_be_cancelled, an_unknown_job_is_unknown, claims_and_reruns_are_no_changes,
+                one_batch_may_change_a_job_twice, an_empty_batch_is_nothing;
+            files: objects_come_with_the_claim, objects_of_a_change_are_kept, a_refused_change_keeps_nothing,
+                a_submitted_job_is_behind, caught_up_drops_what_was_given, a_change_meanwhile_stays_behind,
+                a_claim_does_not_put_a_job_behind, a_give_back_puts_a_job_behind,
+                behind_is_in_the_order_since_when, a_rerun_keeps_inputs_and_drops_outputs,
+                an_input_of_a_rerun_replaces_the_older, catching_up_with_an_older_run_settles_nothing,
+                any_path_and_any_bytes_are_kept;
+            views: a_listing_is_newest_first, a_listing_goes_on_from_a_key, a_listing_filters_phases,
+                a_listing_knows_claims, changes_tells_of_ready_jobs;
+        }
+    };
+    (@tests $queue:expr; $($module:ident: $($name:ident),+;)+) => {
+        $($(
+            #[tokio::test]
+            async fn $name() {
+                $crate::contract::$module::$name(&$queue).await;
+            }
+        )+)+
+    };
+}
+pub(crate) use suite;
+
+// The rest is what the rules are written with; tests of one implementation use it too.
+
+pub(crate) fn at(micros: i64) -> Timestamp {
+    Timestamp::from_micros(micros)
+}
+
+pub(crate) fn id(text: &str) -> JobId {
+    JobId::parse(text, JobIdRule::Bucket).unwrap()
+}
+
+pub(crate) fn model(name: &str) -> ModelRef {
+    ModelRef::parse(name, "1").unwrap()
+}
+
+pub(crate) fn sheep(name: &str) -> SheepId {
+    SheepId::parse(name).unwrap()
+}
+
+pub(crate) fn object(path: &str, data: impl AsRef<[u8]>) -> SmallObject {
+    (ObjectPath::parse(path).unwrap(), Bytes::copy_from_slice(data.as_ref()))
+}
+
+/// A job of model `m` for any sheep, without objects.
+pub(crate) fn job(name: &str) -> NewJob {
+    let spec = JobSpec { id: id(name), model: model("m"), sheep: None, priority: 0 };
+    NewJob { spec, submitted_at: at(1), objects: Vec::new(), existing: Existing::Refuse }
+}
+
+pub(crate) fn prioritised(name: &str, priority: i32) -> NewJob {
+    let mut job = job(name);
+    job.spec.priority = priority;
+    job
+}
+
+pub(crate) fn pinned(name: &str, to: &str) -> NewJob {
+    let mut job = job(name);
+    job.spec.sheep = Some(sheep(to));
+    job
+}
+
+pub(crate) fn with_objects(name: &str, objects: &[SmallObject]) -> NewJob {
+    NewJob { objects: objects.to_vec(), ..job(name) }
+}
+
+pub(crate) fn rerun(mut job: NewJob) -> NewJob {
+    job.existing = Existing::Rerun;
+    job
+}
+
+pub(crate) async fn submit(queue: &impl Queue, job: NewJob) -> Arc<JobRecord> {
+    match queue.submit(vec![job]).await.unwrap().remove(0) {
+        Submitted::Accepted(record) => record,
+        other @ (Submitted::Live(_) | Submitted::Conflict) => panic!("not accepted: {other:?}"),
+    }
+}
+
+/// Claims jobs of model `m` for sheep `dolly`.
+pub(crate) async fn claim_at(queue: &impl Queue, limit: usize, now: i64) -> Vec<Claimed> {
+    queue.claim(Claim { model: model("m"), sheep: sheep("dolly"), limit, at: at(now) }).await.unwrap()
+}
+
+pub(crate) async fn claim(queue: &impl Queue, limit: usize) -> Vec<Claimed> {
+    claim_at(queue, limit, 10).await
+}
+
+pub(crate) async fn claim_one(queue: &impl Queue) -> Claimed {
+    claim(queue, 1).await.remove(0)
+}
+
+pub(crate) fn names(claimed: &[Claimed]) -> Vec<&str> {
+    claimed.iter().map(|c| c.job.spec.id.as_str()).collect()
+}
+
+pub(crate) fn change(job: &JobId, event: Event) -> Change {
+    Change { job: job.clone(), event, objects: Vec::new() }
+}
+
+pub(crate) async fn apply(queue: &impl Queue, change: Change) -> Result<Arc<JobRecord>, ChangeRefused> {
+    queue.apply(vec![change]).await.unwrap().remove(0)
+}
+
+pub(crate) fn complete(attempt: Attempt) -> Event {
+    Event::Complete { attempt, at: at(20) }
+}
+
+pub(crate) fn fail(attempt: Attempt) -> Event {
+    let error = JobError {
+        message: "no".to_owned(),
+        exception_type: "ValueError".to_owned(),
+        exception_traceback: "line 1\n\0line 2".to_owned(),
+    };
+    Event::Fail { attempt, error, at: at(20) }
+}
+
+pub(crate) fn give_back(attempt: Attempt, not_before: Option<i64>) -> Event {
+    Event::GiveBack { attempt, cause: GiveBack::Blameless, not_before: not_before.map(at) }
+}
+
+/// Submits, claims and completes a job.
+pub(crate) async fn finished(queue: &impl Queue, job: NewJob) -> Claimed {
+    submit(queue, job).await;
+    let claimed = claim_one(queue).await;
+    apply(queue, change(&claimed.job.spec.id, complete(claimed.attempt))).await.unwrap();
+    claimed
+}
+
+pub(crate) async fn phase(queue: &impl Queue, name: &str) -> Phase {
+    queue.get(&id(name)).await.unwrap().unwrap().state.phase()
+}
+
+/// Catches up with everything.
+pub(crate) async fn catch_up(queue: &impl Queue) {
+    let behind = queue.behind(usize::MAX).await.unwrap();
+    queue.caught_up(behind).await.unwrap();
+}

@@ -1,0 +1,89 @@
+//! Which job leaves next.
+
+use super::*;
+use crate::Group;
+
+pub(crate) async fn first_come_first_served_within_a_priority(queue: &impl Queue) {
+    for name in ["job-b", "job-a", "job-c"] {
+        submit(queue, job(name)).await;
+    }
+    assert_eq!(names(&claim(queue, 2).await), ["job-b", "job-a"]);
+    assert_eq!(names(&claim(queue, 2).await), ["job-c"]);
+    assert!(claim(queue, 2).await.is_empty());
+}
+
+pub(crate) async fn a_higher_priority_goes_first(queue: &impl Queue) {
+    let jobs = [("low", i32::MIN), ("mid", 0), ("high", i32::MAX), ("mid-2", 0)];
+    queue.submit(jobs.map(|(name, priority)| prioritised(name, priority)).to_vec()).await.unwrap();
+    assert_eq!(names(&claim(queue, 9).await), ["high", "mid", "mid-2", "low"]);
+}
+
+pub(crate) async fn a_pinned_job_goes_to_its_sheep_only(queue: &impl Queue) {
+    let jobs = vec![pinned("hers", "dolly"), job("any-1"), pinned("other", "shaun"), job("any-2")];
+    queue.submit(jobs).await.unwrap();
+    assert_eq!(names(&claim(queue, 9).await), ["hers", "any-1", "any-2"]);
+    let shaun = Claim { model: model("m"), sheep: sheep("shaun"), limit: 9, at: at(10) };
+    assert_eq!(names(&queue.claim(shaun).await.unwrap()), ["other"]);
+}
+
+pub(crate) async fn models_do_not_mix(queue: &impl Queue) {
+    let mut other = job("other");
+    other.spec.model = ModelRef::parse("m", "2").unwrap();
+    queue.submit(vec![other, job("job")]).await.unwrap();
+    assert_eq!(names(&claim(queue, 9).await), ["job"]);
+    let empty_version =
+        Claim { model: ModelRef::parse("m", "").unwrap(), sheep: sheep("dolly"), limit: 9, at: at(10) };
+    assert!(queue.claim(empty_version).await.unwrap().is_empty());
+}
+
+pub(crate) async fn a_claim_is_bounded(queue: &impl Queue) {
+    queue.submit(vec![job("job-1"), job("job-2")]).await.unwrap();
+    assert!(claim(queue, 0).await.is_empty());
+    assert_eq!(claim(queue, 1).await.len(), 1);
+    assert_eq!(claim(queue, usize::MAX).await.len(), 1);
+}
+
+pub(crate) async fn a_delayed_job_waits_for_its_time(queue: &impl Queue) {
+    submit(queue, job("job")).await;
+    let first = claim_one(queue).await;
+    let back = apply(queue, change(&id("job"), give_back(first.attempt, Some(100)))).await.unwrap();
+    assert!(matches!(back.state, JobState::Queued { not_before: Some(t), .. } if t == at(100)));
+
+    assert!(claim_at(queue, 9, 99).await.is_empty());
+    let ready = queue.ready(at(99)).await.unwrap();
+    assert_eq!((ready.groups.len(), ready.next_due), (0, Some(at(100))));
+    let ready = queue.ready(at(100)).await.unwrap();
+    assert_eq!((ready.groups.len(), ready.next_due), (1, None));
+    // Once offered it stays so, whatever a clock says.
+    let again = claim_at(queue, 9, 50).await.remove(0);
+    assert_eq!(again.attempt.number, 2);
+    assert!(matches!(again.job.state, JobState::Processing { started_at, .. } if started_at == at(50)));
+}
+
+pub(crate) async fn ready_shows_groups_in_the_order_they_leave(queue: &impl Queue) {
+    assert_eq!(queue.ready(at(1)).await.unwrap(), crate::Ready::default());
+    let mut urgent = prioritised("urgent", 7);
+    urgent.spec.model = model("n");
+    urgent.submitted_at = at(5);
+    let jobs = vec![job("job-1"), pinned("job-2", "dolly"), urgent, job("job-3")];
+    queue.submit(jobs).await.unwrap();
+    let group = |name: &str, pin: Option<&str>, ready, priority, seq, t| Group {
+        model: model(name),
+        sheep: pin.map(sheep),
+        ready,
+        priority,
+        seq,
+        submitted_at: at(t),
+    };
+    let seq = async |name: &str| queue.get(&id(name)).await.unwrap().unwrap().seq;
+    let expected = vec![
+        group("n", None, 1, 7, seq("urgent").await, 5),
+        group("m", None, 2, 0, seq("job-1").await, 1),
+        group("m", Some("dolly"), 1, 0, seq("job-2").await, 1),
+    ];
+    assert_eq!(queue.ready(at(10)).await.unwrap().groups, expected);
+    claim(queue, 1).await;
+    let rest = queue.ready(at(10)).await.unwrap();
+    let order: Vec<u64> = rest.groups.iter().map(|g| g.seq).collect();
+    assert_eq!(order, [seq("urgent").await, seq("job-2").await, seq("job-3").await]);
+}

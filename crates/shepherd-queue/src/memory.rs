@@ -1,0 +1,323 @@
+//! A queue that lives and dies with the process, for tests.
+//!
+//! It keeps the contract of [`Queue`] by the plainest means: one map of jobs, and
+//! a scan for every question. It shares no code with the embedded store but the
+//! pure rules, so that each can be checked against the other.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use shepherd_job::{Event, GiveBack, JobId, JobState, ModelRef, SheepId, Timestamp};
+use tokio::sync::watch;
+
+use crate::rules;
+use crate::{
+    Behind, Change, ChangeRefused, Claim, Claimed, Existing, Group, JobRecord, ListQuery, NewJob, Queue,
+    Ready, Result, SmallObject, Submitted,
+};
+
+/// The [`Queue`] that forgets. Nothing it does can fail.
+#[derive(Debug)]
+pub struct MemoryQueue {
+    store: Mutex<Store>,
+    changes: watch::Sender<u64>,
+}
+
+#[derive(Debug, Default)]
+struct Store {
+    epoch: u64,
+    last_seq: u64,
+    last_since: u64,
+    /// The latest time that anyone told.
+    clock: Timestamp,
+    jobs: BTreeMap<u64, Job>,
+    ids: HashMap<JobId, u64>,
+}
+
+#[derive(Debug)]
+struct Job {
+    record: Arc<JobRecord>,
+    objects: Vec<SmallObject>,
+    /// Since which change the files lag behind.
+    behind: Option<u64>,
+}
+
+impl Default for MemoryQueue {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl MemoryQueue {
+    /// An empty queue, in its first epoch.
+    pub fn new() -> Self {
+        let store = Store { epoch: 1, ..Store::default() };
+        Self { store: Mutex::new(store), changes: watch::Sender::new(0) }
+    }
+
+    /// Does what closing and opening does to a durable store: raises the epoch and
+    /// gives back what was being processed.
+    pub fn restart(&self) {
+        let mut store = self.lock();
+        store.epoch += 1;
+        let processing: Vec<(u64, JobState)> = store
+            .jobs
+            .values()
+            .filter_map(|job| match &job.record.state {
+                JobState::Processing { attempt, .. } => {
+                    let event =
+                        Event::GiveBack { attempt: *attempt, cause: GiveBack::Blameless, not_before: None };
+                    Some((job.record.seq, rules::changed(&job.record.state, event).ok()?))
+                }
+                JobState::Queued { .. }
+                | JobState::Done { .. }
+                | JobState::Failed { .. }
+                | JobState::Cancelled { .. } => None,
+            })
+            .collect();
+        for (seq, state) in processing {
+            store.set_state(seq, state);
+        }
+        drop(store);
+        self.bump();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Store> {
+        self.store.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn bump(&self) {
+        self.changes.send_modify(|n| *n = n.wrapping_add(1));
+    }
+}
+
+impl Store {
+    fn job(&self, id: &JobId) -> Option<&Job> {
+        self.jobs.get(self.ids.get(id)?)
+    }
+
+    fn set_state(&mut self, seq: u64, state: JobState) -> Option<Arc<JobRecord>> {
+        self.last_since += 1;
+        let since = self.last_since;
+        let job = self.jobs.get_mut(&seq)?;
+        job.record = Arc::new(JobRecord { state, ..(*job.record).clone() });
+        job.behind.get_or_insert(since);
+        Some(Arc::clone(&job.record))
+    }
+
+    fn submit(&mut self, job: NewJob) -> Submitted {
+        let mut state = JobState::new();
+        let mut objects = Vec::new();
+        if let Some(old) = self.job(&job.spec.id) {
+            let seq = old.record.seq;
+            match (job.existing, old.record.state.apply(Event::Rerun)) {
+                (Existing::Refuse, _) => return Submitted::Conflict,
+                (Existing::Rerun, Err(_)) => return Submitted::Live(Arc::clone(&old.record)),
+                (Existing::Rerun, Ok(queued)) => state = queued,
+            }
+            if let Some(old) = self.jobs.remove(&seq) {
+                objects = old.objects;
+                objects.retain(|(path, _)| !rules::is_output(path));
+            }
+        }
+        for object in job.objects {
+            rules::put_object(&mut objects, object);
+        }
+        self.last_seq += 1;
+        self.last_since += 1;
+        let seq = self.last_seq;
+        self.ids.insert(job.spec.id.clone(), seq);
+        let record = Arc::new(JobRecord { seq, spec: job.spec, submitted_at: job.submitted_at, state });
+        self.jobs.insert(seq, Job { record: Arc::clone(&record), objects, behind: Some(self.last_since) });
+        Submitted::Accepted(record)
+    }
+
+    fn change(&mut self, change: Change) -> std::result::Result<Arc<JobRecord>, ChangeRefused> {
+        let job = self.job(&change.job).ok_or(ChangeRefused::Unknown)?;
+        let seq = job.record.seq;
+        let state = rules::changed(&job.record.state, change.event)?;
+        if let Some(job) = self.jobs.get_mut(&seq) {
+            for object in change.objects {
+                rules::put_object(&mut job.objects, object);
+            }
+        }
+        self.set_state(seq, state).ok_or(ChangeRefused::Unknown)
+    }
+
+    /// Queued jobs whose time has come, best first.
+    fn claimable(&self) -> Vec<&Job> {
+        let mut jobs: Vec<&Job> = self
+            .jobs
+            .values()
+            .filter(|job| match job.record.state {
+                JobState::Queued { not_before, .. } => not_before.is_none_or(|t| t <= self.clock),
+                JobState::Processing { .. }
+                | JobState::Done { .. }
+                | JobState::Failed { .. }
+                | JobState::Cancelled { .. } => false,
+            })
+            .collect();
+        jobs.sort_by_key(|job| (Reverse(job.record.spec.priority), job.record.seq));
+        jobs
+    }
+
+    fn claim(&mut self, claim: &Claim) -> Vec<Claimed> {
+        self.clock = self.clock.max(claim.at);
+        let seqs: Vec<u64> = self
+            .claimable()
+            .into_iter()
+            .filter(|job| {
+                let spec = &job.record.spec;
+                spec.model == claim.model && spec.sheep.as_ref().is_none_or(|s| *s == claim.sheep)
+            })
+            .take(claim.limit)
+            .map(|job| job.record.seq)
+            .collect();
+        let mut out = Vec::new();
+        for seq in seqs {
+            let Some(job) = self.jobs.get_mut(&seq) else { continue };
+            let JobState::Queued { history, .. } = job.record.state else { continue };
+            let (attempt, state) = rules::claimed(history, self.epoch, claim.sheep.clone(), claim.at);
+            job.record = Arc::new(JobRecord { state, ..(*job.record).clone() });
+            out.push(Claimed { job: Arc::clone(&job.record), attempt, objects: job.objects.clone() });
+        }
+        out
+    }
+
+    fn ready(&mut self, now: Timestamp) -> Ready {
+        self.clock = self.clock.max(now);
+        let mut groups: Vec<Group> = Vec::new();
+        let mut known: HashMap<(&ModelRef, Option<&SheepId>), usize> = HashMap::new();
+        for job in self.claimable() {
+            let JobRecord { seq, spec, submitted_at, .. } = &*job.record;
+            if let Some(&at) = known.get(&(&spec.model, spec.sheep.as_ref())) {
+                groups[at].ready += 1;
+                continue;
+            }
+            known.insert((&spec.model, spec.sheep.as_ref()), groups.len());
+            groups.push(Group {
+                model: spec.model.clone(),
+                sheep: spec.sheep.clone(),
+                ready: 1,
+                priority: spec.priority,
+                seq: *seq,
+                submitted_at: *submitted_at,
+            });
+        }
+        let next_due = self
+            .jobs
+            .values()
+            .filter_map(|job| match job.record.state {
+                JobState::Queued { not_before, .. } => not_before.filter(|t| *t > self.clock),
+                JobState::Processing { .. }
+                | JobState::Done { .. }
+                | JobState::Failed { .. }
+                | JobState::Cancelled { .. } => None,
+            })
+            .min();
+        Ready { groups, next_due }
+    }
+
+    fn caught_up(&mut self, given: &Behind) {
+        let Some(&seq) = self.ids.get(&given.job.spec.id) else { return };
+        let Some(job) = self.jobs.get_mut(&seq) else { return };
+        let rerun = job.record.seq != given.job.seq;
+        let written: Vec<SmallObject> =
+            given.objects.iter().filter(|(path, _)| !(rerun && rules::is_output(path))).cloned().collect();
+        rules::drop_objects(&mut job.objects, &written);
+        if rules::settles(&given.job, &job.record) {
+            job.behind = None;
+        }
+    }
+}
+
+#[async_trait]
+impl Queue for MemoryQueue {
+    async fn submit(&self, jobs: Vec<NewJob>) -> Result<Vec<Submitted>> {
+        let out = {
+            let mut store = self.lock();
+            jobs.into_iter().map(|job| store.submit(job)).collect()
+        };
+        self.bump();
+        Ok(out)
+    }
+
+    async fn claim(&self, claim: Claim) -> Result<Vec<Claimed>> {
+        Ok(self.lock().claim(&claim))
+    }
+
+    async fn apply(
+        &self,
+        changes: Vec<Change>,
+    ) -> Result<Vec<std::result::Result<Arc<JobRecord>, ChangeRefused>>> {
+        let out = {
+            let mut store = self.lock();
+            changes.into_iter().map(|change| store.change(change)).collect()
+        };
+        self.bump();
+        Ok(out)
+    }
+
+    async fn ready(&self, now: Timestamp) -> Result<Ready> {
+        Ok(self.lock().ready(now))
+    }
+
+    async fn get(&self, job: &JobId) -> Result<Option<Arc<JobRecord>>> {
+        Ok(self.lock().job(job).map(|job| Arc::clone(&job.record)))
+    }
+
+    async fn list(&self, query: ListQuery) -> Result<Vec<Arc<JobRecord>>> {
+        let store = self.lock();
+        let before = query.before.unwrap_or(u64::MAX);
+        Ok(store
+            .jobs
+            .range(..before)
+            .rev()
+            .map(|(_, job)| &job.record)
+            .filter(|record| query.phases.is_empty() || query.phases.contains(&record.state.phase()))
+            .take(query.limit)
+            .map(Arc::clone)
+            .collect())
+    }
+
+    async fn objects(&self, job: &JobId) -> Result<Vec<SmallObject>> {
+        Ok(self.lock().job(job).map(|job| job.objects.clone()).unwrap_or_default())
+    }
+
+    async fn behind(&self, limit: usize) -> Result<Vec<Behind>> {
+        let store = self.lock();
+        let mut jobs: Vec<(u64, &Job)> =
+            store.jobs.values().filter_map(|job| Some((job.behind?, job))).collect();
+        jobs.sort_by_key(|(since, _)| *since);
+        Ok(jobs
+            .into_iter()
+            .take(limit)
+            .map(|(_, job)| Behind { job: Arc::clone(&job.record), objects: job.objects.clone() })
+            .collect())
+    }
+
+    fn behind_count(&self) -> u64 {
+        self.lock().jobs.values().filter(|job| job.behind.is_some()).count() as u64
+    }
+
+    async fn caught_up(&self, jobs: Vec<Behind>) -> Result<()> {
+        let mut store = self.lock();
+        for given in &jobs {
+            store.caught_up(given);
+        }
+        Ok(())
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{MemoryQueue, contract};
+
+    contract::suite!(MemoryQueue::new());
+}

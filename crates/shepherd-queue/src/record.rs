@@ -1,0 +1,176 @@
+//! What goes into the store and what comes out: plain values, shared by every
+//! implementation.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use shepherd_job::{
+    Attempt, Event, JobId, JobSpec, JobState, ModelRef, ObjectPath, Phase, Rejected, SheepId, Timestamp,
+};
+
+/// A small object that rides in the queue's own commit until it is written to
+/// storage as a file.
+///
+/// The bytes may stay in memory for a while, so they should not be a slice of a
+/// much larger buffer.
+pub type SmallObject = (ObjectPath, Bytes);
+
+/// A job to be accepted.
+#[derive(Clone, Debug)]
+pub struct NewJob {
+    /// What to run.
+    pub spec: JobSpec,
+    /// When it arrived.
+    pub submitted_at: Timestamp,
+    /// Objects of the job that become durable with the record.
+    pub objects: Vec<SmallObject>,
+    /// What to do when the id is known already.
+    pub existing: Existing,
+}
+
+/// What to do with a submit whose id is known already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Existing {
+    /// Refuse it ([`Submitted::Conflict`]).
+    Refuse,
+    /// Run a finished job again with the new spec; leave a live one alone.
+    ///
+    /// The rerun has a sequence number of its own and goes on counting attempts.
+    /// Inputs of the older run that storage still lacks go with it; outputs of the
+    /// older run that storage still lacks are dropped.
+    Rerun,
+}
+
+/// What became of one submit.
+#[derive(Clone, Debug)]
+pub enum Submitted {
+    /// It is queued, durably.
+    Accepted(Arc<JobRecord>),
+    /// A job of this id is queued or running; nothing was changed.
+    Live(Arc<JobRecord>),
+    /// A job of this id exists; nothing was changed.
+    Conflict,
+}
+
+/// Everything that is known of a job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JobRecord {
+    /// Order of arrival; unique, and new for every rerun.
+    pub seq: u64,
+    /// What to run.
+    pub spec: JobSpec,
+    /// When it was accepted.
+    pub submitted_at: Timestamp,
+    /// Where it is in its life.
+    pub state: JobState,
+}
+
+/// A request for work.
+#[derive(Clone, Debug)]
+pub struct Claim {
+    /// Jobs of this model only.
+    pub model: ModelRef,
+    /// Who asks; jobs pinned to another sheep are passed over.
+    pub sheep: SheepId,
+    /// At most this many.
+    pub limit: usize,
+    /// Now.
+    pub at: Timestamp,
+}
+
+/// A job that was handed to a sheep.
+#[derive(Clone, Debug)]
+pub struct Claimed {
+    /// The record, whose state is [`JobState::Processing`].
+    pub job: Arc<JobRecord>,
+    /// The attempt's token.
+    pub attempt: Attempt,
+    /// The job's objects that are not in storage yet, by path.
+    pub objects: Vec<SmallObject>,
+}
+
+/// One change of one job's state.
+#[derive(Clone, Debug)]
+pub struct Change {
+    /// Which job.
+    pub job: JobId,
+    /// What happened; anything but [`Event::Claim`] and [`Event::Rerun`], which
+    /// are refused here.
+    pub event: Event,
+    /// Objects that become durable with the change, in place of older ones of the
+    /// same paths; dropped when the change is refused.
+    pub objects: Vec<SmallObject>,
+}
+
+/// Why a change was refused. Nothing was changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ChangeRefused {
+    /// No job has this id.
+    #[error("no such job")]
+    Unknown,
+    /// The event does not fit the job's state; a stale attempt is fenced off here.
+    #[error(transparent)]
+    Rejected(#[from] Rejected),
+}
+
+/// Jobs that may be claimed together: one model, one pin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group {
+    /// Their model.
+    pub model: ModelRef,
+    /// The only sheep that may take them, or any.
+    pub sheep: Option<SheepId>,
+    /// How many may be claimed now; at least 1.
+    pub ready: usize,
+    /// The priority of the first.
+    pub priority: i32,
+    /// The sequence number of the first.
+    pub seq: u64,
+    /// When the first was accepted.
+    pub submitted_at: Timestamp,
+}
+
+/// What the scheduler sees of the queue.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ready {
+    /// Every group that has a job to claim, first jobs first (priority
+    /// descending, then sequence).
+    pub groups: Vec<Group>,
+    /// When the next job that waits for its time becomes ready.
+    pub next_due: Option<Timestamp>,
+}
+
+/// A job whose files in storage lag behind its record.
+#[derive(Clone, Debug)]
+pub struct Behind {
+    /// The record as it was when asked.
+    pub job: Arc<JobRecord>,
+    /// The objects that storage lacks, by path.
+    pub objects: Vec<SmallObject>,
+}
+
+/// Which jobs a listing shows.
+#[derive(Clone, Debug, Default)]
+pub struct ListQuery {
+    /// Only jobs in one of these phases; empty means all.
+    pub phases: Vec<Phase>,
+    /// Only jobs that arrived before this sequence number (newest first).
+    pub before: Option<u64>,
+    /// At most this many.
+    pub limit: usize,
+}
+
+/// How many jobs are in each phase.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Waiting, those included that wait for a time.
+    pub queued: u64,
+    /// Held by a sheep.
+    pub processing: u64,
+    /// Finished well.
+    pub done: u64,
+    /// Finished with an error.
+    pub failed: u64,
+    /// Withdrawn.
+    pub cancelled: u64,
+}

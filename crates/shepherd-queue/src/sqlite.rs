@@ -1,0 +1,301 @@
+//! The embedded store: one SQLite file, one writer, and the ready queue in memory.
+//!
+//! ```text
+//!  submit, apply, caught_up ──▶ channel ──▶ writer thread ──▶ log (one sync for all)
+//!                                              │                └─▶ checkpoint thread ─▶ file
+//!                                              ▼ after the sync
+//!  claim, ready ◀────────────────────────▶ mirror (ready queue, records at hand)
+//!  get, list, objects, behind ◀── mirror, else a reader's connection
+//! ```
+//!
+//! - `schema`: the file, its lock, tables and versions.
+//! - `writer` and `batch`: group commit.
+//! - `mirror`, `index`, `cache`: what is known without the disk.
+//! - `recover`: opening.
+//!
+//! A claim is made in memory and written later, or never if its job finishes
+//! first. A crash loses such a claim and nothing else: the job is still queued, and
+//! the next opening's epoch keeps the lost attempt's token from ever coming again.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread::{self, JoinHandle};
+
+use async_trait::async_trait;
+use shepherd_job::{JobId, Timestamp};
+use tokio::sync::{Semaphore, oneshot, watch};
+
+use crate::{
+    Behind, Change, ChangeRefused, Claim, Claimed, Counts, JobRecord, ListQuery, NewJob, Queue, QueueError,
+    Ready, Result, SmallObject, Submitted,
+};
+
+mod batch;
+mod cache;
+mod checkpoint;
+mod fault;
+mod index;
+mod mirror;
+mod reader;
+mod recover;
+mod rows;
+mod schema;
+mod statements;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+use checkpoint::Checkpointer;
+use mirror::{Loaded, Mirror, Taken};
+use reader::Readers;
+use schema::StateDir;
+use writer::{Op, Reply, Writer};
+
+/// How many calls may wait for the writer; further callers wait for a place.
+const LINE: usize = 4096;
+
+/// How much an embedded store may use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SqliteOptions {
+    /// About how many bytes of records and small objects are kept in memory, beside
+    /// those of jobs being processed. Default: 16 MiB.
+    pub cache_bytes: usize,
+    /// The log is moved into the file, beside the commits, whenever it grew by this
+    /// many bytes. Default: 4 MiB.
+    pub log_soft_bytes: u64,
+    /// Commits wait for the log to be moved into the file when it is larger than
+    /// this many bytes. It bounds the disk space and the time to open after a crash.
+    /// Default: 64 MiB.
+    pub log_hard_bytes: u64,
+}
+
+impl Default for SqliteOptions {
+    fn default() -> Self {
+        Self { cache_bytes: 16 << 20, log_soft_bytes: 4 << 20, log_hard_bytes: 64 << 20 }
+    }
+}
+
+/// The [`Queue`] in one SQLite file, `queue.sqlite` in a state directory.
+///
+/// Its methods must be called within a Tokio runtime. Dropping it writes what is
+/// still unwritten and waits for the file to be closed.
+#[derive(Debug)]
+pub struct SqliteQueue {
+    mirror: Arc<Mutex<Mirror>>,
+    readers: Arc<Readers>,
+    changes: watch::Sender<u64>,
+    line: Arc<Semaphore>,
+    /// Held by the one claim that reads records from the disk.
+    turn: tokio::sync::Mutex<()>,
+    /// `None` only while it is dropped.
+    ops: Option<Sender<Op>>,
+    writer: Option<JoinHandle<()>>,
+    // Last: the directory is free again when all else is closed.
+    _dir: Arc<StateDir>,
+}
+
+impl SqliteQueue {
+    /// Opens the store in `state_dir`, which is created where it is missing, and
+    /// locks it until this value is dropped. Jobs that the last life was processing
+    /// are queued again. It blocks while it reads: about a second for a million
+    /// queued jobs.
+    ///
+    /// # Errors
+    /// [`QueueError::InUse`] when another process, or this one, has it open;
+    /// [`QueueError::Unusable`] when the file is damaged, of another program, or
+    /// written by a newer version; [`QueueError::Full`] and
+    /// [`QueueError::Unavailable`] as everywhere.
+    pub fn open(state_dir: &Path, options: SqliteOptions) -> Result<Self> {
+        let dir = Arc::new(StateDir::lock(state_dir)?);
+        let outward = |fault: fault::Fault| fault.outward(state_dir);
+        schema::check_length(state_dir).map_err(outward)?;
+        let mut conn = schema::writer(state_dir).map_err(outward)?;
+        schema::migrate(&mut conn).map_err(outward)?;
+        let (mirror, next) = recover::recover(&mut conn, options.cache_bytes).map_err(outward)?;
+        tracing::debug!(epoch = mirror.epoch(), queued = mirror.index.queued(), "opened the job store");
+
+        let unstarted = |e: std::io::Error| QueueError::Unavailable(format!("cannot start a thread: {e}"));
+        let checkpointer = schema::checkpointer(state_dir).map_err(outward)?;
+        let checkpointer = Checkpointer::start(checkpointer).map_err(unstarted)?;
+        let mirror = Arc::new(Mutex::new(mirror));
+        let changes = watch::Sender::new(0);
+        let (ops, calls) = channel();
+        let writer = Writer {
+            dir: Arc::clone(&dir),
+            options,
+            mirror: Arc::clone(&mirror),
+            ops: calls,
+            changes: changes.clone(),
+            next,
+            checkpointer,
+        };
+        let writer = thread::Builder::new()
+            .name("queue-writer".to_owned())
+            .spawn(move || writer.run(conn))
+            .map_err(unstarted)?;
+        let readers = Arc::new(Readers::new(state_dir.to_owned()));
+        let line = Arc::new(Semaphore::new(LINE));
+        let turn = tokio::sync::Mutex::default();
+        Ok(Self { mirror, readers, changes, line, turn, ops: Some(ops), writer: Some(writer), _dir: dir })
+    }
+
+    /// How many jobs are in each phase.
+    pub fn counts(&self) -> Counts {
+        self.lock().counts()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Mirror> {
+        batch::lock(&self.mirror)
+    }
+
+    /// Has the writer do something and waits until it is durable.
+    async fn write<T>(&self, op: impl FnOnce(Reply<T>) -> Op) -> Result<T> {
+        let stopped = || QueueError::Unavailable("the store's writer has stopped".to_owned());
+        let place = Arc::clone(&self.line).acquire_owned().await.map_err(|_| stopped())?;
+        let (to, answer) = oneshot::channel();
+        self.send(op(Reply { to, _place: place }))?;
+        answer.await.map_err(|_| stopped())?
+    }
+
+    fn send(&self, op: Op) -> Result<()> {
+        let sent = self.ops.as_ref().is_some_and(|ops| ops.send(op).is_ok());
+        if sent { Ok(()) } else { Err(QueueError::Unavailable("the store's writer has stopped".to_owned())) }
+    }
+}
+
+impl Drop for SqliteQueue {
+    fn drop(&mut self) {
+        self.ops = None;
+        if let Some(writer) = self.writer.take() {
+            let _ = writer.join();
+        }
+    }
+}
+
+/// Ends a load when it is over or its caller has gone.
+struct Loading<'a>(&'a SqliteQueue);
+
+impl Drop for Loading<'_> {
+    fn drop(&mut self) {
+        self.0.lock().end_load();
+    }
+}
+
+#[async_trait]
+impl Queue for SqliteQueue {
+    async fn submit(&self, jobs: Vec<NewJob>) -> Result<Vec<Submitted>> {
+        self.write(|reply| Op::Submit(jobs, reply)).await
+    }
+
+    async fn claim(&self, claim: Claim) -> Result<Vec<Claimed>> {
+        let mut loaded = Loaded::default();
+        let mut _loading = None;
+        let mut turn = None;
+        loop {
+            let (taken, first) = {
+                let mut mirror = self.lock();
+                let idle = mirror.oldest_unwritten().is_none();
+                (mirror.claim(&claim, &mut loaded), idle)
+            };
+            // No await from here to the return: a claim that nobody receives would
+            // be held by nobody.
+            match taken {
+                Taken::Jobs(jobs) => {
+                    if first && !jobs.is_empty() {
+                        // A writer that has stopped is no reason to withhold the jobs.
+                        let _ = self.send(Op::Claims);
+                    }
+                    return Ok(jobs);
+                }
+                Taken::Missing(missing) => {
+                    _loading = Some(Loading(self));
+                    // Callers that miss together miss the same records: one reads
+                    // ahead for all, and the others look again.
+                    if turn.is_none() {
+                        turn = Some(self.turn.lock().await);
+                        continue;
+                    }
+                    let asked = missing.asked.clone();
+                    loaded = missing;
+                    loaded.entries = self.readers.run(move |reader| reader.entries(&asked)).await?;
+                }
+            }
+        }
+    }
+
+    async fn apply(
+        &self,
+        changes: Vec<Change>,
+    ) -> Result<Vec<std::result::Result<Arc<JobRecord>, ChangeRefused>>> {
+        self.write(|reply| Op::Change(changes, reply)).await
+    }
+
+    async fn ready(&self, now: Timestamp) -> Result<Ready> {
+        Ok(self.lock().index.view(now))
+    }
+
+    async fn get(&self, job: &JobId) -> Result<Option<Arc<JobRecord>>> {
+        let cached = || self.lock().cache.find(job).map(|entry| Arc::clone(&entry.record));
+        if let Some(record) = cached() {
+            return Ok(Some(record));
+        }
+        let id = job.clone();
+        let read = self.readers.run(move |reader| reader.record(&id)).await?;
+        // Claimed since then, it is at hand now and newer than what the disk said.
+        Ok(cached().or_else(|| read.map(Arc::new)))
+    }
+
+    async fn list(&self, query: ListQuery) -> Result<Vec<Arc<JobRecord>>> {
+        let processing: HashMap<u64, Arc<JobRecord>> = {
+            let mirror = self.lock();
+            mirror.cache.processing().map(|entry| (entry.record.seq, Arc::clone(&entry.record))).collect()
+        };
+        self.readers.run(move |reader| reader.list(&query, &processing)).await
+    }
+
+    async fn objects(&self, job: &JobId) -> Result<Vec<SmallObject>> {
+        if let Some(entry) = self.lock().cache.find(job) {
+            return Ok(entry.objects.clone());
+        }
+        let id = job.clone();
+        self.readers.run(move |reader| reader.objects(&id)).await
+    }
+
+    async fn behind(&self, limit: usize) -> Result<Vec<Behind>> {
+        let mut missing = Vec::new();
+        let mut out: Vec<(u64, Option<Behind>)> = {
+            let mirror = self.lock();
+            let first = mirror.behind.first(limit).map(|seq| {
+                let entry = mirror.cache.get(seq).cloned();
+                if entry.is_none() {
+                    missing.push(seq);
+                }
+                (seq, entry.map(|e| Behind { job: e.record, objects: e.objects }))
+            });
+            first.collect()
+        };
+        if !missing.is_empty() {
+            let mut read = self.readers.run(move |reader| reader.entries(&missing)).await?;
+            for (seq, behind) in out.iter_mut().filter(|(_, behind)| behind.is_none()) {
+                *behind = read.remove(seq).map(|e| Behind { job: e.record, objects: e.objects });
+            }
+        }
+        // One that is still missing was replaced by a rerun meanwhile.
+        Ok(out.into_iter().filter_map(|(_, behind)| behind).collect())
+    }
+
+    fn behind_count(&self) -> u64 {
+        self.lock().behind.len() as u64
+    }
+
+    async fn caught_up(&self, jobs: Vec<Behind>) -> Result<()> {
+        self.write(|reply| Op::CaughtUp(jobs, reply)).await
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+}

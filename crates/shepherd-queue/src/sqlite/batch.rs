@@ -1,0 +1,304 @@
+//! One transaction: the changes of all callers that waited, and what to do in
+//! memory once it is on the disk.
+//!
+//! A call sees what earlier calls of its batch did, through `touched`. Nothing in
+//! memory changes before the commit, but that queued jobs being cancelled are taken
+//! out of the ready queue, so that nobody claims them meanwhile; they are put back
+//! if the commit fails.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use rusqlite::Connection;
+use shepherd_job::{Event, JobId, JobSpec, JobState, Phase};
+
+use super::fault::Fault;
+use super::index::{GroupId, GroupKey, Waiting};
+use super::mirror::{Effect, Mirror, outcome};
+use super::rows::Decoder;
+use super::statements::Statements;
+use crate::{Behind, Change, ChangeRefused, Existing, JobRecord, NewJob, SmallObject, Submitted, rules};
+
+/// The next free numbers.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Next {
+    pub(super) seq: u64,
+    pub(super) since: u64,
+    pub(super) group: GroupId,
+}
+
+/// The outcome of one change.
+pub(super) type Changed = Result<Arc<JobRecord>, ChangeRefused>;
+
+/// A transaction in progress.
+pub(super) struct Batch<'a, 'c> {
+    conn: &'c Connection,
+    statements: &'a mut Statements<'c>,
+    decoder: &'a mut Decoder,
+    mirror: &'a Mutex<Mirror>,
+    next: Next,
+    touched: HashMap<JobId, Arc<JobRecord>>,
+    settled: HashSet<u64>,
+    groups: Vec<(GroupId, GroupKey)>,
+    tally: [i64; 3],
+    effects: Vec<Effect>,
+    reserved: Vec<Waiting>,
+    claims: Vec<(Instant, Arc<JobRecord>)>,
+    news: News,
+}
+
+/// Whether a batch made jobs ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum News {
+    /// Some may be.
+    Ready,
+    /// None.
+    Nothing,
+}
+
+pub(super) fn lock(mirror: &Mutex<Mirror>) -> MutexGuard<'_, Mirror> {
+    mirror.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl<'a, 'c> Batch<'a, 'c> {
+    pub(super) fn new(
+        conn: &'c Connection,
+        statements: &'a mut Statements<'c>,
+        decoder: &'a mut Decoder,
+        mirror: &'a Mutex<Mirror>,
+        next: Next,
+    ) -> Self {
+        Self {
+            conn,
+            statements,
+            decoder,
+            mirror,
+            next,
+            touched: HashMap::new(),
+            settled: HashSet::new(),
+            groups: Vec::new(),
+            tally: [0; 3],
+            effects: Vec::new(),
+            reserved: Vec::new(),
+            claims: Vec::new(),
+            news: News::Nothing,
+        }
+    }
+
+    pub(super) fn begin(&mut self) -> Result<(), Fault> {
+        Ok(self.statements.begin()?)
+    }
+
+    pub(super) fn submit(&mut self, jobs: &[NewJob]) -> Result<Vec<Submitted>, Fault> {
+        jobs.iter().map(|job| self.submit_one(job)).collect()
+    }
+
+    pub(super) fn change(&mut self, changes: &[Change]) -> Result<Vec<Changed>, Fault> {
+        changes.iter().map(|change| self.change_one(change)).collect()
+    }
+
+    pub(super) fn caught_up(&mut self, jobs: &[Behind]) -> Result<(), Fault> {
+        jobs.iter().try_for_each(|given| self.caught_up_one(given))
+    }
+
+    /// Writes claims that were made in memory; `until` leaves out newer ones.
+    pub(super) fn write_claims(&mut self, until: Option<Instant>) -> Result<(), Fault> {
+        self.claims = lock(self.mirror).take_unwritten(until);
+        for (_, record) in &self.claims {
+            // A job that this batch changed is not held by that claim any more.
+            if !self.touched.contains_key(&record.spec.id) {
+                self.statements.write_state(record)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the batch durable, then true in memory.
+    pub(super) fn commit(&mut self) -> Result<(Next, News), Fault> {
+        for (at, by) in self.tally.into_iter().enumerate() {
+            if by != 0 {
+                self.statements.count(at, by)?;
+            }
+        }
+        self.statements.commit()?;
+        let mut mirror = lock(self.mirror);
+        for (id, key) in self.groups.drain(..) {
+            mirror.index.groups.insert(id, key);
+        }
+        for effect in self.effects.drain(..) {
+            mirror.apply(effect);
+        }
+        Ok((self.next, self.news))
+    }
+
+    /// Undoes everything; says whether the connection can be used further.
+    pub(super) fn abandon(self) -> rusqlite::Result<()> {
+        {
+            let mut mirror = lock(self.mirror);
+            for job in self.reserved {
+                mirror.index.insert(job);
+            }
+            mirror.put_unwritten(self.claims);
+        }
+        // Some failures have rolled back by themselves.
+        if self.conn.is_autocommit() { Ok(()) } else { self.statements.rollback() }
+    }
+
+    fn find(&mut self, id: &JobId) -> Result<Option<Arc<JobRecord>>, Fault> {
+        if let Some(record) = self.touched.get(id) {
+            return Ok(Some(Arc::clone(record)));
+        }
+        if let Some(entry) = lock(self.mirror).cache.find(id) {
+            return Ok(Some(Arc::clone(&entry.record)));
+        }
+        Ok(self.decoder.by_id(self.conn, id)?.map(Arc::new))
+    }
+
+    fn group(&mut self, spec: &JobSpec) -> Result<GroupId, Fault> {
+        let key = (spec.model.clone(), spec.sheep.clone());
+        if let Some(id) = lock(self.mirror).index.groups.id(&key) {
+            return Ok(id);
+        }
+        if let Some((id, _)) = self.groups.iter().find(|(_, k)| *k == key) {
+            return Ok(*id);
+        }
+        let id = self.next.group;
+        self.next.group += 1;
+        self.statements.insert_group(id, &key)?;
+        self.groups.push((id, key));
+        Ok(id)
+    }
+
+    fn since(&mut self) -> u64 {
+        let since = self.next.since;
+        self.next.since += 1;
+        since
+    }
+
+    fn submit_one(&mut self, job: &NewJob) -> Result<Submitted, Fault> {
+        let NewJob { spec, submitted_at, objects, existing } = job;
+        let group = self.group(spec)?;
+        let seq = self.next.seq;
+        if self.statements.insert_job(seq, &spec.id, group, spec.priority, *submitted_at)? {
+            let objects = rules::sorted(objects);
+            return self.accept(job, JobState::new(), group, None, Some(objects));
+        }
+        let Some(old) = self.find(&spec.id)? else {
+            return Err(Fault::Damaged(format!("job {} is there and cannot be found", spec.id)));
+        };
+        let state = match (existing, old.state.apply(Event::Rerun)) {
+            (Existing::Refuse, _) => return Ok(Submitted::Conflict),
+            (Existing::Rerun, Err(_)) => return Ok(Submitted::Live(old)),
+            (Existing::Rerun, Ok(state)) => state,
+        };
+        // A job whose files do not lag has no objects left.
+        let lags = self.touched.contains_key(&spec.id) || lock(self.mirror).behind.contains(old.seq);
+        self.statements.replace_run(old.seq, seq, lags)?;
+        self.statements.insert_job(seq, &spec.id, group, spec.priority, *submitted_at)?;
+        let objects = (!lags).then(|| rules::sorted(objects));
+        self.tally(&old.state, -1);
+        self.accept(job, state, group, Some(old), objects)
+    }
+
+    /// The rest of an accepted submit. `objects` are all of the job's, if known.
+    fn accept(
+        &mut self,
+        job: &NewJob,
+        state: JobState,
+        group: GroupId,
+        replaces: Option<Arc<JobRecord>>,
+        objects: Option<Vec<SmallObject>>,
+    ) -> Result<Submitted, Fault> {
+        let seq = self.next.seq;
+        self.next.seq += 1;
+        let since = self.since();
+        let record =
+            Arc::new(JobRecord { seq, spec: job.spec.clone(), submitted_at: job.submitted_at, state });
+        self.statements.insert_live(&record, group)?;
+        self.statements.put_objects(seq, &job.objects)?;
+        self.statements.insert_behind(seq, since)?;
+        self.touched.insert(record.spec.id.clone(), Arc::clone(&record));
+        self.effects.push(Effect::Accepted { record: Arc::clone(&record), group, objects, replaces, since });
+        self.news = News::Ready;
+        Ok(Submitted::Accepted(record))
+    }
+
+    fn change_one(&mut self, change: &Change) -> Result<Changed, Fault> {
+        let Some(mut before) = self.find(&change.job)? else { return Ok(Err(ChangeRefused::Unknown)) };
+        let mut state = match rules::changed(&before.state, change.event.clone()) {
+            Ok(state) => state,
+            Err(rejected) => return Ok(Err(rejected.into())),
+        };
+        // A queued job that this batch touched is not in the ready queue yet, or no more.
+        if before.state.phase() == Phase::Queued && !self.touched.contains_key(&change.job) {
+            let reserved = lock(self.mirror).reserve(&before);
+            match reserved {
+                Some(job) => self.reserved.push(job),
+                None => {
+                    // It was claimed since it was looked up; only this thread ends claims.
+                    let Some(current) = self.find(&change.job)? else {
+                        return Ok(Err(ChangeRefused::Unknown));
+                    };
+                    before = current;
+                    state = match rules::changed(&before.state, change.event.clone()) {
+                        Ok(state) => state,
+                        Err(rejected) => return Ok(Err(rejected.into())),
+                    };
+                }
+            }
+        }
+        let seq = before.seq;
+        let record = JobRecord { seq, spec: before.spec.clone(), submitted_at: before.submitted_at, state };
+        let after = Arc::new(record);
+        let since = self.since();
+        self.statements.write_state(&after)?;
+        self.statements.put_objects(seq, &change.objects)?;
+        // Most jobs lag already: their submit was moments ago.
+        if self.settled.contains(&seq) || !lock(self.mirror).behind.contains(seq) {
+            self.statements.insert_behind(seq, since)?;
+        }
+        self.tally(&after.state, 1);
+        self.touched.insert(after.spec.id.clone(), Arc::clone(&after));
+        if after.state.phase() == Phase::Queued {
+            self.news = News::Ready;
+        }
+        let objects = change.objects.clone();
+        self.effects.push(Effect::Changed { before, after: Arc::clone(&after), objects, since });
+        Ok(Ok(after))
+    }
+
+    fn caught_up_one(&mut self, given: &Behind) -> Result<(), Fault> {
+        let id = &given.job.spec.id;
+        let touched = self.touched.contains_key(id);
+        let Some(current) = self.find(id)? else { return Ok(()) };
+        let seq = current.seq;
+        let rerun = seq != given.job.seq;
+        let ours = |object: &&SmallObject| !(rerun && rules::is_output(&object.0));
+        let objects: Vec<SmallObject> = given.objects.iter().filter(ours).cloned().collect();
+        if !objects.is_empty() {
+            let all = !touched && {
+                let mirror = lock(self.mirror);
+                mirror.cache.get(seq).is_some_and(|entry| rules::same_objects(&entry.objects, &objects))
+            };
+            if all {
+                self.statements.delete_all_objects(seq)?;
+            } else {
+                self.statements.delete_these(seq, &objects)?;
+            }
+        }
+        let settled = rules::settles(&given.job, &current);
+        if settled {
+            self.statements.delete_behind(seq)?;
+            self.settled.insert(seq);
+        }
+        self.effects.push(Effect::Written { seq, objects, settled });
+        Ok(())
+    }
+
+    fn tally(&mut self, state: &JobState, by: i64) {
+        if let Some(at) = outcome(state.phase()) {
+            self.tally[usize::from(at)] += by;
+        }
+    }
+}

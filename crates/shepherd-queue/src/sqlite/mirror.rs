@@ -1,0 +1,354 @@
+//! What the process knows of the store without asking the disk: the ready queue,
+//! the cached records, the jobs being processed, and which files lag behind.
+//!
+//! Everything here is applied *after* the disk has it, with one exception: a claim
+//! happens here and is written later, because losing it loses nothing. So this is
+//! the truth about which jobs are being processed, and the disk is the truth about
+//! everything else.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Instant;
+
+use shepherd_job::{JobState, Phase};
+
+use super::cache::{Cache, Entry};
+use super::index::{GroupId, Place, ReadyIndex, Waiting};
+use crate::rules;
+use crate::{Claim, Claimed, Counts, JobRecord, SmallObject};
+
+/// How many records are read together when a claim finds one that is not cached.
+const READ_AHEAD: usize = 256;
+
+/// Finished jobs by outcome: done, failed, cancelled.
+pub(super) type Tally = [u64; 3];
+
+/// Where a phase is counted, if it is a finished one.
+pub(super) const fn outcome(phase: Phase) -> Option<u8> {
+    match phase {
+        Phase::Queued | Phase::Processing => None,
+        Phase::Done => Some(0),
+        Phase::Failed => Some(1),
+        Phase::Cancelled => Some(2),
+    }
+}
+
+/// Jobs whose files lag, in the order since when they do.
+#[derive(Debug, Default)]
+pub(super) struct BehindSet {
+    order: BTreeMap<u64, u64>,
+    since: HashMap<u64, u64>,
+}
+
+impl BehindSet {
+    pub(super) fn insert(&mut self, seq: u64, since: u64) {
+        if let std::collections::hash_map::Entry::Vacant(slot) = self.since.entry(seq) {
+            slot.insert(since);
+            self.order.insert(since, seq);
+        }
+    }
+
+    pub(super) fn remove(&mut self, seq: u64) {
+        if let Some(since) = self.since.remove(&seq) {
+            self.order.remove(&since);
+            // After an outage of the storage, which may leave a million jobs behind.
+            if self.since.capacity() > 16_384 && self.since.capacity() / 8 > self.since.len() {
+                self.since.shrink_to(2 * self.since.len());
+            }
+        }
+    }
+
+    pub(super) fn contains(&self, seq: u64) -> bool {
+        self.since.contains_key(&seq)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.since.len()
+    }
+
+    pub(super) fn first(&self, limit: usize) -> impl Iterator<Item = u64> + '_ {
+        self.order.values().copied().take(limit)
+    }
+}
+
+/// Notices changes of jobs whose records are being read from the disk.
+#[derive(Debug, Default)]
+struct Loads {
+    open: usize,
+    stamp: u64,
+    changed: HashMap<u64, u64>,
+}
+
+/// Records read from the disk for a claim.
+#[derive(Debug, Default)]
+pub(super) struct Loaded {
+    stamp: u64,
+    pub(super) asked: Vec<u64>,
+    pub(super) entries: HashMap<u64, Entry>,
+}
+
+/// A change that is on the disk now.
+#[derive(Debug)]
+pub(super) enum Effect {
+    /// A job was accepted.
+    Accepted {
+        record: Arc<JobRecord>,
+        group: GroupId,
+        /// All its objects, where they are known.
+        objects: Option<Vec<SmallObject>>,
+        /// The run of it that this one replaces.
+        replaces: Option<Arc<JobRecord>>,
+        since: u64,
+    },
+    /// A job's state changed.
+    Changed { before: Arc<JobRecord>, after: Arc<JobRecord>, objects: Vec<SmallObject>, since: u64 },
+    /// Objects of a job are in storage.
+    Written { seq: u64, objects: Vec<SmallObject>, settled: bool },
+}
+
+/// What became of a claim.
+#[derive(Debug)]
+pub(super) enum Taken {
+    Jobs(Vec<Claimed>),
+    /// These must be read from the disk first.
+    Missing(Loaded),
+}
+
+/// See the module's documentation.
+#[derive(Debug, Default)]
+pub(super) struct Mirror {
+    epoch: u64,
+    pub(super) index: ReadyIndex,
+    pub(super) cache: Cache,
+    pub(super) behind: BehindSet,
+    tally: Tally,
+    loads: Loads,
+    unwritten: VecDeque<(Instant, u64)>,
+}
+
+impl Mirror {
+    pub(super) fn new(epoch: u64, index: ReadyIndex, cache: Cache, behind: BehindSet, tally: Tally) -> Self {
+        Self { epoch, index, cache, behind, tally, ..Self::default() }
+    }
+
+    /// Which opening of the store this is.
+    pub(super) fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Hands out jobs. Those that `loaded` brings need not be cached.
+    pub(super) fn claim(&mut self, claim: &Claim, loaded: &mut Loaded) -> Taken {
+        self.index.advance(claim.at);
+        let groups = self.index.open_to(&claim.model, &claim.sheep);
+        loop {
+            let next: Vec<(GroupId, Place)> = self.index.upcoming(groups).take(claim.limit).collect();
+            let missing = next.iter().filter(|(_, place)| !self.has(place.seq, loaded));
+            let missing: Vec<(GroupId, Place)> = missing.copied().collect();
+            if missing.is_empty() {
+                let jobs =
+                    next.into_iter().filter_map(|(group, place)| self.take(claim, group, place, loaded));
+                let jobs = jobs.collect();
+                self.keep(groups, loaded);
+                return Taken::Jobs(jobs);
+            }
+            let mut lost = false;
+            for (group, place) in missing {
+                if loaded.asked.contains(&place.seq) && self.is_fresh(place.seq, loaded.stamp) {
+                    // Without this the group's other jobs would wait behind it for ever.
+                    tracing::error!(
+                        seq = place.seq,
+                        "a queued job has no readable record and is passed over"
+                    );
+                    self.index.remove(group, place, None);
+                    lost = true;
+                }
+            }
+            if !lost {
+                break;
+            }
+        }
+        self.keep(groups, loaded);
+        let ahead = self.index.upcoming(groups).take(claim.limit.max(READ_AHEAD));
+        let asked = ahead.map(|(_, place)| place.seq).filter(|seq| !self.has(*seq, loaded)).collect();
+        self.loads.open += 1;
+        Taken::Missing(Loaded { stamp: self.loads.stamp, asked, entries: HashMap::new() })
+    }
+
+    /// Must follow every [`Taken::Missing`], when its records were used or given up.
+    pub(super) fn end_load(&mut self) {
+        self.loads.open -= 1;
+        if self.loads.open == 0 {
+            self.loads.changed.clear();
+        }
+    }
+
+    fn is_fresh(&self, seq: u64, stamp: u64) -> bool {
+        self.loads.changed.get(&seq).is_none_or(|changed| *changed <= stamp)
+    }
+
+    fn has(&self, seq: u64, loaded: &Loaded) -> bool {
+        self.cache.get(seq).is_some()
+            || (loaded.entries.contains_key(&seq) && self.is_fresh(seq, loaded.stamp))
+    }
+
+    fn take(&mut self, claim: &Claim, group: GroupId, place: Place, loaded: &mut Loaded) -> Option<Claimed> {
+        let entry = self.cache.remove(place.seq).or_else(|| loaded.entries.remove(&place.seq))?;
+        let Waiting { history, .. } = self.index.remove(group, place, None)?;
+        let (attempt, state) = rules::claimed(history, self.epoch, claim.sheep.clone(), claim.at);
+        let old = &entry.record;
+        let record = Arc::new(JobRecord {
+            seq: old.seq,
+            spec: old.spec.clone(),
+            submitted_at: old.submitted_at,
+            state,
+        });
+        let objects = entry.objects.clone();
+        self.cache.insert(Entry { record: Arc::clone(&record), objects: entry.objects });
+        self.unwritten.push_back((Instant::now(), place.seq));
+        Some(Claimed { job: record, attempt, objects })
+    }
+
+    /// Caches what was read ahead and is still wanted.
+    fn keep(&mut self, groups: [Option<GroupId>; 2], loaded: &mut Loaded) {
+        let stamp = loaded.stamp;
+        for (seq, entry) in loaded.entries.drain() {
+            let place = Place::new(entry.record.spec.priority, seq);
+            let waits = groups.iter().flatten().any(|group| self.index.is_ready(*group, place));
+            let fresh = self.is_fresh(seq, stamp);
+            if waits && fresh && entry.record.state.phase() == Phase::Queued && self.cache.get(seq).is_none()
+            {
+                self.cache.insert(entry);
+            }
+        }
+    }
+
+    /// Takes a queued job out of the ready queue while its change is being written,
+    /// so that nobody claims it meanwhile. `None`: somebody has claimed it.
+    pub(super) fn reserve(&mut self, record: &JobRecord) -> Option<Waiting> {
+        let JobState::Queued { not_before, .. } = record.state else { return None };
+        let group = self.group_of(record)?;
+        self.index.remove(group, Place::new(record.spec.priority, record.seq), not_before)
+    }
+
+    fn group_of(&self, record: &JobRecord) -> Option<GroupId> {
+        self.index.groups.id(&(record.spec.model.clone(), record.spec.sheep.clone()))
+    }
+
+    pub(super) fn apply(&mut self, effect: Effect) {
+        match effect {
+            Effect::Accepted { record, group, objects, replaces, since } => {
+                if let Some(old) = replaces {
+                    self.forget(&old);
+                }
+                self.wait(&record, group);
+                self.behind.insert(record.seq, since);
+                if let Some(objects) = objects {
+                    self.cache.insert(Entry { record, objects });
+                }
+            }
+            Effect::Changed { before, after, objects, since } => {
+                let seq = after.seq;
+                self.note(seq);
+                self.reserve(&before);
+                self.behind.insert(seq, since);
+                self.count(&after.state, 1);
+                if after.state.phase() == Phase::Queued
+                    && let Some(group) = self.group_of(&after)
+                {
+                    self.wait(&after, group);
+                }
+                if let Some(mut entry) = self.cache.remove(seq) {
+                    entry.record = after;
+                    for object in objects {
+                        rules::put_object(&mut entry.objects, object);
+                    }
+                    self.cache.insert(entry);
+                }
+            }
+            Effect::Written { seq, objects, settled } => {
+                self.note(seq);
+                if settled {
+                    self.behind.remove(seq);
+                }
+                if !objects.is_empty() {
+                    self.cache.edit(seq, |kept| rules::drop_objects(kept, &objects));
+                }
+            }
+        }
+    }
+
+    fn forget(&mut self, old: &JobRecord) {
+        self.note(old.seq);
+        self.count(&old.state, -1);
+        self.behind.remove(old.seq);
+        self.cache.remove(old.seq);
+    }
+
+    fn count(&mut self, state: &JobState, by: i64) {
+        if let Some(at) = outcome(state.phase()) {
+            let count = &mut self.tally[usize::from(at)];
+            *count = count.saturating_add_signed(by);
+        }
+    }
+
+    fn note(&mut self, seq: u64) {
+        if self.loads.open > 0 {
+            self.loads.stamp += 1;
+            self.loads.changed.insert(seq, self.loads.stamp);
+        }
+    }
+
+    fn wait(&mut self, record: &JobRecord, group: GroupId) {
+        if let JobState::Queued { not_before, history } = record.state {
+            let place = Place::new(record.spec.priority, record.seq);
+            self.index.insert(Waiting {
+                group,
+                place,
+                submitted_at: record.submitted_at,
+                not_before,
+                history,
+            });
+        }
+    }
+
+    pub(super) fn counts(&self) -> Counts {
+        let [done, failed, cancelled] = self.tally;
+        Counts {
+            queued: self.index.queued() as u64,
+            processing: self.cache.processing().len() as u64,
+            done,
+            failed,
+            cancelled,
+        }
+    }
+
+    /// When the oldest claim that is not written was made.
+    pub(super) fn oldest_unwritten(&self) -> Option<Instant> {
+        self.unwritten.front().map(|(at, _)| *at)
+    }
+
+    /// Claims made up to `until` that are not written and whose jobs are still being
+    /// processed. They count as written from now on.
+    pub(super) fn take_unwritten(&mut self, until: Option<Instant>) -> Vec<(Instant, Arc<JobRecord>)> {
+        let mut out = Vec::new();
+        while let Some(&(at, seq)) = self.unwritten.front() {
+            if until.is_some_and(|until| at > until) {
+                break;
+            }
+            self.unwritten.pop_front();
+            if self.cache.is_processing(seq)
+                && let Some(entry) = self.cache.get(seq)
+            {
+                out.push((at, Arc::clone(&entry.record)));
+            }
+        }
+        out
+    }
+
+    /// Takes claims back that could not be written.
+    pub(super) fn put_unwritten(&mut self, claims: Vec<(Instant, Arc<JobRecord>)>) {
+        for (at, record) in claims.into_iter().rev() {
+            self.unwritten.push_front((at, record.seq));
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! Reads, on blocking threads, over a few connections of their own.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rusqlite::{Connection, TransactionBehavior};
+use shepherd_job::{JobId, Phase};
+use tokio::sync::Semaphore;
+
+use super::cache::Entry;
+use super::fault::Fault;
+use super::rows::{self, Decoder, record_columns};
+use super::schema;
+use crate::{JobRecord, ListQuery, QueueError, Result, SmallObject};
+
+/// How many reads run at a time.
+const READERS: usize = 4;
+
+const LIST_ALL: &str = concat!(
+    "SELECT ",
+    record_columns!(),
+    " FROM job j LEFT JOIN live l ON l.seq = j.seq LEFT JOIN fin f ON f.seq = j.seq \
+     WHERE j.seq < ?1 ORDER BY j.seq DESC"
+);
+const LIST_LIVE: &str = concat!(
+    "SELECT ",
+    record_columns!(),
+    " FROM live l CROSS JOIN job j ON j.seq = l.seq LEFT JOIN fin f ON f.seq = l.seq \
+     WHERE l.seq < ?1 ORDER BY l.seq DESC"
+);
+macro_rules! list_finished {
+    ($outcome:literal) => {
+        concat!(
+            "SELECT ",
+            record_columns!(),
+            " FROM fin f CROSS JOIN job j ON j.seq = f.seq LEFT JOIN live l ON l.seq = f.seq \
+             WHERE f.outcome = ",
+            $outcome,
+            " AND f.seq < ?1 ORDER BY f.seq DESC"
+        )
+    };
+}
+
+/// A connection that reads.
+#[derive(Debug)]
+pub(super) struct Reader {
+    conn: Connection,
+    decoder: Decoder,
+}
+
+impl Reader {
+    pub(super) fn record(&mut self, id: &JobId) -> std::result::Result<Option<JobRecord>, Fault> {
+        self.decoder.by_id(&self.conn, id)
+    }
+
+    pub(super) fn objects(&mut self, id: &JobId) -> std::result::Result<Vec<SmallObject>, Fault> {
+        let tx = self.conn.transaction_with_behavior(TransactionBehavior::Deferred)?;
+        match self.decoder.by_id(&tx, id)? {
+            Some(record) => rows::objects(&tx, record.seq),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// Those of these jobs that still exist, with their objects.
+    pub(super) fn entries(&mut self, seqs: &[u64]) -> std::result::Result<HashMap<u64, Entry>, Fault> {
+        let tx = self.conn.transaction_with_behavior(TransactionBehavior::Deferred)?;
+        let mut out = HashMap::with_capacity(seqs.len());
+        for &seq in seqs {
+            if let Some(record) = self.decoder.by_seq(&tx, seq)? {
+                let (record, objects) = rows::with_objects(record, &tx)?;
+                out.insert(seq, Entry { record, objects });
+            }
+        }
+        Ok(out)
+    }
+
+    /// A listing. `processing` holds every job that was being processed just
+    /// before, which the disk may not know yet.
+    pub(super) fn list(
+        &mut self,
+        query: &ListQuery,
+        processing: &HashMap<u64, Arc<JobRecord>>,
+    ) -> std::result::Result<Vec<Arc<JobRecord>>, Fault> {
+        let tx = self.conn.transaction_with_behavior(TransactionBehavior::Deferred)?;
+        let wants = |phase: Phase| query.phases.is_empty() || query.phases.contains(&phase);
+        let every = [Phase::Queued, Phase::Processing, Phase::Done, Phase::Failed, Phase::Cancelled]
+            .into_iter()
+            .all(wants);
+        let sources: &[(&str, bool)] = &[
+            (LIST_ALL, every),
+            (LIST_LIVE, !every && wants(Phase::Queued)),
+            (list_finished!("0"), !every && wants(Phase::Done)),
+            (list_finished!("1"), !every && wants(Phase::Failed)),
+            (list_finished!("2"), !every && wants(Phase::Cancelled)),
+        ];
+        let before = query.before.map_or(i64::MAX, |seq| i64::try_from(seq).unwrap_or(i64::MAX));
+        let mut out: HashMap<u64, Arc<JobRecord>> = HashMap::new();
+        if wants(Phase::Processing) && !wants(Phase::Queued) {
+            let older = processing.iter().filter(|(seq, _)| seq.cast_signed() < before);
+            out.extend(older.map(|(seq, record)| (*seq, Arc::clone(record))));
+        }
+        for (sql, _) in sources.iter().filter(|(_, wanted)| *wanted) {
+            let mut statement = tx.prepare_cached(sql)?;
+            let mut rows = statement.query([before])?;
+            let mut left = query.limit;
+            while left > 0
+                && let Some(row) = rows.next()?
+            {
+                let mut record = self.decoder.record(&tx, row)?;
+                if !record.state.is_finished()
+                    && let Some(claimed) = processing.get(&record.seq)
+                {
+                    record = (**claimed).clone();
+                }
+                if wants(record.state.phase()) {
+                    out.insert(record.seq, Arc::new(record));
+                    left -= 1;
+                }
+            }
+        }
+        let mut out: Vec<_> = out.into_values().collect();
+        out.sort_unstable_by_key(|record| std::cmp::Reverse(record.seq));
+        out.truncate(query.limit);
+        Ok(out)
+    }
+}
+
+/// The connections that read.
+#[derive(Debug)]
+pub(super) struct Readers {
+    dir: PathBuf,
+    idle: Mutex<Vec<Reader>>,
+    permits: Semaphore,
+}
+
+impl Readers {
+    pub(super) fn new(dir: PathBuf) -> Self {
+        Self { dir, idle: Mutex::default(), permits: Semaphore::new(READERS) }
+    }
+
+    /// Runs a read on a blocking thread.
+    pub(super) async fn run<T: Send + 'static>(
+        self: &Arc<Self>,
+        read: impl FnOnce(&mut Reader) -> std::result::Result<T, Fault> + Send + 'static,
+    ) -> Result<T> {
+        let closed = |_| QueueError::Unavailable("the store is closed".to_owned());
+        let _permit = self.permits.acquire().await.map_err(closed)?;
+        let this = Arc::clone(self);
+        let task = tokio::task::spawn_blocking(move || {
+            let mut reader = this.take()?;
+            let out = read(&mut reader);
+            // A connection that failed is dropped: the next read opens another.
+            if out.is_ok() {
+                this.idle.lock().unwrap_or_else(PoisonError::into_inner).push(reader);
+            }
+            out.map_err(|fault| fault.outward(&this.dir))
+        });
+        task.await.unwrap_or_else(|e| Err(QueueError::Unavailable(format!("a read broke off: {e}"))))
+    }
+
+    fn take(&self) -> Result<Reader> {
+        if let Some(reader) = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop() {
+            return Ok(reader);
+        }
+        let conn = schema::reader(&self.dir).map_err(|fault| fault.outward(&self.dir))?;
+        Ok(Reader { conn, decoder: Decoder::default() })
+    }
+}

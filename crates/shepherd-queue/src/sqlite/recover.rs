@@ -1,0 +1,153 @@
+//! What happens when a store is opened: a new epoch, attempts given back, and the
+//! ready queue rebuilt.
+
+use std::collections::HashMap;
+
+use rusqlite::{Connection, Transaction, TransactionBehavior};
+use shepherd_job::{Event, GiveBack, History, JobState, Timestamp};
+
+use super::batch::Next;
+use super::cache::Cache;
+use super::fault::Fault;
+use super::index::{GroupId, Groups, Place, ReadyIndex, Waiting};
+use super::mirror::{BehindSet, Mirror, Tally};
+use super::rows::{Decoder, group_key, record_columns};
+use super::statements::{Statements, TALLIES};
+use crate::JobRecord;
+
+const PROCESSING: &str = concat!(
+    "SELECT ",
+    record_columns!(),
+    " FROM live l CROSS JOIN job j ON j.seq = l.seq LEFT JOIN fin f ON f.seq = l.seq WHERE l.state = 1"
+);
+
+/// Brings the store from its last life into a new one.
+pub(super) fn recover(conn: &mut Connection, cache_bytes: usize) -> Result<(Mirror, Next), Fault> {
+    let (epoch, since) = begin_epoch(conn)?;
+    let tx = conn.transaction_with_behavior(TransactionBehavior::Deferred)?;
+    let (groups, group) = load_groups(&tx)?;
+    let index = load_index(&tx, groups)?;
+    let behind = load_behind(&tx)?;
+    let mut tally = Tally::default();
+    for (count, key) in tally.iter_mut().zip(TALLIES) {
+        *count = meta(&tx, key)?;
+    }
+    let seq = highest(&tx, "SELECT max(seq) FROM job")? + 1;
+    let mirror = Mirror::new(epoch, index, Cache::new(cache_bytes), behind, tally);
+    Ok((mirror, Next { seq, since, group }))
+}
+
+/// Raises the epoch and gives back what the last life was processing.
+fn begin_epoch(conn: &mut Connection) -> Result<(u64, u64), Fault> {
+    let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let epoch = meta(&tx, "epoch")? + 1;
+    tx.execute("UPDATE meta SET value = ?1 WHERE key = 'epoch'", [epoch.cast_signed()])?;
+    let mut since = highest(&tx, "SELECT max(since) FROM behind")? + 1;
+    {
+        let mut statements = Statements::prepare(&tx)?;
+        for record in processing(&tx)? {
+            let JobState::Processing { attempt, .. } = record.state else { continue };
+            let event = Event::GiveBack { attempt, cause: GiveBack::Blameless, not_before: None };
+            let state = record.state.apply(event);
+            let state = state.map_err(|e| Fault::Damaged(format!("job {}: {e}", record.seq)))?;
+            statements.write_state(&JobRecord { state, ..record })?;
+            // Its status file may say that it is being processed.
+            statements.insert_behind(record.seq, since)?;
+            since += 1;
+        }
+    }
+    tx.commit()?;
+    Ok((epoch, since))
+}
+
+fn processing(tx: &Transaction<'_>) -> Result<Vec<JobRecord>, Fault> {
+    let mut decoder = Decoder::default();
+    let mut statement = tx.prepare(PROCESSING)?;
+    let mut rows = statement.query([])?;
+    let mut out = Vec::new();
+    while let Some(row) = rows.next()? {
+        out.push(decoder.record(tx, row)?);
+    }
+    Ok(out)
+}
+
+fn load_groups(tx: &Transaction<'_>) -> Result<(Groups, GroupId), Fault> {
+    let mut statement = tx.prepare("SELECT id, model, version, sheep FROM grp")?;
+    let mut rows = statement.query([])?;
+    let mut groups = Groups::default();
+    let mut next = 1;
+    while let Some(row) = rows.next()? {
+        let id: GroupId = row.get(0)?;
+        groups.insert(id, group_key(id, row, 1)?);
+        next = next.max(id.saturating_add(1));
+    }
+    Ok((groups, next))
+}
+
+fn load_index(tx: &Transaction<'_>, groups: Groups) -> Result<ReadyIndex, Fault> {
+    let mut statement =
+        tx.prepare("SELECT seq, grp, priority, submitted_at, attempts, crashes, not_before FROM live")?;
+    let mut rows = statement.query([])?;
+    let mut ready: HashMap<GroupId, Vec<(Place, Timestamp)>> = HashMap::new();
+    let mut used: HashMap<u64, History> = HashMap::new();
+    let mut delayed: Vec<Waiting> = Vec::new();
+    // Neighbours are mostly of one group: its list is kept at hand.
+    let mut group: GroupId = 0;
+    let mut list: Vec<(Place, Timestamp)> = Vec::new();
+    while let Some(row) = rows.next()? {
+        let seq = row.get::<_, i64>(0)?.cast_unsigned();
+        let of: GroupId = row.get(1)?;
+        let place = Place::new(row.get(2)?, seq);
+        let submitted_at = Timestamp::from_micros(row.get(3)?);
+        let history = History { attempts: row.get(4)?, crashes: row.get(5)? };
+        if let Some(at) = row.get::<_, Option<i64>>(6)? {
+            let not_before = Some(Timestamp::from_micros(at));
+            delayed.push(Waiting { group: of, place, submitted_at, not_before, history });
+            continue;
+        }
+        if history != History::default() {
+            used.insert(seq, history);
+        }
+        if of != group {
+            let next = ready.remove(&of).unwrap_or_default();
+            ready.insert(group, std::mem::replace(&mut list, next));
+            group = of;
+        }
+        list.push((place, submitted_at));
+    }
+    ready.insert(group, list);
+    ready.retain(|_, jobs| !jobs.is_empty());
+    if let Some(lost) = ready.keys().find(|id| !groups.has(**id)) {
+        return Err(Fault::Damaged(format!("group {lost} is missing")));
+    }
+    let mut index = ReadyIndex::load(groups, ready);
+    for (seq, history) in used {
+        index.set_history(seq, history);
+    }
+    for job in delayed {
+        index.insert(job);
+    }
+    Ok(index)
+}
+
+fn load_behind(tx: &Transaction<'_>) -> Result<BehindSet, Fault> {
+    let mut statement = tx.prepare("SELECT seq, since FROM behind")?;
+    let mut rows = statement.query([])?;
+    let mut behind = BehindSet::default();
+    while let Some(row) = rows.next()? {
+        behind.insert(row.get::<_, i64>(0)?.cast_unsigned(), row.get::<_, i64>(1)?.cast_unsigned());
+    }
+    Ok(behind)
+}
+
+fn meta(tx: &Transaction<'_>, key: &str) -> Result<u64, Fault> {
+    natural(key, tx.query_row("SELECT value FROM meta WHERE key = ?1", [key], |row| row.get(0))?)
+}
+
+fn highest(tx: &Transaction<'_>, sql: &str) -> Result<u64, Fault> {
+    natural(sql, tx.query_row(sql, [], |row| row.get::<_, Option<i64>>(0))?.unwrap_or(0))
+}
+
+fn natural(what: &str, value: i64) -> Result<u64, Fault> {
+    u64::try_from(value).map_err(|_| Fault::Damaged(format!("{what} is negative")))
+}

@@ -1,0 +1,149 @@
+//! What is kept when the store is closed and opened again.
+
+use rusqlite::Connection;
+use shepherd_job::{Attempt, Event, History, JobState, Phase};
+
+use super::super::schema;
+use super::{Fresh, SqliteOptions, open, tiny};
+use crate::contract::{
+    apply, at, catch_up, change, claim, claim_at, claim_one, complete, fail, finished, give_back, id, job,
+    names, object, phase, pinned, prioritised, rerun, submit, with_objects,
+};
+use crate::{Change, Counts, ListQuery, Queue};
+
+async fn everything(
+    queue: &impl Queue,
+) -> (Vec<crate::JobRecord>, Vec<crate::SmallObject>, Vec<String>, crate::Ready) {
+    let records = queue.list(ListQuery { limit: usize::MAX, ..ListQuery::default() }).await.unwrap();
+    let mut objects = Vec::new();
+    for record in &records {
+        objects.extend(queue.objects(&record.spec.id).await.unwrap());
+    }
+    let behind = queue.behind(usize::MAX).await.unwrap();
+    let behind =
+        behind.iter().map(|b| format!("{} {:?} {:?}", b.job.spec.id, b.job.state, b.objects)).collect();
+    let ready = queue.ready(at(50)).await.unwrap();
+    (records.iter().map(|record| (**record).clone()).collect(), objects, behind, ready)
+}
+
+#[tokio::test]
+async fn reopening_changes_nothing_but_attempts_in_flight() {
+    for options in [SqliteOptions::default(), tiny()] {
+        let mut queue = Fresh::new(options.clone());
+        finished(&*queue, with_objects("done", &[object("inputs/input", "in")])).await;
+        submit(&*queue, job("failed")).await;
+        let attempt = claim_one(&*queue).await.attempt;
+        let objects = vec![object("outputs/output", "half")];
+        apply(&*queue, Change { job: id("failed"), event: fail(attempt), objects }).await.unwrap();
+        finished(&*queue, job("again")).await;
+        catch_up(&*queue).await;
+        submit(&*queue, rerun(with_objects("again", &[object("inputs/input", "in")]))).await;
+        submit(&*queue, prioritised("delayed", 1)).await;
+        let attempt = claim_one(&*queue).await.attempt;
+        apply(&*queue, change(&id("delayed"), give_back(attempt, Some(100)))).await.unwrap();
+        submit(&*queue, pinned("pinned", "shaun")).await;
+        submit(&*queue, prioritised("urgent", 5)).await;
+        submit(&*queue, job("cancelled")).await;
+        apply(&*queue, change(&id("cancelled"), Event::Cancel { at: at(20) })).await.unwrap();
+
+        let before = everything(&*queue).await;
+        let counts = queue.counts();
+        assert_eq!(counts, Counts { queued: 4, processing: 0, done: 1, failed: 1, cancelled: 1 });
+        queue.reopen(options);
+        assert_eq!(everything(&*queue).await, before);
+        assert_eq!(queue.counts(), counts);
+        assert_eq!(names(&claim(&*queue, 9).await), ["urgent", "again"]);
+        assert_eq!(names(&claim_at(&*queue, 9, 100).await), ["delayed"]);
+    }
+}
+
+#[tokio::test]
+async fn attempts_in_flight_are_given_back_under_a_higher_epoch() {
+    let mut queue = Fresh::new(SqliteOptions::default());
+    queue.submit(vec![with_objects("job-1", &[object("inputs/input", "in")]), job("job-2")]).await.unwrap();
+    let old = claim_one(&*queue).await;
+    catch_up(&*queue).await;
+    assert_eq!(queue.behind_count(), 0);
+    queue.reopen(SqliteOptions::default());
+
+    let record = queue.get(&id("job-1")).await.unwrap().unwrap();
+    assert_eq!(
+        record.state,
+        JobState::Queued { not_before: None, history: History { attempts: 1, crashes: 0 } }
+    );
+    assert_eq!(queue.counts().queued, 2);
+    // Its status file may say that it is being processed.
+    assert_eq!(queue.behind(9).await.unwrap()[0].job, record);
+    assert!(apply(&*queue, change(&id("job-1"), complete(old.attempt))).await.is_err());
+    let new = claim_one(&*queue).await;
+    assert_eq!(new.attempt, Attempt { epoch: old.attempt.epoch + 1, number: 2 });
+    apply(&*queue, change(&id("job-1"), complete(new.attempt))).await.unwrap();
+    assert_eq!(phase(&*queue, "job-1").await, Phase::Done);
+}
+
+#[tokio::test]
+async fn every_opening_has_an_epoch_of_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut last = 0;
+    for n in 0..4 {
+        let queue = open(dir.path());
+        submit(&queue, job(&format!("job-{n}"))).await;
+        let epoch = claim_one(&queue).await.attempt.epoch;
+        assert!(epoch > last);
+        last = epoch;
+    }
+}
+
+#[tokio::test]
+async fn sequence_numbers_go_on() {
+    let mut queue = Fresh::new(SqliteOptions::default());
+    let first = finished(&*queue, job("job-1")).await.job.seq;
+    queue.reopen(SqliteOptions::default());
+    let second = submit(&*queue, rerun(job("job-1"))).await.seq;
+    queue.reopen(SqliteOptions::default());
+    let third = submit(&*queue, job("job-2")).await.seq;
+    assert!(first < second && second < third);
+}
+
+#[tokio::test]
+async fn closing_writes_claims_and_operators_see_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let queue = open(dir.path());
+    queue.submit(vec![job("job-1"), pinned("job-2", "shaun")]).await.unwrap();
+    claim_one(&queue).await;
+    drop(queue);
+    let conn = Connection::open(dir.path().join(schema::FILE)).unwrap();
+    let sql = "SELECT concat_ws(' ', id, state, sheep, pinned_to, attempts) FROM jobs ORDER BY seq";
+    let mut statement = conn.prepare(sql).unwrap();
+    let rows = statement.query_map([], |row| row.get(0)).unwrap();
+    let rows: Vec<String> = rows.collect::<Result<_, _>>().unwrap();
+    assert_eq!(rows, ["job-1 processing dolly 1", "job-2 queued shaun 0"]);
+}
+
+#[tokio::test]
+async fn a_deep_queue_is_read_from_the_disk_in_order() {
+    let mut queue = Fresh::new(SqliteOptions::default());
+    let jobs = (0..1000).map(|n| {
+        let data = format!("input {n}");
+        let mut job = with_objects(&format!("job-{n:04}"), &[object("inputs/input", data)]);
+        job.spec.priority = n % 3;
+        job
+    });
+    queue.submit(jobs.collect()).await.unwrap();
+    queue.reopen(SqliteOptions::default());
+    let mut seen = Vec::new();
+    loop {
+        let claimed = claim(&*queue, 7).await;
+        if claimed.is_empty() {
+            break;
+        }
+        for c in claimed {
+            let n: usize = c.job.spec.id.as_str()[4..].parse().unwrap();
+            assert_eq!(c.objects, [object("inputs/input", format!("input {n}"))]);
+            seen.push(n);
+        }
+    }
+    let mut expected: Vec<usize> = (0..1000).collect();
+    expected.sort_by_key(|n| (std::cmp::Reverse(n % 3), *n));
+    assert_eq!(seen, expected);
+}

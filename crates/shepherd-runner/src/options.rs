@@ -1,0 +1,67 @@
+//! How a runner is reached and how much it takes at a time.
+
+use std::time::Duration;
+
+/// Settings of [`serve`](crate::serve).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Where to listen: `ipc:///PATH` or `tcp://ADDRESS:PORT`.
+    pub listen: String,
+    /// What the runner calls itself in the shepherd's log.
+    pub name: String,
+    /// How many inputs the shepherd may send beyond the one in work. Many hide
+    /// the way between two short jobs; few leave jobs that take long to others.
+    pub ahead: u32,
+    /// How many messages are put together in a frame; at least 1.
+    pub batch: u32,
+    /// How long the job in work may go on after SIGTERM or SIGINT.
+    pub grace: Duration,
+}
+
+impl Options {
+    /// Listens at `listen`, for short jobs: 32 ahead, 32 a frame.
+    pub fn new(listen: impl Into<String>) -> Self {
+        let program = std::env::current_exe().ok();
+        let name = program
+            .as_deref()
+            .and_then(|path| path.file_name())
+            .map_or_else(|| "runner".to_owned(), |name| name.to_string_lossy().into_owned());
+        Self { listen: listen.into(), name, ahead: 32, batch: 32, grace: Duration::from_secs(10) }
+    }
+
+    /// Listens where the sheep says: at the URL in the environment's
+    /// `SHEPHERD_LISTEN`; without it at `port` of the address in
+    /// `SHEPHERD_LISTEN_HOST`, and without that of 127.0.0.1 only.
+    pub fn from_env(port: u16) -> Self {
+        let variable = |name| std::env::var(name).ok();
+        Self::new(listen_url(variable("SHEPHERD_LISTEN"), variable("SHEPHERD_LISTEN_HOST"), port))
+    }
+}
+
+fn listen_url(url: Option<String>, host: Option<String>, port: u16) -> String {
+    if let Some(url) = url.filter(|url| !url.is_empty()) {
+        return url;
+    }
+    let host = host.filter(|host| !host.is_empty()).unwrap_or_else(|| "127.0.0.1".to_owned());
+    if host.contains(':') && !host.starts_with('[') {
+        return format!("tcp://[{host}]:{port}");
+    }
+    format!("tcp://{host}:{port}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_network_is_not_reached_unless_asked_for() {
+        let url = |url: Option<&str>, host: Option<&str>| {
+            listen_url(url.map(str::to_owned), host.map(str::to_owned), 9999)
+        };
+        assert_eq!(url(None, None), "tcp://127.0.0.1:9999");
+        assert_eq!(url(Some(""), Some("")), "tcp://127.0.0.1:9999");
+        assert_eq!(url(None, Some("0.0.0.0")), "tcp://0.0.0.0:9999");
+        assert_eq!(url(None, Some("::1")), "tcp://[::1]:9999");
+        assert_eq!(url(Some("ipc:///run/a.sock"), Some("0.0.0.0")), "ipc:///run/a.sock");
+    }
+}

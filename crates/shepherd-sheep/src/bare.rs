@@ -1,0 +1,205 @@
+//! Runners as plain processes of this machine.
+//!
+//! ```text
+//! launch ──▶ minder thread: model there? earlier run gone? endpoint free?
+//!                 │          record ─▶ fork, exec ─▶ record with the process id
+//!                 ▼
+//!            watches the process and its output ◀── signals from the RunningSheep
+//!                 │ death
+//!                 ▼
+//!            ends the rest of the tree ─▶ removes the record ─▶ reaps ─▶ Exit
+//! ```
+//!
+//! Nothing that a runner started outlives it, whichever dies first:
+//!
+//! - **The runner** is the leader of a session of its own, and its minder is the
+//!   thread that forked it: the parent-death signal comes when that *thread* ends,
+//!   so the thread lives exactly as long as the process. The daemon's end, however
+//!   sudden, is the runner's too.
+//! - **Its descendants** are found by session, group, parentage and a random mark
+//!   in their environment (`SHEPHERD_SHEEP_RUN`), which those that daemonized carry
+//!   too. The dead leader is not reaped before they are gone, so that its id cannot
+//!   come to mean another process. One that left the session, lost its parent *and*
+//!   cleared its environment is out of reach.
+//! - **Descendants that outlive a killed daemon** are found at the next
+//!   [`sweep`](crate::Sheep::sweep) or launch through the record of the run, which
+//!   was on disk before the fork. Only what carries the mark, or is the very process
+//!   recorded (same boot, id and start time), or descends from such is ended.
+//!
+//! The runner's environment is the daemon's without the configuration's own
+//! variables (`SHEPHERD__...`, which may hold secrets) and those withheld by
+//! option, then the options' variables, then `CUDA_VISIBLE_DEVICES`,
+//! `SHEPHERD_LISTEN`, `SHEPHERD_SHEEP`, `SHEPHERD_MODEL` and `SHEPHERD_SHEEP_RUN`.
+//! It inherits no descriptor but the standard three.
+
+mod command;
+mod endpoint;
+mod minder;
+mod output;
+mod process;
+mod record;
+mod run;
+mod spawn;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use shepherd_job::{ModelRef, SheepId};
+use tokio::sync::{Mutex, OwnedMutexGuard, oneshot};
+
+use crate::{RunningSheep, Sheep, SheepError};
+use record::RecordFile;
+use run::{Handle, Run};
+
+/// How long killed processes may take to go. Tearing down a large process takes
+/// part of a second; only one that hangs in a driver takes longer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How the shepherd reaches the runner.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Transport {
+    /// A socket file in the sheep's directory.
+    #[default]
+    Ipc,
+    /// The sheep's port on the loopback interface.
+    Tcp,
+}
+
+/// How a bare sheep runs its runners. Relative paths are relative to the daemon's
+/// working directory.
+#[derive(Clone)]
+pub struct BareOptions {
+    /// The sheep's name.
+    pub id: SheepId,
+    /// Where runners run, and below which `NAME/VERSION/config.yaml` lies.
+    pub working_directory: PathBuf,
+    /// The sheep's own directory, below which jobs' directories lie.
+    pub data_root: PathBuf,
+    /// Where the record of a run is kept, as `sheep/ID.json`. It must survive a
+    /// restart of the daemon.
+    pub state_dir: PathBuf,
+    /// The port given to the runner as `-p`; not 0 when the transport is TCP.
+    pub port: u16,
+    /// How the runner is reached.
+    pub transport: Transport,
+    /// Devices of the runner; of them `/dev/nvidiaN` counts, as a visible GPU.
+    pub devices: Vec<String>,
+    /// The file that standard output is appended to, in place of the daemon's log.
+    pub stdout_file: Option<PathBuf>,
+    /// The file that standard error is appended to, in place of the daemon's log.
+    pub stderr_file: Option<PathBuf>,
+    /// The program and its first arguments. A name without a slash is looked for
+    /// beside the daemon's binary and then on `PATH`; a relative path with a slash
+    /// is found as one typed in `working_directory`.
+    pub runner_command: Vec<String>,
+    /// Variables to set in the runner's environment.
+    pub env: Vec<(String, String)>,
+    /// Names of the daemon's variables that runners must not see, such as those
+    /// that secrets in its configuration came from.
+    pub withheld_env: Vec<String>,
+}
+
+impl BareOptions {
+    /// Options with the defaults: `shepherd-runner` over ipc, no GPU, output to the
+    /// daemon's log, port 9999 (the runner's own default), and the record beside the
+    /// sheep's directory in `state`.
+    pub fn new(id: SheepId, working_directory: PathBuf, data_root: PathBuf) -> Self {
+        Self {
+            id,
+            working_directory,
+            state_dir: data_root.with_file_name("state"),
+            data_root,
+            port: 9999,
+            transport: Transport::default(),
+            devices: Vec::new(),
+            stdout_file: None,
+            stderr_file: None,
+            runner_command: vec!["shepherd-runner".to_owned()],
+            env: Vec::new(),
+            withheld_env: Vec::new(),
+        }
+    }
+}
+
+/// A sheep whose runners are processes of this machine.
+pub struct BareSheep {
+    options: Arc<BareOptions>,
+    /// The latest run. Its lock makes launches and sweeps take turns.
+    latest: Arc<Mutex<Option<Arc<Run>>>>,
+}
+
+impl BareSheep {
+    /// A sheep without a runner. Nothing is touched before
+    /// [`sweep`](Sheep::sweep) or [`launch`](Sheep::launch).
+    pub fn new(mut options: BareOptions) -> Self {
+        // The runner has another working directory; the path it is told must hold there.
+        if let Ok(absolute) = std::path::absolute(&options.data_root) {
+            options.data_root = absolute;
+        }
+        Self { options: Arc::new(options), latest: Arc::default() }
+    }
+
+    /// Waits until no run is left, and keeps others from beginning one.
+    async fn vacant(&self) -> Result<OwnedMutexGuard<Option<Arc<Run>>>, SheepError> {
+        let latest = Arc::clone(&self.latest).lock_owned().await;
+        if let Some(run) = &*latest
+            && !run.has_ended()
+        {
+            let id = &self.options.id;
+            if !run.is_doomed() {
+                return Err(SheepError::Unavailable(format!("the runner of sheep `{id}` is still running")));
+            }
+            // The run itself waits PATIENCE for its descendants once its leader is dead.
+            if tokio::time::timeout(2 * PATIENCE, run.ended()).await.is_err() {
+                return Err(SheepError::Unavailable(format!(
+                    "the killed runner of sheep `{id}` does not end"
+                )));
+            }
+        }
+        Ok(latest)
+    }
+}
+
+#[async_trait]
+impl Sheep for BareSheep {
+    fn kind(&self) -> &'static str {
+        "bare"
+    }
+
+    async fn sweep(&self) -> Result<(), SheepError> {
+        let vacant = self.vacant().await?;
+        let options = Arc::clone(&self.options);
+        let swept = tokio::task::spawn_blocking(move || {
+            let swept = RecordFile::of(&options).sweep();
+            // Held to here: a sweep that nobody waits for must not meet a launch.
+            drop(vacant);
+            swept
+        });
+        swept.await.unwrap_or_else(|e| Err(SheepError::Unavailable(format!("the sweep broke off: {e}"))))
+    }
+
+    async fn launch(&self, model: &ModelRef) -> Result<Box<dyn RunningSheep>, SheepError> {
+        let mut latest = self.vacant().await?;
+        let run = Arc::new(Run::default());
+        // Made before the thread: when this future is dropped, it dooms the run.
+        let mut handle = Handle::new(Arc::clone(&run), self.options.data_root.clone());
+        let (started, outcome) = oneshot::channel();
+        let (options, model, its_run) = (Arc::clone(&self.options), model.clone(), Arc::clone(&run));
+        let dispatch = tracing::dispatcher::get_default(Clone::clone);
+        std::thread::Builder::new()
+            .name("sheep".to_owned())
+            .spawn(move || {
+                tracing::dispatcher::with_default(&dispatch, || {
+                    minder::mind(&options, &model, &its_run, started);
+                });
+            })
+            .map_err(|e| SheepError::Unavailable(format!("cannot start a thread for the runner: {e}")))?;
+        *latest = Some(run);
+        drop(latest);
+        let broke = || SheepError::Unavailable("the launch of the runner broke off".to_owned());
+        handle.endpoint = outcome.await.map_err(|_| broke())??;
+        Ok(Box::new(handle))
+    }
+}

@@ -1,0 +1,145 @@
+//! What is run: the program, its arguments and its environment.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use rustix::fs::Access;
+use shepherd_job::ModelRef;
+
+use super::BareOptions;
+use super::process::MARK;
+use crate::SheepError;
+
+/// Variables of the daemon that configure it; they may hold secrets.
+const CONFIGURATION: &str = "SHEPHERD__";
+
+/// The command of one run, without its output. Checks that the model and the
+/// program are there.
+pub(super) fn command(
+    options: &BareOptions,
+    model: &ModelRef,
+    endpoint: &str,
+    run: &str,
+) -> Result<Command, SheepError> {
+    let (name, arguments) = options
+        .runner_command
+        .split_first()
+        .ok_or_else(|| SheepError::Misconfigured("the runner command is empty".to_owned()))?;
+    let environment = environment(std::env::vars_os(), options, model, endpoint, run);
+    let beside = std::env::current_exe().ok().and_then(|exe| exe.parent().map(Path::to_owned));
+    let path = environment.get(OsStr::new("PATH")).map(OsString::as_os_str);
+    let program = find(name, &options.working_directory, beside, path)?;
+    let mut command = Command::new(program);
+    command
+        .args(arguments)
+        .arg("-p")
+        .arg(options.port.to_string())
+        .arg(config_path(model))
+        .current_dir(&options.working_directory)
+        .env_clear()
+        .envs(environment);
+    Ok(command)
+}
+
+/// Checks that the model is there. Its message reaches clients, which know it.
+pub(super) fn check_model(options: &BareOptions, model: &ModelRef) -> Result<(), SheepError> {
+    let file = options.working_directory.join(config_path(model));
+    match std::fs::metadata(&file) {
+        Ok(meta) if meta.is_file() => Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
+            Err(SheepError::Misconfigured(format!("cannot look for {}: {e}", file.display())))
+        }
+        Ok(_) | Err(_) => Err(SheepError::Model(format!(
+            "Cannot load model `{model}`, file `{}` does not exist.",
+            file.display()
+        ))),
+    }
+}
+
+/// `NAME/VERSION/config.yaml`, or `NAME/config.yaml` when the version is empty.
+fn config_path(model: &ModelRef) -> PathBuf {
+    let mut path = PathBuf::from(model.name());
+    if !model.version().is_empty() {
+        path.push(model.version());
+    }
+    path.push("config.yaml");
+    path
+}
+
+/// Finds the program. A name is looked for in `beside` and then along `path`; what
+/// has a slash is found as seen from `working_directory`.
+fn find(
+    name: &str,
+    working_directory: &Path,
+    beside: Option<PathBuf>,
+    path: Option<&OsStr>,
+) -> Result<PathBuf, SheepError> {
+    let directories: Vec<PathBuf> = if name.contains('/') {
+        vec![working_directory.to_owned()]
+    } else {
+        // An empty element of PATH is the working directory: nobody means that here.
+        let path = path.into_iter().flat_map(std::env::split_paths).filter(|dir| !dir.as_os_str().is_empty());
+        beside.into_iter().chain(path).collect()
+    };
+    let found = directories
+        .iter()
+        .map(|dir| dir.join(name))
+        .find(|program| program.is_file() && rustix::fs::access(program, Access::EXEC_OK).is_ok());
+    match found {
+        // The child looks for it from another directory.
+        Some(program) => std::path::absolute(&program)
+            .map_err(|e| SheepError::Misconfigured(format!("cannot resolve {}: {e}", program.display()))),
+        None if name.contains('/') => Err(SheepError::Misconfigured(format!(
+            "the runner {} does not exist or is not executable",
+            working_directory.join(name).display()
+        ))),
+        None => {
+            let places: Vec<String> = directories.iter().map(|dir| dir.display().to_string()).collect();
+            let places =
+                if places.is_empty() { "nowhere, for PATH is empty".to_owned() } else { places.join(", ") };
+            Err(SheepError::Misconfigured(format!("cannot find the runner `{name}`; looked in {places}")))
+        }
+    }
+}
+
+fn environment(
+    inherited: impl Iterator<Item = (OsString, OsString)>,
+    options: &BareOptions,
+    model: &ModelRef,
+    endpoint: &str,
+    run: &str,
+) -> BTreeMap<OsString, OsString> {
+    let is_withheld = |name: &OsStr| {
+        let text = name.to_string_lossy();
+        // The configuration reads its variables without regard to case.
+        text.get(..CONFIGURATION.len()).is_some_and(|start| start.eq_ignore_ascii_case(CONFIGURATION))
+            || options.withheld_env.iter().any(|withheld| name == OsStr::new(withheld))
+    };
+    let mut environment: BTreeMap<_, _> = inherited.filter(|(name, _)| !is_withheld(name)).collect();
+    environment.extend(options.env.iter().map(|(name, value)| (name.into(), value.into())));
+    let ours = [
+        ("CUDA_VISIBLE_DEVICES", visible_gpus(&options.devices)),
+        ("SHEPHERD_LISTEN", endpoint.to_owned()),
+        ("SHEPHERD_SHEEP", options.id.to_string()),
+        ("SHEPHERD_MODEL", model.to_string()),
+        (MARK, run.to_owned()),
+    ];
+    environment.extend(ours.map(|(name, value)| (name.into(), value.into())));
+    environment
+}
+
+/// The numbers of `/dev/nvidiaN` devices, joined by commas.
+fn visible_gpus(devices: &[String]) -> String {
+    let numbers: Vec<&str> = devices
+        .iter()
+        .filter_map(|device| device.strip_prefix("/dev/nvidia"))
+        .filter(|number| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()))
+        .collect();
+    numbers.join(",")
+}
+
+#[cfg(test)]
+mod tests;

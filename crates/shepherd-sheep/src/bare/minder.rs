@@ -1,0 +1,223 @@
+//! The thread that minds one runner: it starts it, watches it, and ends what it
+//! leaves. It lives exactly as long as the runner; see the parent module for why.
+
+use std::io;
+use std::process::Child;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags};
+use rustix::fd::OwnedFd;
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions};
+use shepherd_job::ModelRef;
+use tokio::sync::oneshot;
+
+use super::endpoint::Endpoint;
+use super::output::Stream;
+use super::process::{Process, Tree, poll};
+use super::record::{Record, RecordFile, boot_id};
+use super::run::Run;
+use super::{BareOptions, PATIENCE, command, spawn};
+use crate::{Exit, ExitCause, SheepError};
+
+/// How often a kernel without process descriptors is asked whether the runner died.
+const WITHOUT_EVENTS: Duration = Duration::from_millis(20);
+/// How much is read of a dead runner's output. What still comes then is written by
+/// something that does not end.
+const MAX_DRAIN: usize = 1 << 20;
+
+/// Runs a runner from its start to its end. Answers `started` with the endpoint.
+pub(super) fn mind(
+    options: &BareOptions,
+    model: &ModelRef,
+    run: &Arc<Run>,
+    started: oneshot::Sender<Result<String, SheepError>>,
+) {
+    let ending = Ending(run);
+    match Minder::start(options, model) {
+        Ok(mut minder) => {
+            run.born(minder.leader);
+            let noted = minder.note_leader();
+            if noted.is_err() {
+                run.doom();
+            }
+            let launched = noted.is_ok();
+            // A launch that nobody waits for any more has doomed its run.
+            let _ = started.send(noted.map(|()| minder.endpoint.url().to_owned()));
+            let exit = minder.watch(run);
+            if launched {
+                tracing::info!(sheep = %options.id, %model, "the runner {}", exit.cause);
+            }
+            drop(minder);
+            run.end(exit);
+        }
+        Err(error) => {
+            // Ended first, so that who is told of the failure can launch again.
+            drop(ending);
+            let _ = started.send(Err(error));
+        }
+    }
+}
+
+/// Ends the run on every way out of the thread.
+struct Ending<'a>(&'a Run);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        if !self.0.has_ended() {
+            self.0.dead();
+            self.0.end(Exit::unknown());
+        }
+    }
+}
+
+/// A runner and what belongs to its run.
+struct Minder {
+    child: Child,
+    leader: Pid,
+    /// Readable once the runner is dead; none on kernels before 5.3.
+    death: Option<OwnedFd>,
+    stdout: Stream,
+    stderr: Stream,
+    endpoint: Endpoint,
+    record: Record,
+    file: RecordFile,
+}
+
+impl Minder {
+    fn start(options: &BareOptions, model: &ModelRef) -> Result<Self, SheepError> {
+        command::check_model(options, model)?;
+        let file = RecordFile::of(options);
+        // There is one when an earlier run could not be ended, or nobody swept.
+        file.sweep()?;
+        let name = uuid::Uuid::now_v7().simple().to_string();
+        let endpoint = Endpoint::prepare(options, &name)?;
+        let mut command = command::command(options, model, endpoint.url(), &name)?;
+        let stream = |path: &Option<std::path::PathBuf>, name| {
+            Stream::open(path.as_deref(), &options.id, name).map_err(|e| match path {
+                Some(path) => {
+                    SheepError::Misconfigured(format!("cannot open the log file {}: {e}", path.display()))
+                }
+                None => SheepError::Unavailable(format!("cannot make a pipe for the runner's output: {e}")),
+            })
+        };
+        let (stdout, stdout_end) = stream(&options.stdout_file, "stdout")?;
+        let (stderr, stderr_end) = stream(&options.stderr_file, "stderr")?;
+        command.stdin(std::process::Stdio::null()).stdout(stdout_end).stderr(stderr_end);
+        let private_socket = endpoint.private_socket().map(str::to_owned);
+        let record = Record { boot_id: boot_id(), run: name, leader: None, private_socket };
+        file.write(&record)?;
+        let child = match spawn::spawn(&mut command) {
+            Ok(child) => child,
+            Err(error) => {
+                file.remove()?;
+                return Err(cannot_start(&command, &error));
+            }
+        };
+        let leader = Pid::from_child(&child);
+        tracing::info!(
+            sheep = %options.id, %model, pid = child.id(), endpoint = endpoint.url(), "started a runner"
+        );
+        let death = rustix::process::pidfd_open(leader, PidfdFlags::empty()).ok();
+        Ok(Self { child, leader, death, stdout, stderr, endpoint, record, file })
+    }
+
+    /// Completes the record. The mark alone finds all but a process that wrote over
+    /// its own environment.
+    fn note_leader(&mut self) -> Result<(), SheepError> {
+        let pid = self.leader.as_raw_nonzero().get();
+        // The child is not reaped, so it is there, dead or alive.
+        self.record.leader = Process::read(pid).map(|process| (pid, process.start));
+        self.file.write(&self.record)
+    }
+
+    /// Waits for the runner's death, and ends the run.
+    fn watch(&mut self, run: &Run) -> Exit {
+        let cause = loop {
+            if let Some(cause) = self.cause_of_death() {
+                break cause;
+            }
+            self.await_events();
+        };
+        match Tree::new(&self.record.run, self.record.leader).end(PATIENCE) {
+            Ok(_) => {
+                if let Err(error) = self.file.remove() {
+                    tracing::warn!(%error, "a record of a run stays behind");
+                }
+            }
+            // The record stays: the next launch tries again.
+            Err(error) => tracing::error!(run = self.record.run, %error, "a runner's processes stay behind"),
+        }
+        drain(&mut self.stdout);
+        drain(&mut self.stderr);
+        let log_tail =
+            Some(self.stderr.tail()).filter(|tail| !tail.is_empty()).unwrap_or_else(|| self.stdout.tail());
+        run.dead();
+        if let Err(error) = self.child.wait() {
+            tracing::debug!(%error, "a runner was reaped by another");
+        }
+        Exit { cause, log_tail }
+    }
+
+    /// Why the runner is dead, if it is. Leaves it unreaped.
+    fn cause_of_death(&self) -> Option<ExitCause> {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        match rustix::process::waitid(WaitId::Pid(self.leader), options) {
+            Ok(None) | Err(Errno::INTR) => None,
+            Ok(Some(status)) => Some(match (status.exit_status(), status.terminating_signal()) {
+                (Some(code), _) => ExitCause::Code(code),
+                (None, Some(signal)) => ExitCause::Signal(signal),
+                (None, None) => ExitCause::Unknown,
+            }),
+            // The embedding program ignores SIGCHLD, or waits for all children.
+            Err(_) => Some(ExitCause::Unknown),
+        }
+    }
+
+    fn await_events(&mut self) {
+        let death = self.death.as_ref().map(rustix::fd::AsFd::as_fd);
+        let sources = [death, self.stdout.readable(), self.stderr.readable()];
+        let mut fds: Vec<PollFd<'_>> =
+            sources.iter().flatten().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
+        let timeout = death.is_none().then_some(WITHOUT_EVENTS);
+        if let Err(error) = poll(&mut fds, timeout)
+            && error != Errno::INTR
+        {
+            // Short of memory: nothing else can happen to valid descriptors.
+            std::thread::sleep(WITHOUT_EVENTS);
+            return;
+        }
+        let mut ready = fds.iter().map(|fd| !fd.revents().is_empty());
+        let [_, stdout, stderr] = sources.map(|source| source.is_some() && ready.next() == Some(true));
+        if stdout {
+            self.stdout.pump();
+        }
+        if stderr {
+            self.stderr.pump();
+        }
+    }
+}
+
+/// Reads what is left in a pipe, without waiting for more.
+fn drain(stream: &mut Stream) {
+    let mut drained = 0;
+    while drained < MAX_DRAIN {
+        let Some(fd) = stream.readable() else { return };
+        let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::IN)];
+        if poll(&mut fds, Some(Duration::ZERO)) != Ok(1) {
+            return;
+        }
+        drained += stream.pump();
+    }
+}
+
+fn cannot_start(command: &std::process::Command, error: &io::Error) -> SheepError {
+    let message = format!("cannot start the runner {}: {error}", command.get_program().display());
+    match error.kind() {
+        io::ErrorKind::WouldBlock | io::ErrorKind::OutOfMemory | io::ErrorKind::ExecutableFileBusy => {
+            SheepError::Unavailable(message)
+        }
+        _ => SheepError::Misconfigured(message),
+    }
+}

@@ -1,0 +1,93 @@
+//! How a runner ended, for the error text of the jobs that it had.
+
+use std::fmt;
+
+/// Why a runner is no longer there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExitCause {
+    /// It exited with this code.
+    Code(i32),
+    /// This signal ended it.
+    Signal(i32),
+    /// It is gone, and how was not to be learnt.
+    Unknown,
+}
+
+/// The end of a runner.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exit {
+    /// Why it ended.
+    pub cause: ExitCause,
+    /// The last few kilobytes that it wrote to stderr, or to stdout when stderr has
+    /// nothing; without the white space around them, and possibly empty.
+    pub log_tail: String,
+}
+
+impl Exit {
+    pub(crate) fn unknown() -> Self {
+        Self { cause: ExitCause::Unknown, log_tail: String::new() }
+    }
+}
+
+impl fmt::Display for ExitCause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Code(code) => write!(f, "exited with code {code}"),
+            Self::Signal(number) => match signal_name(*number) {
+                Some(name) => write!(f, "was ended by signal {number} ({name})"),
+                None => write!(f, "was ended by signal {number}"),
+            },
+            Self::Unknown => f.write_str("ended for an unknown reason"),
+        }
+    }
+}
+
+impl fmt::Display for Exit {
+    /// Reads after the runner's name: "exited with code 3; it last wrote: ...".
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.cause)?;
+        if !self.log_tail.is_empty() {
+            write!(f, "; it last wrote: {}", self.log_tail)?;
+        }
+        Ok(())
+    }
+}
+
+/// Names of the signals that runners die of.
+fn signal_name(number: i32) -> Option<&'static str> {
+    let name = match number {
+        libc::SIGHUP => "SIGHUP",
+        libc::SIGINT => "SIGINT",
+        libc::SIGQUIT => "SIGQUIT",
+        libc::SIGILL => "SIGILL",
+        libc::SIGTRAP => "SIGTRAP",
+        libc::SIGABRT => "SIGABRT",
+        libc::SIGBUS => "SIGBUS",
+        libc::SIGFPE => "SIGFPE",
+        libc::SIGKILL => "SIGKILL",
+        libc::SIGSEGV => "SIGSEGV",
+        libc::SIGPIPE => "SIGPIPE",
+        libc::SIGALRM => "SIGALRM",
+        libc::SIGTERM => "SIGTERM",
+        libc::SIGXCPU => "SIGXCPU",
+        libc::SIGSYS => "SIGSYS",
+        _ => return None,
+    };
+    Some(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Exit, ExitCause};
+
+    #[test]
+    fn an_exit_reads_as_a_sentence() {
+        let exit = |cause, tail: &str| Exit { cause, log_tail: tail.to_owned() }.to_string();
+        assert_eq!(exit(ExitCause::Code(3), ""), "exited with code 3");
+        assert_eq!(
+            exit(ExitCause::Signal(9), "out of memory"),
+            "was ended by signal 9 (SIGKILL); it last wrote: out of memory"
+        );
+        assert_eq!(exit(ExitCause::Signal(64), ""), "was ended by signal 64");
+    }
+}

@@ -1,0 +1,111 @@
+//! Sheep: what holds a runner that has one model loaded.
+//!
+//! A [`Sheep`] launches a runner for a model. The [`RunningSheep`] that comes back
+//! tells where to dial it, says when it died and how, and ends it with everything
+//! that it started. [`BareSheep`] runs it as a process of this machine.
+//!
+//! This crate knows nothing of jobs' data, of the queue, or of what a runner and
+//! the shepherd say to each other: a launched runner need not listen yet. It runs
+//! on Linux only, because ending a runner for certain needs `/proc`.
+//!
+//! ```
+//! use shepherd_job::{ModelRef, SheepId};
+//! use shepherd_sheep::{BareOptions, BareSheep, ExitCause, Sheep};
+//!
+//! # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+//! # let dir = tempfile::tempdir()?;
+//! let models = dir.path().join("models");
+//! std::fs::create_dir_all(models.join("echo/1"))?;
+//! std::fs::write(models.join("echo/1/config.yaml"), "")?;
+//!
+//! let mut options = BareOptions::new(SheepId::parse("dolly")?, models, dir.path().join("data/dolly"));
+//! options.state_dir = dir.path().join("state");
+//! options.runner_command = ["/bin/sh", "-c", "echo no model >&2; exit 3"].map(String::from).to_vec();
+//! let sheep = BareSheep::new(options);
+//!
+//! sheep.sweep().await?;
+//! let mut running = sheep.launch(&ModelRef::parse("echo", "1")?).await?;
+//! assert!(running.endpoint().starts_with("ipc:///"));
+//! let exit = running.exited().await;
+//! assert_eq!(exit.cause, ExitCause::Code(3));
+//! assert_eq!(exit.log_tail, "no model");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! # })?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod bare;
+mod exit;
+
+use std::path::Path;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use shepherd_job::ModelRef;
+
+pub use bare::{BareOptions, BareSheep, Transport};
+pub use exit::{Exit, ExitCause};
+
+/// What went wrong, by what the caller can do about it. The text is a whole
+/// sentence for the person whose job it stopped.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SheepError {
+    /// This sheep cannot run the model, however often it tries: its jobs fail.
+    /// Other models may run.
+    #[error("{0}")]
+    Model(String),
+    /// The sheep cannot run anything until its operator mends what the text says.
+    #[error("{0}")]
+    Misconfigured(String),
+    /// What the runner needs is taken or exhausted now. Worth trying again later.
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+/// One place where a runner can be. It has at most one at a time.
+#[async_trait]
+pub trait Sheep: Send + Sync + 'static {
+    /// What kind of sheep this is, in the word that configures it, such as `bare`.
+    fn kind(&self) -> &'static str;
+
+    /// Ends what an earlier life of this sheep left behind. To be called once
+    /// before its working directory is cleaned and its port or GPU used again.
+    ///
+    /// # Errors
+    /// [`SheepError::Unavailable`] when something left behind does not end.
+    async fn sweep(&self) -> Result<(), SheepError>;
+
+    /// Starts a runner for `model`, which begins to listen at the endpoint some time
+    /// later. When the future is dropped, nothing is left running.
+    ///
+    /// Waits for an earlier runner that was killed or dropped; while one is running
+    /// that was not, this is [`SheepError::Unavailable`].
+    ///
+    /// # Errors
+    /// See [`SheepError`]; nothing is running then.
+    async fn launch(&self, model: &ModelRef) -> Result<Box<dyn RunningSheep>, SheepError>;
+}
+
+/// A sheep with a runner. Dropping it kills the runner.
+#[async_trait]
+pub trait RunningSheep: Send {
+    /// The URL to dial: `ipc:///...` or `tcp://127.0.0.1:PORT`.
+    fn endpoint(&self) -> &str;
+
+    /// The directory of jobs' directories, as the runner sees it.
+    fn io_data_root(&self) -> &Path;
+
+    /// Resolves when the runner has died, by itself or not: at once when it is dead
+    /// already. By then all that it started is dead too, and its port and GPU are
+    /// free. May be dropped and called again at any time.
+    async fn exited(&mut self) -> Exit;
+
+    /// Asks the runner to end, and kills it when it has not after `grace`. Resolves
+    /// like [`exited`](RunningSheep::exited). When it is dropped before, the runner
+    /// has been asked and not been killed.
+    async fn stop(&mut self, grace: Duration) -> Exit;
+
+    /// Kills the runner and all that it started, without waiting for the end.
+    fn kill(&mut self);
+}

@@ -1,0 +1,372 @@
+//! Bare sheep with real processes: shell scripts stand for runners.
+#![allow(clippy::unwrap_used)] // the helpers of tests are tests too
+
+mod pasture;
+
+use std::fs::File;
+use std::os::fd::AsFd as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use pasture::{DEADLINE, LONG, Pasture, is_there, launch, lives, model, options, refusal, script, until};
+use shepherd_job::ModelRef;
+use shepherd_sheep::{BareSheep, ExitCause, Sheep, SheepError, Transport};
+
+#[tokio::test]
+async fn the_runner_gets_what_it_needs_and_no_more() {
+    let mut pasture = Pasture::new(&script(
+        r#"pwd | write cwd
+readlink /proc/self/fd/0 | write stdin
+env | write env
+for arg in "$@"; do echo "$arg"; done | write args
+echo $$ | write pid
+exec sleep 1000"#,
+    ));
+    pasture.options.devices = ["/dev/nvidia1", "/dev/nvidia0", "/dev/nvidiactl"].map(str::to_owned).to_vec();
+    pasture.options.port = 9123;
+    // A descriptor that no library marked as not to be inherited.
+    let leak = File::open("/dev/zero").unwrap();
+    let leak = rustix::io::dup(leak.as_fd()).unwrap();
+    let mut running = launch(&pasture.sheep()).await;
+    let pid = pasture.pid("pid").await;
+
+    assert_eq!(pasture.read("args"), "-p\n9123\nm/1/config.yaml\n");
+    assert_eq!(
+        Path::new(pasture.read("cwd").trim()),
+        pasture.options.working_directory.canonicalize().unwrap()
+    );
+    assert_eq!(pasture.read("stdin"), "/dev/null\n");
+    let endpoint = running.endpoint().to_owned();
+    assert!(
+        endpoint.starts_with(&format!("ipc://{}/.runner-", pasture.path("data/dolly").display())),
+        "{endpoint}"
+    );
+    assert_eq!(running.io_data_root(), pasture.path("data/dolly"));
+    let env = pasture.read("env");
+    for line in [
+        "CUDA_VISIBLE_DEVICES=1,0",
+        &format!("SHEPHERD_LISTEN={endpoint}"),
+        "SHEPHERD_SHEEP=dolly",
+        "SHEPHERD_MODEL=m:1",
+    ] {
+        assert!(env.lines().any(|l| l == line), "{line} is not in {env}");
+    }
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    assert_eq!(fields[2..4], [pid.to_string(), pid.to_string()], "it leads a group and a session of its own");
+    let descriptors = || {
+        let entries = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+        let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    // The shell has its script open until it is `sleep`, and that its libraries until it sleeps.
+    until(|| descriptors() == ["0", "1", "2"]).await;
+    drop(leak);
+
+    let exit = running.stop(LONG).await;
+    assert_eq!(exit.cause, ExitCause::Signal(15));
+    assert!(!is_there(pid), "the runner is reaped");
+    assert!(!pasture.record().exists());
+}
+
+#[tokio::test]
+async fn an_empty_version_is_legal() {
+    let pasture = Pasture::new("echo \"$3\" >&2");
+    std::fs::write(pasture.path("models/m/config.yaml"), "").unwrap();
+    let exit = pasture.sheep().launch(&ModelRef::parse("m", "").unwrap()).await.unwrap().exited().await;
+    assert_eq!((exit.cause, exit.log_tail.as_str()), (ExitCause::Code(0), "m/config.yaml"));
+}
+
+#[tokio::test]
+async fn a_missing_model_is_told_in_the_words_that_clients_know() {
+    let pasture = Pasture::new("");
+    let sheep = pasture.sheep();
+    let file = pasture.path("models/absent/2/config.yaml");
+    let expected = format!("Cannot load model `absent:2`, file `{}` does not exist.", file.display());
+    let error = refusal(&sheep, &ModelRef::parse("absent", "2").unwrap()).await;
+    assert!(matches!(&error, SheepError::Model(m) if *m == expected), "{error}");
+    // A directory or a file on the way is no configuration file either.
+    std::fs::create_dir_all(&file).unwrap();
+    assert!(matches!(refusal(&sheep, &ModelRef::parse("absent", "2").unwrap()).await, SheepError::Model(_)));
+    let below_a_file = ModelRef::parse("m/1/config.yaml", "").unwrap();
+    assert!(matches!(refusal(&sheep, &below_a_file).await, SheepError::Model(_)));
+    launch(&sheep).await;
+}
+
+#[tokio::test]
+async fn a_runner_that_cannot_be_started_is_named() {
+    let mut pasture = Pasture::new("");
+    pasture.options.runner_command = vec!["no-such-runner-anywhere".to_owned()];
+    let error = refusal(&pasture.sheep(), &model()).await;
+    let beside = std::env::current_exe().unwrap().parent().unwrap().display().to_string();
+    let text = error.to_string();
+    assert!(matches!(error, SheepError::Misconfigured(_)));
+    assert!(
+        text.contains("`no-such-runner-anywhere`") && text.contains(&beside) && text.contains("/bin"),
+        "{text}"
+    );
+
+    pasture.options.runner_command = Vec::new();
+    assert!(matches!(refusal(&pasture.sheep(), &model()).await, SheepError::Misconfigured(_)));
+
+    // Found, and not to be started: its interpreter is missing.
+    let broken = pasture.path("broken");
+    std::fs::copy("/bin/sh", &broken).unwrap();
+    std::fs::write(&broken, "#!/no/such/interpreter\n").unwrap();
+    pasture.options.runner_command = vec![broken.to_str().unwrap().to_owned()];
+    let error = refusal(&pasture.sheep(), &model()).await;
+    assert!(error.to_string().contains("cannot start the runner"), "{error}");
+    assert!(!pasture.record().exists());
+}
+
+#[tokio::test]
+async fn a_runner_that_exits_at_once_leaves_its_code_and_last_words() {
+    let pasture = Pasture::new("echo to stdout; echo Traceback >&2; echo 'ValueError: no' >&2; exit 7");
+    let sheep = pasture.sheep();
+    let mut running = launch(&sheep).await;
+    let exit = running.exited().await;
+    assert_eq!(exit.to_string(), "exited with code 7; it last wrote: Traceback\nValueError: no");
+    assert_eq!(running.exited().await, exit, "and again");
+    assert_eq!(running.stop(LONG).await, exit);
+    running.kill();
+
+    let pasture = Pasture::new("echo only stdout; kill -SEGV $$");
+    let exit = launch(&pasture.sheep()).await.exited().await;
+    assert_eq!((exit.cause, exit.log_tail.as_str()), (ExitCause::Signal(11), "only stdout"));
+}
+
+#[tokio::test]
+async fn output_is_appended_to_the_files() {
+    let mut pasture = Pasture::new("echo out; echo err >&2; exit 1");
+    pasture.options.stdout_file = Some(pasture.path("out.log"));
+    pasture.options.stderr_file = Some(pasture.path("err.log"));
+    let sheep = pasture.sheep();
+    std::fs::write(pasture.path("out.log"), "before\n").unwrap();
+    for _ in 0..2 {
+        assert_eq!(launch(&sheep).await.exited().await.log_tail, "err");
+    }
+    assert_eq!(pasture.read("out.log"), "before\nout\nout\n");
+    assert_eq!(pasture.read("err.log"), "err\nerr\n");
+
+    // One file for both is as good.
+    pasture.options.stderr_file = pasture.options.stdout_file.clone();
+    assert_eq!(launch(&pasture.sheep()).await.exited().await.log_tail, "out\nerr");
+
+    pasture.options.stderr_file = Some(pasture.path("missing/err.log"));
+    let error = refusal(&pasture.sheep(), &model()).await;
+    assert!(matches!(&error, SheepError::Misconfigured(m) if m.contains("missing/err.log")), "{error}");
+}
+
+#[tokio::test]
+async fn much_output_stops_nobody() {
+    let pasture = Pasture::new("head -c 10000000 /dev/zero | tr '\\0' x; echo; echo the end");
+    let exit = launch(&pasture.sheep()).await.exited().await;
+    assert_eq!((exit.cause, exit.log_tail.as_str()), (ExitCause::Code(0), "the end"));
+}
+
+#[tokio::test]
+async fn a_runner_that_ends_when_asked_is_not_killed() {
+    let pasture = Pasture::new(&script(
+        r#"trap 'echo bye >&2; exit 5' TERM
+echo $$ | write pid
+while :; do sleep 0.01; done"#,
+    ));
+    let mut running = launch(&pasture.sheep()).await;
+    pasture.pid("pid").await;
+    let exit = running.stop(LONG).await;
+    assert_eq!(exit.cause, ExitCause::Code(5));
+    // The shell may also tell of its `sleep`, which was asked as well.
+    assert!(exit.log_tail.ends_with("bye"), "{exit}");
+}
+
+#[tokio::test]
+async fn a_runner_that_does_not_end_when_asked_is_killed() {
+    let pasture = Pasture::new(&script("trap '' TERM\necho $$ | write pid\nwhile :; do sleep 1000; done"));
+    let mut running = launch(&pasture.sheep()).await;
+    let pid = pasture.pid("pid").await;
+    assert_eq!(running.stop(Duration::from_millis(20)).await.cause, ExitCause::Signal(9));
+    assert!(!is_there(pid));
+}
+
+#[tokio::test]
+async fn a_stopped_runner_ends_too() {
+    let pasture = Pasture::new(&script("echo $$ | write pid\nkill -STOP $$\n"));
+    let mut running = launch(&pasture.sheep()).await;
+    let pid = pasture.pid("pid").await;
+    until(|| std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap().contains(") T ")).await;
+    assert_eq!(running.stop(LONG).await.cause, ExitCause::Signal(15));
+}
+
+/// A runner with descendants of every kind, each with its process id in a file.
+const FAMILY: &str = r#"
+member='trap "" TERM HUP; echo $$ > "$DIR/.$1"; mv "$DIR/.$1" "$DIR/$1"; while :; do sleep 1000; done'
+sh -c "$member" sh child &
+setsid sh -c "$member" sh daemon &
+echo $$ | write pid
+while ! [ -e "$DIR/leave" ]; do sleep 0.01; done
+"#;
+
+/// The runner, its child, and one that left its session.
+async fn family(pasture: &Pasture) -> [i32; 3] {
+    [pasture.pid("pid").await, pasture.pid("child").await, pasture.pid("daemon").await]
+}
+
+/// Launches the family in another process, which is killed. Returns when the runner
+/// has gone with it.
+async fn orphans(pasture: &Pasture) -> [i32; 2] {
+    let mut daemon = Command::new(std::env::current_exe().unwrap())
+        .args(["--ignored", "--exact", "daemon_that_is_killed"])
+        .env("SHEPHERD_TEST_DIR", pasture.dir.path())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let [runner, child, orphan] = family(pasture).await;
+    daemon.kill().unwrap();
+    daemon.wait().unwrap();
+    until(|| !lives(runner)).await;
+    assert!(lives(orphan), "the session of its own saved it so far");
+    [child, orphan]
+}
+
+#[tokio::test]
+async fn descendants_end_with_their_runner() {
+    for end in ["stop", "kill", "drop", "death"] {
+        let pasture = Pasture::new(&script(FAMILY));
+        let mut running = launch(&pasture.sheep()).await;
+        let family = family(&pasture).await;
+        assert!(family.iter().all(|pid| lives(*pid)));
+        match end {
+            "stop" => {
+                running.stop(LONG).await;
+            }
+            "kill" => {
+                running.kill();
+                running.exited().await;
+            }
+            "drop" => drop(running),
+            _ => {
+                std::fs::write(pasture.path("leave"), "").unwrap();
+                running.exited().await;
+            }
+        }
+        if end == "drop" {
+            until(|| family.iter().all(|pid| !lives(*pid))).await;
+            until(|| !pasture.record().exists() && !is_there(family[0])).await;
+        }
+        assert!(family.iter().all(|pid| !lives(*pid)), "{end}: {family:?}");
+        assert!(!is_there(family[0]), "{end}: the runner is reaped");
+        assert!(!pasture.record().exists());
+    }
+}
+
+#[tokio::test]
+async fn a_port_in_use_is_refused_and_its_holder_left_alone() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let mut pasture = Pasture::new("echo \"$SHEPHERD_LISTEN $2\" >&2");
+    pasture.options.transport = Transport::Tcp;
+    pasture.options.port = port;
+    let sheep = pasture.sheep();
+    let error = refusal(&sheep, &model()).await;
+    assert_eq!(error.to_string(), format!("port {port} is in use by another process"));
+    assert!(std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
+    drop(listener);
+    let start = Instant::now();
+    let mut running = loop {
+        match sheep.launch(&model()).await {
+            // Children that other tests fork have the listener too until they exec.
+            Err(SheepError::Unavailable(_)) if start.elapsed() < DEADLINE => tokio::task::yield_now().await,
+            launched => break launched.unwrap(),
+        }
+    };
+    assert_eq!(running.endpoint(), format!("tcp://127.0.0.1:{port}"));
+    assert_eq!(running.exited().await.log_tail, format!("tcp://127.0.0.1:{port} {port}"));
+}
+
+#[tokio::test]
+async fn each_launch_has_an_endpoint_of_its_own() {
+    let pasture = Pasture::new("exec sleep 1000");
+    let sheep = pasture.sheep();
+    let first = launch(&sheep).await;
+    let endpoint = first.endpoint().to_owned();
+    assert!(matches!(refusal(&sheep, &model()).await, SheepError::Unavailable(_)), "one runner at a time");
+    assert!(matches!(sheep.sweep().await, Err(SheepError::Unavailable(_))), "a sweep ends no living runner");
+    drop(first);
+    let second = launch(&sheep).await;
+    assert_ne!(second.endpoint(), endpoint);
+}
+
+#[tokio::test]
+async fn a_launch_that_is_given_up_leaves_nothing() {
+    let pasture = Pasture::new("echo $$ >> \"$DIR/pids\"; exec sleep 1000");
+    let sheep = pasture.sheep();
+    for _ in 0..20 {
+        let wanted = model();
+        tokio::select! {
+            biased;
+            // The thread can have been so quick; then it is the dropped handle that ends it.
+            launched = sheep.launch(&wanted) => drop(launched),
+            () = tokio::task::yield_now() => {}
+        }
+    }
+    let mut running = launch(&sheep).await;
+    running.stop(LONG).await;
+    let pids = std::fs::read_to_string(pasture.path("pids")).unwrap_or_default();
+    assert!(pids.lines().all(|pid| !is_there(pid.parse().unwrap())), "{pids}");
+    assert!(!pasture.record().exists());
+}
+
+#[tokio::test]
+async fn a_long_path_gets_a_private_socket_that_goes_with_the_run() {
+    let mut pasture = Pasture::new("[ -d \"$(dirname \"${SHEPHERD_LISTEN#ipc://}\")\" ] && echo ready >&2");
+    pasture.options.data_root = pasture.path(&format!("data/{}", "long".repeat(30)));
+    let mut running = launch(&pasture.sheep()).await;
+    let socket = PathBuf::from(running.endpoint().strip_prefix("ipc://").unwrap());
+    assert!(socket.as_os_str().len() <= 107 && !socket.starts_with(pasture.dir.path()));
+    assert_eq!(running.exited().await.log_tail, "ready");
+    assert!(!socket.parent().unwrap().exists());
+}
+
+/// Not a test: the daemon of the test below, which kills it.
+#[tokio::test]
+#[ignore = "runs only as another process of a test"]
+async fn daemon_that_is_killed() {
+    let Some(dir) = std::env::var_os("SHEPHERD_TEST_DIR") else { return };
+    let _running = launch(&BareSheep::new(options(Path::new(&dir)))).await;
+    std::future::pending::<()>().await;
+}
+
+#[tokio::test]
+async fn a_killed_daemon_leaves_no_runner_and_its_next_life_ends_the_rest() {
+    let pasture = Pasture::new(&script(FAMILY));
+    let [child, orphan] = orphans(&pasture).await;
+    assert!(pasture.record().exists());
+
+    let sheep = pasture.sheep();
+    sheep.sweep().await.unwrap();
+    assert!(!lives(child) && !lives(orphan));
+    assert!(!pasture.record().exists());
+    sheep.sweep().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_launch_without_a_sweep_ends_the_orphans_first() {
+    let pasture = Pasture::new(&script(FAMILY));
+    let [child, orphan] = orphans(&pasture).await;
+    std::fs::write(pasture.path("runner.sh"), "exec sleep 1000").unwrap();
+    let _running = launch(&pasture.sheep()).await;
+    assert!(!lives(child) && !lives(orphan));
+}
+
+#[tokio::test]
+async fn a_state_directory_that_cannot_be_used_is_named() {
+    let mut pasture = Pasture::new("");
+    pasture.options.state_dir = pasture.path("runner.sh");
+    let error = refusal(&pasture.sheep(), &model()).await;
+    assert!(
+        matches!(&error, SheepError::Misconfigured(m) if m.contains("runner.sh/sheep/dolly.json")),
+        "{error}"
+    );
+}

@@ -1,0 +1,175 @@
+//! Where the data of jobs lies.
+//!
+//! One trait, [`Storage`]: objects by job and key, streamed with bounded memory.
+//! [`LocalStorage`] keeps them as files in a directory. It knows nothing of sheep,
+//! queues or HTTP, and keeps no state of a job beyond its objects.
+//!
+//! The suite in `contract` (feature `contract`) says what every backend must do,
+//! and each backend runs it.
+//!
+//! ```
+//! use futures::TryStreamExt as _;
+//! use shepherd_job::{JobId, JobIdRule, ObjectPath};
+//! use shepherd_storage::{LocalStorage, Storage, body};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let dir = tempfile::tempdir()?;
+//! let storage = LocalStorage::open(dir.path())?;
+//! let job = JobId::parse("a-job", JobIdRule::Bucket)?;
+//! let input = ObjectPath::parse("inputs/input")?;
+//!
+//! storage.put(&job, &input, body("hello")).await?;
+//! storage.sync().await?;
+//!
+//! assert_eq!(std::fs::read(dir.path().join("a-job/inputs/input"))?, b"hello");
+//! let object = storage.get(&job, &input, Some(1..4)).await?;
+//! let pieces: Vec<_> = object.body.try_collect().await?;
+//! assert_eq!(pieces.concat(), b"ell");
+//! # Ok(())
+//! # }
+//! ```
+
+#[cfg(any(test, feature = "contract"))]
+pub mod contract;
+mod error;
+mod local;
+mod object;
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use shepherd_job::{JobId, ObjectPath};
+
+pub use error::{Result, StorageError};
+pub use local::{LocalStorage, Staging};
+pub use object::{Body, Object, ObjectMeta, body};
+
+/// How small objects are best brought into a storage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SmallObjects {
+    /// Put each at once: the storage makes it durable by itself.
+    Direct,
+    /// Keep objects of at most this many bytes in the queue's own commit and
+    /// [`put_batch`](Storage::put_batch) them later: here a file of its own for
+    /// each is what costs.
+    Spool {
+        /// The largest sum of bytes of one job's objects worth spooling.
+        max_bytes: usize,
+    },
+}
+
+/// How much was moved.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Transfer {
+    /// How many objects.
+    pub objects: u64,
+    /// How many bytes.
+    pub bytes: u64,
+}
+
+/// Job data. Every backend passes the suite in `contract`.
+#[async_trait]
+pub trait Storage: Send + Sync + 'static {
+    /// How small objects are best brought in.
+    fn small_objects(&self) -> SmallObjects;
+
+    /// Whether anything is stored for the job (on S3: whether its bucket exists).
+    async fn contains(&self, job: &JobId) -> Result<bool>;
+
+    /// [`contains`](Storage::contains) for each of many jobs, in the order given.
+    async fn contains_each(&self, jobs: &[JobId]) -> Vec<Result<bool>> {
+        let mut answers = Vec::with_capacity(jobs.len());
+        for job in jobs {
+            answers.push(self.contains(job).await);
+        }
+        answers
+    }
+
+    /// Stores one object, in place of an older one. It becomes visible whole or
+    /// not at all, and is durable after the next [`sync`](Storage::sync).
+    async fn put(&self, job: &JobId, path: &ObjectPath, body: Body) -> Result<ObjectMeta>;
+
+    /// Stores many small objects, each visible whole or not at all, durable after
+    /// the next [`sync`](Storage::sync). Outcomes are in the order given.
+    async fn put_batch(&self, objects: Vec<(JobId, ObjectPath, Bytes)>) -> Result<Vec<Result<()>>>;
+
+    /// [`put_batch`](Storage::put_batch) of objects for each of which there may be a
+    /// file that holds just its bytes and belongs to the caller. A storage that
+    /// makes files may take that instead of writing another; it may leave it, too.
+    async fn adopt_batch(
+        &self,
+        objects: Vec<(JobId, ObjectPath, Bytes, PathBuf)>,
+    ) -> Result<Vec<Result<()>>> {
+        self.put_batch(objects.into_iter().map(|(job, path, bytes, _)| (job, path, bytes)).collect()).await
+    }
+
+    /// Opens an object, or the part of it in `range` (clipped to its end). The
+    /// range must begin before the object's end.
+    async fn get(&self, job: &JobId, path: &ObjectPath, range: Option<Range<u64>>) -> Result<Object>;
+
+    /// What is known of an object.
+    async fn head(&self, job: &JobId, path: &ObjectPath) -> Result<ObjectMeta>;
+
+    /// Objects whose keys begin with `prefix` and come after `after`, in the
+    /// order of their keys' bytes, at most `limit`. A job without any data has none.
+    async fn list(
+        &self,
+        job: &JobId,
+        prefix: &str,
+        after: Option<&ObjectPath>,
+        limit: usize,
+    ) -> Result<Vec<ObjectMeta>>;
+
+    /// Brings all objects below `inputs/` into the existing directory `to`, as
+    /// files named by the rest of their keys. Costs no copy where the file system
+    /// can do without. Nothing is placed outside `to`, whatever the keys hold.
+    ///
+    /// A job without inputs, or without any data, gives an empty transfer. The
+    /// empty object with a key that ends in `/`, by which S3 consoles mark a
+    /// folder, becomes a directory. A file that stands in an object's place is
+    /// replaced. After an error some objects may have been placed. Where `to` does
+    /// not exist, this is [`StorageError::NotFound`].
+    async fn stage(&self, job: &JobId, to: &Path) -> Result<Transfer>;
+
+    /// [`stage`](Storage::stage) for many jobs, cheaper than one by one where that
+    /// can be had. Outcomes are in the order given.
+    async fn stage_batch(&self, jobs: Vec<(JobId, PathBuf)>) -> Vec<Result<Transfer>> {
+        let mut outcomes = Vec::with_capacity(jobs.len());
+        for (job, to) in jobs {
+            outcomes.push(self.stage(&job, &to).await);
+        }
+        outcomes
+    }
+
+    /// Makes the files below `from` the job's objects below `outputs/`, in place of
+    /// all that were there; `from` is empty or gone afterwards. Symbolic links and
+    /// special files are refused, and then nothing was changed. Durable after the
+    /// next [`sync`](Storage::sync). Where `from` does not exist, this is
+    /// [`StorageError::NotFound`].
+    async fn publish(&self, job: &JobId, from: &Path) -> Result<Transfer>;
+
+    /// [`publish`](Storage::publish) for many jobs, cheaper than one by one where
+    /// that can be had. Outcomes are in the order given.
+    async fn publish_batch(&self, jobs: Vec<(JobId, PathBuf)>) -> Vec<Result<Transfer>> {
+        let mut outcomes = Vec::with_capacity(jobs.len());
+        for (job, from) in jobs {
+            outcomes.push(self.publish(&job, &from).await);
+        }
+        outcomes
+    }
+
+    /// Makes everything durable that was stored by calls that returned before this
+    /// one began. Calls that arrive together share the work.
+    ///
+    /// After an error it is unknown what of it is durable: store it again.
+    async fn sync(&self) -> Result<()>;
+
+    /// Removes all of a job's data; none is no error.
+    async fn remove(&self, job: &JobId) -> Result<()>;
+
+    /// Whether the storage answers and can be written.
+    async fn check(&self) -> Result<()>;
+}

@@ -1,0 +1,198 @@
+//! Writing objects: aside, and then renamed to their place.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::StreamExt as _;
+use rustix::fs::AtFlags;
+use rustix::io::Errno;
+use shepherd_job::{JobId, ObjectPath};
+use tokio::task::JoinHandle;
+
+use super::disk::{Disk, meta};
+use super::fault::{failed, failed_io, is_absent, is_refused};
+use super::key::{AREA, encoded, is_plain, split};
+use super::resolve::{AT, Parents};
+use super::temp::Temp;
+use super::{blocking, joined};
+use crate::{Body, ObjectMeta, Result, StorageError};
+
+/// How much of a body is gathered before it is written. At most twice that is
+/// held: one part is written while the next one arrives.
+const PART: usize = 1 << 20;
+
+/// How many pieces a part has at most: a body may come byte by byte.
+const PIECES: usize = 4096;
+
+/// How often a placing is tried while others remove the directory under it.
+const TRIES: usize = 16;
+
+/// An object on its way in.
+struct Upload {
+    temp: Temp,
+    file: File,
+}
+
+/// Streams `body` into an object.
+pub(super) async fn put(
+    disk: &Arc<Disk>,
+    job: &JobId,
+    path: &ObjectPath,
+    mut body: Body,
+) -> Result<ObjectMeta> {
+    let mut part = Vec::new();
+    let mut held = 0;
+    // The part being written. When this future is dropped, it ends by itself, and
+    // the temporary file goes with its outcome.
+    let mut writing: Option<JoinHandle<Result<Upload>>> = None;
+    while let Some(piece) = body.next().await {
+        let piece = piece.map_err(|error| StorageError::Invalid(format!("the body broke off: {error}")))?;
+        if piece.is_empty() {
+            continue;
+        }
+        held += piece.len();
+        part.push(piece);
+        if held >= PART || part.len() >= PIECES {
+            let upload = joined(writing.take()).await?;
+            let (disk, part) = (Arc::clone(disk), std::mem::take(&mut part));
+            writing = Some(tokio::task::spawn_blocking(move || disk.write(upload, &part)));
+            held = 0;
+        }
+    }
+    let upload = joined(writing.take()).await?;
+    let (job, path) = (job.clone(), path.clone());
+    blocking(disk, move |disk| {
+        let upload = disk.write(upload, &part)?;
+        disk.finish(upload, &job, &path, &mut Parents::default())
+    })
+    .await
+}
+
+impl Disk {
+    /// Stores small objects one after another.
+    pub(super) fn put_batch(&self, objects: &[(JobId, ObjectPath, Bytes)]) -> Vec<Result<()>> {
+        let mut parents = Parents::default();
+        let mut put = |(job, path, bytes): &(JobId, ObjectPath, Bytes)| {
+            let upload = self.write(None, std::slice::from_ref(bytes))?;
+            self.place(&upload.temp, job, path, &mut parents)?;
+            upload.temp.placed();
+            Ok(())
+        };
+        objects.iter().map(&mut put).collect()
+    }
+
+    /// Stores small objects, for each of which there may be a file to take.
+    pub(super) fn adopt_batch(&self, objects: &[(JobId, ObjectPath, Bytes, PathBuf)]) -> Vec<Result<()>> {
+        let mut parents = Parents::default();
+        let mut put = |(job, path, bytes, file): &(JobId, ObjectPath, Bytes, PathBuf)| {
+            let temp = match self.temps.take(file, bytes.len()) {
+                Some(temp) => temp,
+                None => self.write(None, std::slice::from_ref(bytes))?.temp,
+            };
+            self.place(&temp, job, path, &mut parents)?;
+            temp.placed();
+            Ok(())
+        };
+        objects.iter().map(&mut put).collect()
+    }
+
+    fn write(&self, upload: Option<Upload>, part: &[Bytes]) -> Result<Upload> {
+        let mut upload = match upload {
+            Some(upload) => upload,
+            None => {
+                let (temp, file) =
+                    self.temps.create().map_err(|errno| failed("create a temporary file", errno))?;
+                Upload { temp, file }
+            }
+        };
+        let written = match part {
+            [] => Ok(()),
+            [one] => upload.file.write_all(one),
+            many => {
+                // Gathers what is small; what is large passes by its buffer.
+                let mut file = std::io::BufWriter::with_capacity(1 << 16, &mut upload.file);
+                many.iter().try_for_each(|piece| file.write_all(piece)).and_then(|()| file.flush())
+            }
+        };
+        written.map_err(|error| failed_io("write a temporary file", &error))?;
+        Ok(upload)
+    }
+
+    fn finish(
+        &self,
+        upload: Upload,
+        job: &JobId,
+        path: &ObjectPath,
+        parents: &mut Parents,
+    ) -> Result<ObjectMeta> {
+        let stat = rustix::fs::fstat(&upload.file)
+            .map_err(|errno| failed(format_args!("look at {path:?} of job {job}"), errno))?;
+        self.place(&upload.temp, job, path, parents)?;
+        upload.temp.placed();
+        Ok(meta(path, &stat))
+    }
+
+    /// Renames a temporary to where the key belongs.
+    fn place(&self, temp: &Temp, job: &JobId, path: &ObjectPath, parents: &mut Parents) -> Result<()> {
+        let key = path.as_str();
+        if is_plain(key) {
+            let place = format!("{job}/{key}");
+            match self.place_at(temp, &place, parents) {
+                Ok(made) => {
+                    if !made.iter().any(|dir| dir == job.as_str()) {
+                        self.unlink_encoded(job, key)?;
+                    }
+                    self.changes.note();
+                    return Ok(());
+                }
+                Err(errno) if is_refused(errno) => {}
+                Err(errno) => return Err(failed(format_args!("store {path} of job {job}"), errno)),
+            }
+        }
+        let place = format!("{job}/{}", encoded(key));
+        self.place_at(temp, &place, parents)
+            .map_err(|errno| failed(format_args!("store {key:?} of job {job}"), errno))?;
+        self.changes.note();
+        Ok(())
+    }
+
+    /// Renames a temporary to `place`, and gives the directories made for it.
+    pub(super) fn place_at(
+        &self,
+        temp: &Temp,
+        place: &str,
+        parents: &mut Parents,
+    ) -> rustix::io::Result<Vec<String>> {
+        let (parent, name) = split(place);
+        let mut tries = TRIES;
+        loop {
+            let mut made = Vec::new();
+            let placed = parents
+                .make(self.resolve, &self.root, parent, &mut made)
+                .and_then(|dir| rustix::fs::renameat(temp.dir(), temp.name(), dir, name));
+            let Err(errno) = placed else { return Ok(made) };
+            parents.forget();
+            self.resolve.unmake(&self.root, &made);
+            tries -= 1;
+            // The directory was removed between the two steps.
+            if errno != Errno::NOENT || tries == 0 {
+                return Err(errno);
+            }
+        }
+    }
+
+    /// Removes the encoded object of a key that has its own path now.
+    fn unlink_encoded(&self, job: &JobId, key: &str) -> Result<()> {
+        let unlinked = self.resolve.open(&self.root, &format!("{job}/{AREA}"), AT).and_then(|_| {
+            self.resolve.unlink(&self.root, &format!("{job}/{}", encoded(key)), AtFlags::empty())
+        });
+        match unlinked {
+            Ok(()) => Ok(()),
+            Err(errno) if is_absent(errno) => Ok(()),
+            Err(errno) => Err(failed(format_args!("replace {key:?} of job {job}"), errno)),
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! Things that are not visible yet, or no more.
+//!
+//! `DIR/.shepherd/tmp` has a directory for each process that has the storage open,
+//! locked as long as it lives; an open clears those of processes that are gone.
+//! What is written is written there and renamed to its place; what is removed is
+//! renamed to there first, so that it vanishes at once.
+
+use std::ffi::{CStr, CString};
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rustix::fs::{AtFlags, Dir, FileType, FlockOperation, Mode, OFlags};
+use rustix::io::{Errno, Result};
+
+use super::resolve::{AT, LIST, Resolve, kind};
+
+const TMP: &str = ".shepherd/tmp";
+/// How often a removal starts over when something was placed meanwhile.
+const TRIES: usize = 64;
+
+const FILE_MODE: Mode = Mode::from_raw_mode(0o666);
+
+/// The directory of this process's temporaries.
+pub(super) struct Temps {
+    all: OwnedFd,
+    name: String,
+    dir: OwnedFd,
+    next: AtomicU64,
+}
+
+impl Temps {
+    /// Makes this process's directory and clears those that were left behind.
+    pub(super) fn open(root: impl AsFd, resolve: Resolve) -> Result<Self> {
+        resolve.make(&root, TMP, &mut Vec::new())?;
+        let all = resolve.open(&root, TMP, LIST)?;
+        // Until this returns, no other process takes our new directory for an
+        // abandoned one.
+        rustix::fs::flock(&all, FlockOperation::LockExclusive)?;
+        for (name, kind) in names(all.as_fd())? {
+            let abandoned = kind != FileType::Directory
+                || rustix::fs::openat(&all, &*name, LIST | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty())
+                    .and_then(|dir| rustix::fs::flock(dir, FlockOperation::NonBlockingLockExclusive))
+                    .is_ok();
+            if abandoned && let Err(errno) = remove(all.as_fd(), &name) {
+                tracing::warn!(name = %name.to_string_lossy(), error = %errno, "a temporary cannot be removed");
+            }
+        }
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+        let name = format!("{}-{now}", std::process::id());
+        rustix::fs::mkdirat(&all, &name, Mode::RWXU)?;
+        let dir = resolve.open(&all, &name, LIST)?;
+        rustix::fs::flock(&dir, FlockOperation::NonBlockingLockExclusive)?;
+        rustix::fs::flock(&all, FlockOperation::Unlock)?;
+        Ok(Self { all, name, dir, next: AtomicU64::new(0) })
+    }
+
+    /// A name that nothing has yet.
+    pub(super) fn reserve(self: &Arc<Self>) -> Temp {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        Temp { temps: Arc::clone(self), name: number.to_string(), placed: false }
+    }
+
+    /// Takes a file from elsewhere on the file system, when it is a regular one of
+    /// this size that has no other name.
+    pub(super) fn take(self: &Arc<Self>, file: &Path, size: usize) -> Option<Temp> {
+        let temp = self.reserve();
+        rustix::fs::renameat(rustix::fs::CWD, file, &self.dir, &temp.name).ok()?;
+        let stat = rustix::fs::statat(&self.dir, &temp.name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+        let is_right = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
+            && stat.st_nlink == 1
+            && usize::try_from(stat.st_size) == Ok(size);
+        is_right.then_some(temp)
+    }
+
+    /// A new file to write.
+    pub(super) fn create(self: &Arc<Self>) -> Result<(Temp, File)> {
+        let temp = self.reserve();
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&self.dir, &temp.name, flags, FILE_MODE)?;
+        Ok((temp, File::from(file)))
+    }
+}
+
+impl Drop for Temps {
+    fn drop(&mut self) {
+        // What is left of it, the next open clears.
+        let _ = rustix::fs::unlinkat(&self.all, &self.name, AtFlags::REMOVEDIR);
+    }
+}
+
+/// A file or directory among the temporaries. Removed when it is dropped, unless
+/// it was placed.
+pub(super) struct Temp {
+    temps: Arc<Temps>,
+    name: String,
+    placed: bool,
+}
+
+impl Temp {
+    /// The directory it is in.
+    pub(super) fn dir(&self) -> BorrowedFd<'_> {
+        self.temps.dir.as_fd()
+    }
+
+    /// Its name there.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// It was renamed away.
+    pub(super) fn placed(mut self) {
+        self.placed = true;
+    }
+}
+
+impl Drop for Temp {
+    fn drop(&mut self) {
+        if self.placed {
+            return;
+        }
+        let removed = match rustix::fs::unlinkat(self.dir(), &self.name, AtFlags::empty()) {
+            Err(Errno::ISDIR | Errno::PERM) => CString::new(self.name.as_str())
+                .map_err(|_| Errno::INVAL)
+                .and_then(|name| remove(self.dir(), &name)),
+            outcome => outcome,
+        };
+        match removed {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(errno) => tracing::warn!(name = self.name, error = %errno, "a temporary cannot be removed"),
+        }
+    }
+}
+
+/// Removes `name` from `dir`, with everything below it.
+fn remove(dir: BorrowedFd<'_>, name: &CStr) -> Result<()> {
+    match rustix::fs::unlinkat(dir, name, AtFlags::empty()) {
+        // POSIX has PERM for a directory.
+        Err(Errno::ISDIR | Errno::PERM) => {}
+        outcome => return outcome,
+    }
+    // A put that had the directory open may still place something in it; once it
+    // is gone, none can.
+    for _ in 0..TRIES {
+        match rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR) {
+            Err(Errno::NOTEMPTY | Errno::EXIST) => empty(&enter(dir, name)?)?,
+            outcome => return outcome,
+        }
+    }
+    Err(Errno::NOTEMPTY)
+}
+
+/// Removes everything below `top`.
+///
+/// Directories further down are first renamed to the top: however deep a runner
+/// nests them, no path becomes too long and no stack of open directories grows.
+pub(super) fn empty(top: &OwnedFd) -> Result<()> {
+    let mut number = 0_u64;
+    loop {
+        let mut again = false;
+        for (name, kind) in names(top.as_fd())? {
+            if kind != FileType::Directory {
+                unlink(top, &name, AtFlags::empty())?;
+                continue;
+            }
+            match unlink(top, &name, AtFlags::REMOVEDIR) {
+                Err(Errno::NOTEMPTY | Errno::EXIST) => {}
+                outcome => {
+                    outcome?;
+                    continue;
+                }
+            }
+            again = true;
+            let child = enter(top.as_fd(), &name)?;
+            for (inner, kind) in names(child.as_fd())? {
+                if kind != FileType::Directory {
+                    unlink(&child, &inner, AtFlags::empty())?;
+                    continue;
+                }
+                loop {
+                    number += 1;
+                    match rustix::fs::renameat(&child, &*inner, top, format!(".shepherd-{number}")) {
+                        Err(Errno::NOTEMPTY | Errno::EXIST | Errno::NOTDIR) => {}
+                        outcome => break outcome?,
+                    }
+                }
+            }
+        }
+        if !again {
+            return Ok(());
+        }
+    }
+}
+
+fn unlink(dir: &OwnedFd, name: &CStr, flags: AtFlags) -> Result<()> {
+    match rustix::fs::unlinkat(dir, name, flags) {
+        Err(Errno::NOENT) => Ok(()),
+        outcome => outcome,
+    }
+}
+
+/// Opens a directory to empty it, made accessible where a runner closed it.
+fn enter(dir: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd> {
+    let at = rustix::fs::openat(dir, name, AT | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty())?;
+    if !Mode::from_raw_mode(rustix::fs::fstat(&at)?.st_mode).contains(Mode::RWXU) {
+        // By descriptor: by name it could be a link to something else by now.
+        let path = format!("/proc/self/fd/{}", at.as_raw_fd());
+        // Where this is not ours to change, the open says so.
+        let _ = rustix::fs::chmod(path, Mode::RWXU);
+    }
+    rustix::fs::openat(&at, ".", LIST | OFlags::CLOEXEC, Mode::empty())
+}
+
+fn names(dir: BorrowedFd<'_>) -> Result<Vec<(CString, FileType)>> {
+    let mut names = Vec::new();
+    let mut entries = Dir::read_from(dir)?;
+    while let Some(entry) = entries.read() {
+        let entry = entry?;
+        if matches!(entry.file_name().to_bytes(), b"." | b"..") {
+            continue;
+        }
+        if let Some(kind) = kind(dir, entry.file_name(), entry.file_type())? {
+            names.push((entry.file_name().to_owned(), kind));
+        }
+    }
+    Ok(names)
+}

@@ -1,0 +1,150 @@
+//! What a script does to its job's directories and to this process. Nothing here
+//! touches the wire.
+
+use std::io::Write as _;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use rustix::process::Signal;
+use shepherd_tests::{Script, big_byte};
+
+const PAUSE: Duration = Duration::from_millis(2);
+
+/// Reads what the job wants, `None` when its input is no script.
+pub(crate) fn script(job: &Path) -> Option<Script> {
+    Script::parse(&std::fs::read(job.join("inputs/input")).ok()?)
+}
+
+/// Does a job in its directory. An error is the job's.
+pub(crate) fn work(job: &Path, cancelled: &dyn Fn() -> bool) -> anyhow::Result<()> {
+    let output = job.join("outputs/output");
+    let Some(script) = script(job) else { return copy(job, &output) };
+    match script {
+        Script::Say(text) => write(&output, text),
+        Script::Gate(gate) => {
+            wait(cancelled, || gate.exists())?;
+            write(&output, "through")
+        }
+        Script::Env(name) => {
+            write(&output, std::env::var(&name).with_context(|| format!("{name} is not set"))?)
+        }
+        Script::Files(files) => {
+            for (name, text) in files {
+                write(&job.join("outputs").join(name), text)?;
+            }
+            Ok(())
+        }
+        Script::Many(count) => {
+            for i in 0..count {
+                let name = format!("out-{i:05}");
+                write(&job.join("outputs").join(&name), &name)?;
+            }
+            Ok(())
+        }
+        Script::Big(size) => big(&output, size),
+        Script::Nothing => Ok(()),
+        Script::Link(to) => Ok(std::os::unix::fs::symlink(to, output)?),
+        Script::Fail(message) => bail!(message),
+        Script::Exit(code) => std::process::exit(code),
+        Script::ExitOnce { marker } => {
+            if is_first(&marker)? {
+                std::process::exit(1);
+            }
+            write(&output, "survived")
+        }
+        Script::StopOnce { marker } => {
+            if is_first(&marker)? {
+                rustix::process::kill_process(rustix::process::getpid(), Signal::STOP)?;
+                sleep_for_ever();
+            }
+            write(&output, "survived")
+        }
+        Script::Hang { child } => {
+            let process = std::process::Command::new("sleep").arg("100000").spawn()?;
+            // Whoever sees the file sees all of it.
+            let aside = child.with_extension("aside");
+            write(&aside, process.id().to_string())?;
+            std::fs::rename(aside, child)?;
+            wait(cancelled, || false)
+        }
+        Script::Garbage | Script::AnswerFor { .. } | Script::AnswerTwice | Script::StaleAnswer { .. } => {
+            bail!("only a raw runner can do that")
+        }
+    }
+}
+
+/// Whether `marker` was made just now.
+pub(crate) fn is_first(marker: &Path) -> anyhow::Result<bool> {
+    match std::fs::File::create_new(marker) {
+        Ok(_) => Ok(true),
+        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => Ok(false),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Ends only with the process.
+pub(crate) fn sleep_for_ever() -> ! {
+    loop {
+        std::thread::sleep(Duration::from_secs(3600));
+    }
+}
+
+pub(crate) fn write(path: &Path, text: impl AsRef<[u8]>) -> anyhow::Result<()> {
+    if let Some(dir) = path.parent() {
+        std::fs::create_dir_all(dir)?;
+    }
+    std::fs::write(path, text).with_context(|| format!("writing {}", path.display()))
+}
+
+fn wait(cancelled: &dyn Fn() -> bool, over: impl Fn() -> bool) -> anyhow::Result<()> {
+    while !over() {
+        if cancelled() {
+            bail!("cancelled");
+        }
+        std::thread::sleep(PAUSE);
+    }
+    Ok(())
+}
+
+/// Copies the default input, or lists the inputs when there is none.
+fn copy(job: &Path, output: &Path) -> anyhow::Result<()> {
+    let inputs = job.join("inputs");
+    match std::fs::copy(inputs.join("input"), output) {
+        Ok(_) => Ok(()),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            let mut lines = Vec::new();
+            list(&inputs, "", &mut lines)?;
+            lines.sort_unstable();
+            write(output, lines.concat())
+        }
+        Err(e) => Err(e.into()),
+    }
+}
+
+fn list(dir: &Path, prefix: &str, lines: &mut Vec<String>) -> anyhow::Result<()> {
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        let name = format!("{prefix}{}", entry.file_name().to_string_lossy());
+        let meta = std::fs::metadata(entry.path())?;
+        if meta.is_dir() {
+            list(&entry.path(), &format!("{name}/"), lines)?;
+        } else {
+            lines.push(format!("{name} {}\n", meta.len()));
+        }
+    }
+    Ok(())
+}
+
+fn big(output: &Path, size: u64) -> anyhow::Result<()> {
+    const PIECE: u64 = 1 << 20;
+    let mut file = std::fs::File::create(output)?;
+    let mut offset = 0;
+    while offset < size {
+        let end = (offset + PIECE).min(size);
+        let piece: Vec<u8> = (offset..end).map(big_byte).collect();
+        file.write_all(&piece)?;
+        offset = end;
+    }
+    Ok(())
+}

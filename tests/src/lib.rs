@@ -1,0 +1,64 @@
+//! The harness of the end-to-end tests: real daemons, real runners, real
+//! directories, HTTP over real sockets.
+//!
+//! A [`Site`] is what outlives a daemon: its directories, its configuration and
+//! its models. [`Site::start`] starts the daemon's binary on it, and a [`Daemon`]
+//! that is dropped takes every process of its own with it. What a job does is
+//! written in its input, as a [`Script`] that the scripted runner carries out;
+//! what ran is read from the site's [`Journal`].
+//!
+//! Nothing here knows the daemon's insides: it sees what a client, a runner and an
+//! operator see. A wait ends with what it waits for, never with a time; when
+//! [`PATIENCE`] is over the test fails with the daemon's log.
+//!
+//! ```no_run
+//! # async fn example() {
+//! use shepherd_tests::{Script, Site, ids::SCRIPTED};
+//!
+//! let site = Site::new();
+//! let daemon = site.start().await;
+//! let client = daemon.client();
+//! client.submit("first-job", SCRIPTED, &Script::Say("hello".into())).await.expect_status(200);
+//! assert_eq!(client.finished("first-job").await["status"], "done");
+//! assert_eq!(client.result("first-job").await.text(), "hello");
+//! # }
+//! ```
+
+mod client;
+mod daemon;
+mod journal;
+mod log;
+mod mount;
+mod port;
+pub mod process;
+mod programs;
+mod random;
+mod script;
+mod site;
+mod skip;
+mod wait;
+
+pub use client::{Client, Model, Reply, start_body};
+pub use daemon::{Daemon, Ended};
+pub use journal::{Journal, Run, Start};
+pub use log::Log;
+pub use mount::SmallDisk;
+pub use port::free_port;
+pub use programs::built;
+pub use random::Random;
+pub use script::{Manner, Script, big_byte};
+pub use site::Site;
+pub use skip::skip;
+pub use wait::{PATIENCE, eventually, eventually_async};
+
+/// Names that every [`Site`] has from the start.
+pub mod ids {
+    use crate::Model;
+
+    /// The sheep of a new site.
+    pub const SHEEP: &str = "dolly";
+    /// A model whose runner uses the SDK and behaves well on the wire.
+    pub const SCRIPTED: Model = Model { name: "scripted", version: "latest" };
+    /// A model whose runner speaks the wire by itself and can misbehave on it.
+    pub const RAW: Model = Model { name: "raw", version: "latest" };
+}

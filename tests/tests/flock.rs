@@ -1,0 +1,196 @@
+//! Which sheep does what, with which model.
+
+use serde_json::json;
+use shepherd_tests::ids::{RAW, SCRIPTED, SHEEP};
+use shepherd_tests::{Client, Manner, Model, Script, Site, eventually};
+
+async fn submit_to(client: &Client, sheep: &str, job: &str, model: Model, script: &Script) {
+    let mut body = shepherd_tests::start_body(job, model, &script.text());
+    body["sheep_id"] = json!(sheep);
+    assert_eq!(client.start_job(&body).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_pinned_job_runs_on_its_sheep() {
+    let site = Site::new().with_sheep("second", json!({})).with_sheep("third", json!({}));
+    let daemon = site.start().await;
+    let client = daemon.client();
+    let sheep = ["second", "third", SHEEP, "third", "second", SHEEP, SHEEP, "third"];
+    for (i, sheep) in sheep.iter().enumerate() {
+        submit_to(&client, sheep, &format!("pinned-{i}"), SCRIPTED, &Script::Say(String::new())).await;
+    }
+    for (i, sheep) in sheep.iter().enumerate() {
+        let job = format!("pinned-{i}");
+        assert_eq!(client.finished(&job).await["status"], "done");
+        assert_eq!(site.journal().runs_of(&job)[0].sheep, *sheep);
+    }
+}
+
+#[tokio::test]
+async fn a_pinned_job_waits_for_its_sheep_and_holds_up_nobody() {
+    let site = Site::new().with_sheep("second", json!({}));
+    let daemon = site.start().await;
+    let client = daemon.client();
+    let gate = site.path("gate");
+    submit_to(&client, "second", "blocker", SCRIPTED, &Script::Gate(gate.clone())).await;
+    site.begun("blocker", 1).await;
+    submit_to(&client, "second", "patient", SCRIPTED, &Script::Say(String::new())).await;
+    for i in 0..5 {
+        let done = client.run(&format!("free-{i}"), SCRIPTED, &Script::Say(String::new())).await;
+        assert_eq!(done["status"], "done");
+        assert_eq!(site.journal().runs_of(&format!("free-{i}"))[0].sheep, SHEEP);
+    }
+    assert!(site.journal().runs_of("patient").is_empty());
+    site.open_gate(&gate);
+    client.finished("patient").await;
+    assert_eq!(site.journal().runs_of("patient")[0].sheep, "second");
+}
+
+#[tokio::test]
+async fn two_sheep_work_at_the_same_time() {
+    let site = Site::new().with_sheep("second", json!({}));
+    let daemon = site.start().await;
+    let client = daemon.client();
+    let gates = [site.path("gate-0"), site.path("gate-1")];
+    for (i, gate) in gates.iter().enumerate() {
+        client.submit(&format!("job-{i}"), SCRIPTED, &Script::Gate(gate.clone())).await.expect_status(200);
+    }
+    // Both begin before either may end.
+    site.begun("job-0", 1).await;
+    site.begun("job-1", 1).await;
+    for gate in &gates {
+        site.open_gate(gate);
+    }
+    assert_eq!(client.finished("job-0").await["status"], "done");
+    assert_eq!(client.finished("job-1").await["status"], "done");
+    let journal = site.journal();
+    assert_ne!(journal.runs_of("job-0")[0].sheep, journal.runs_of("job-1")[0].sheep);
+}
+
+#[tokio::test]
+async fn a_sheep_changes_its_model() {
+    let site = Site::new();
+    let unversioned = Model { name: "unversioned", version: "" };
+    site.model(unversioned, Manner::Sdk);
+    let daemon = site.start().await;
+    let client = daemon.client();
+    for (i, model) in [SCRIPTED, RAW, unversioned, SCRIPTED].into_iter().enumerate() {
+        assert_eq!(
+            client.run(&format!("job-{i}"), model, &Script::Say(i.to_string())).await["status"],
+            "done"
+        );
+        assert_eq!(client.result(&format!("job-{i}")).await.text(), i.to_string());
+        assert_eq!(client.sheep(SHEEP).await["model"], model.json());
+    }
+    let configs: Vec<_> = site.journal().starts().into_iter().map(|start| start.config).collect();
+    let expected = [
+        "scripted/latest/config.yaml",
+        "raw/latest/config.yaml",
+        "unversioned/config.yaml",
+        "scripted/latest/config.yaml",
+    ];
+    assert_eq!(configs, expected);
+    let alive = || {
+        site.journal().starts().iter().filter(|start| shepherd_tests::process::is_alive(start.pid)).count()
+    };
+    eventually("the earlier runners to end", || (alive() == 1).then_some(())).await;
+}
+
+#[tokio::test]
+async fn alternating_models_do_not_restart_the_runner_each_time() {
+    let site = Site::new();
+    let daemon = site.start().await;
+    let client = daemon.client();
+    let gate = site.path("gate");
+    client.submit("opener", SCRIPTED, &Script::Gate(gate.clone())).await.expect_status(200);
+    site.begun("opener", 1).await;
+    for i in 0..12 {
+        let model = if i % 2 == 0 { SCRIPTED } else { RAW };
+        client.submit(&format!("job-{i:02}"), model, &Script::Say(i.to_string())).await.expect_status(200);
+    }
+    site.open_gate(&gate);
+    for i in 0..12 {
+        assert_eq!(client.finished(&format!("job-{i:02}")).await["status"], "done");
+    }
+    assert_eq!(site.journal().starts().len(), 2, "one runner for each model");
+    let order: Vec<_> = site.journal().runs().into_iter().skip(1).map(|run| run.job).collect();
+    let expected: Vec<_> =
+        (0..12).step_by(2).chain((1..12).step_by(2)).map(|i| format!("job-{i:02}")).collect();
+    assert_eq!(order, expected, "each model's jobs in the order of their arrival");
+}
+
+#[tokio::test]
+async fn a_sheep_that_has_the_model_is_preferred() {
+    let site = Site::new().with_sheep("second", json!({}));
+    let daemon = site.start().await;
+    let client = daemon.client();
+    submit_to(&client, "second", "warm-up", RAW, &Script::Say(String::new())).await;
+    client.finished("warm-up").await;
+    for i in 0..5 {
+        client.run(&format!("job-{i}"), RAW, &Script::Say(String::new())).await;
+        assert_eq!(site.journal().runs_of(&format!("job-{i}"))[0].sheep, "second");
+    }
+    assert_eq!(site.journal().starts().len(), 1);
+}
+
+#[tokio::test]
+async fn a_runner_sees_only_its_gpus() {
+    let site = Site::new()
+        .with_sheep("gpus", json!({"devices": ["/dev/nvidia3", "/dev/nvidia0"]}))
+        .with_sheep("env", json!({"env": {"WOOL": "white"}}));
+    let daemon = site.start().await;
+    let client = daemon.client();
+    for (sheep, name, value) in [
+        ("gpus", "CUDA_VISIBLE_DEVICES", "3,0"),
+        (SHEEP, "CUDA_VISIBLE_DEVICES", ""),
+        ("env", "WOOL", "white"),
+    ] {
+        let job = format!("env-of-{sheep}");
+        submit_to(&client, sheep, &job, SCRIPTED, &Script::Env(name.into())).await;
+        assert_eq!(client.finished(&job).await["status"], "done", "{name} is set");
+        assert_eq!(client.result(&job).await.text(), value);
+    }
+}
+
+#[tokio::test]
+async fn what_a_runner_prints_is_appended_to_the_sheep_s_files() {
+    let site = Site::new();
+    std::fs::write(site.path("runners.out"), "before\n").unwrap();
+    for life in 1..=2 {
+        let daemon = site.start().await;
+        daemon.client().run(&format!("life-{life}"), SCRIPTED, &Script::Say(String::new())).await;
+        daemon.stop().await;
+        let out = std::fs::read_to_string(site.path("runners.out")).unwrap();
+        assert!(out.starts_with("before\n"), "{out}");
+        assert_eq!(out.matches("serving scripted/latest/config.yaml").count(), life, "{out}");
+        let err = std::fs::read_to_string(site.path("runners.err")).unwrap();
+        assert_eq!(err.matches("this is the standard error").count(), life, "{err}");
+    }
+}
+
+#[tokio::test]
+async fn the_default_runner_runs_a_command_for_each_job() {
+    let site = Site::new().with_sheep(SHEEP, json!({"runner_command": null}));
+    let model = |name, runner: &str| {
+        let model = Model { name, version: "latest" };
+        let dir = site.model_dir(model);
+        std::fs::write(dir.join("config.yaml"), "greeting: hello\n").unwrap();
+        std::fs::write(dir.join("runner.yaml"), runner).unwrap();
+        model
+    };
+    let copy = model("copy", "runner:\n  command: [cp, \"{inputs}/input\", \"{outputs}/output\"]\n");
+    let grumble = "runner:\n  command: [sh, -c, \"echo first words >&2; echo last words >&2; exit 3\"]\n";
+    let grumble = model("grumble", grumble);
+    let daemon = site.start().await;
+    let client = daemon.client();
+    client.start_job(&shepherd_tests::start_body("copy-job", copy, "to be copied")).await;
+    assert_eq!(client.finished("copy-job").await["status"], "done");
+    assert_eq!(client.result("copy-job").await.text(), "to be copied");
+    client.start_job(&shepherd_tests::start_body("grumble-job", grumble, "x")).await;
+    let failed = client.finished("grumble-job").await;
+    assert_eq!(failed["status"], "failed");
+    let message = failed["error_details"]["message"].as_str().unwrap();
+    assert!(message.contains("last words"), "{message}");
+    client.start_job(&shepherd_tests::start_body("copy-again", copy, "again")).await;
+    assert_eq!(client.finished("copy-again").await["status"], "done");
+}

@@ -1,0 +1,356 @@
+//! Runners that misbehave. Whatever one does, its job comes to an end that tells
+//! why, and the next job of the same sheep is done.
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use shepherd_tests::ids::{RAW, SCRIPTED, SHEEP};
+use shepherd_tests::{Client, Manner, Model, Script, Site, eventually, eventually_async, process};
+
+const DIED: &str = "Sheep container died without notice";
+
+fn message(status: &Value) -> &str {
+    status["error_details"]["message"].as_str().unwrap_or_default()
+}
+
+async fn assert_next_is_done(client: &Client, model: Model) {
+    let next = client.run("the-next-one", model, &Script::Say("next".into())).await;
+    assert_eq!(next["status"], "done", "{next}");
+    assert_eq!(client.result("the-next-one").await.text(), "next");
+}
+
+/// A site whose sheep has these keys, and which runs a crashed job `retries` times more.
+fn site(sheep: Value, retries: u32) -> Site {
+    Site::new().with_sheep(SHEEP, sheep).with(json!({"limits": {"crash_retries": retries}}))
+}
+
+#[tokio::test]
+async fn an_error_is_its_job_s_alone() {
+    let site = Site::new().with_sheep("second", json!({}));
+    let daemon = site.start().await;
+    let client = daemon.client();
+    for round in 0..10 {
+        for model in [SCRIPTED, RAW] {
+            let failed =
+                client.run(&format!("bad-{}-{round}", model.name), model, &Script::Fail("baa".into())).await;
+            assert_eq!((&failed["status"], message(&failed)), (&json!("failed"), "baa"));
+            let good =
+                client.run(&format!("good-{}-{round}", model.name), model, &Script::Say("x".into())).await;
+            assert_eq!(good["status"], "done");
+        }
+    }
+    // The runner that failed a job is the one that does the next: it was no death.
+    let starts = site.journal().starts().len();
+    assert!(starts <= 4, "{starts} runners were started for two models on two sheep");
+}
+
+#[tokio::test]
+async fn a_runner_that_exits_at_once_fails_its_job() {
+    let broken = Model { name: "broken", version: "latest" };
+    for code in [0, 3] {
+        let site = site(json!({}), 0);
+        site.model(broken, Manner::Exit(code));
+        let daemon = site.start().await;
+        let client = daemon.client();
+        let failed = client.run("broken-job", broken, &Script::Nothing).await;
+        assert_eq!(failed["status"], "failed", "{failed}");
+        assert!(!message(&failed).is_empty());
+        assert_next_is_done(&client, SCRIPTED).await;
+    }
+}
+
+#[tokio::test]
+async fn a_runner_that_never_listens_is_given_up() {
+    let deaf = Model { name: "deaf", version: "latest" };
+    let site = site(json!({"start_timeout": "1s", "stop_grace": "200ms"}), 0);
+    site.model(deaf, Manner::Deaf);
+    let daemon = site.start().await;
+    let client = daemon.client();
+    let failed = client.run("deaf-job", deaf, &Script::Nothing).await;
+    assert_eq!(failed["status"], "failed", "{failed}");
+    assert!(!message(&failed).is_empty());
+    assert_next_is_done(&client, SCRIPTED).await;
+    let first = site.journal().starts()[0].pid;
+    eventually("the end of the deaf runner", || (!process::is_alive(first)).then_some(())).await;
+}
+
+#[tokio::test]
+async fn a_runner_that_babbles_is_given_up() {
+    let babbler = Model { name: "babbler", version: "latest" };
+    let site = site(json!({"start_timeout": "1s", "stop_grace": "200ms"}), 0);
+    site.model(babbler, Manner::Babble);
+    let daemon = site.start().await;
+    let client = daemon.client();
+    let failed = client.run("babbler-job", babbler, &Script::Nothing).await;
+    assert_eq!(failed["status"], "failed", "{failed}");
+    assert_next_is_done(&client, SCRIPTED).await;
+}
+
+#[tokio::test]
+async fn a_runner_that_dies_fails_its_job_with_the_words_that_clients_know() {
+    for model in [SCRIPTED, RAW] {
+        for code in [0, 1] {
+            let site = site(json!({}), 0);
+            let daemon = site.start().await;
+            let client = daemon.client();
+            let failed = client.run("fatal", model, &Script::Exit(code)).await;
+            assert_eq!(failed["status"], "failed");
+            assert!(message(&failed).contains(DIED), "{failed}");
+            assert_eq!(site.journal().runs_of("fatal").len(), 1);
+            assert_next_is_done(&client, model).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_killed_runner_is_noticed_at_once() {
+    // Heartbeats would take a day.
+    let site = site(json!({"heartbeat_timeout": "24h"}), 0);
+    let daemon = site.start().await;
+    let client = daemon.client();
+    client.submit("victim", SCRIPTED, &Script::Gate(site.path("never"))).await.expect_status(200);
+    site.begun("victim", 1).await;
+    process::signal(site.journal().runs_of("victim")[0].pid, Signal::KILL);
+    assert!(message(&client.finished("victim").await).contains(DIED));
+    assert_next_is_done(&client, SCRIPTED).await;
+}
+
+#[tokio::test]
+async fn a_death_costs_only_the_job_that_ran() {
+    let site = site(json!({}), 0);
+    let daemon = site.start().await;
+    let client = daemon.client();
+    let gate = site.path("gate");
+    client.submit("opener", SCRIPTED, &Script::Gate(gate.clone())).await.expect_status(200);
+    site.begun("opener", 1).await;
+    client.submit("fatal", SCRIPTED, &Script::Exit(1)).await.expect_status(200);
+    for i in 0..20 {
+        client.submit(&format!("other-{i}"), SCRIPTED, &Script::Say(i.to_string())).await.expect_status(200);
+    }
+    site.open_gate(&gate);
+    assert_eq!(client.finished("fatal").await["status"], "failed");
+    for i in 0..20 {
+        assert_eq!(client.finished(&format!("other-{i}")).await["status"], "done");
+        assert_eq!(client.result(&format!("other-{i}")).await.text(), i.to_string());
+        assert_eq!(site.journal().runs_of(&format!("other-{i}")).len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_crash_may_be_tried_again() {
+    let site = site(json!({}), 2);
+    let daemon = site.start().await;
+    let client = daemon.client();
+    let marker = site.path("marker");
+    let survived = client.run("second-chance", SCRIPTED, &Script::ExitOnce { marker }).await;
+    assert_eq!(survived["status"], "done", "{survived}");
+    assert_eq!(client.result("second-chance").await.text(), "survived");
+    let runs = site.journal().runs_of("second-chance");
+    assert_eq!(runs.len(), 2);
+    assert_ne!(runs[0].attempt, runs[1].attempt);
+}
+
+#[tokio::test]
+async fn a_poison_job_does_not_kill_its_sheep_for_ever() {
+    let site = site(json!({}), 2);
+    let daemon = site.start().await;
+    let client = daemon.client();
+    let failed = client.run("poison", SCRIPTED, &Script::Exit(9)).await;
+    assert_eq!(failed["status"], "failed");
+    assert!(message(&failed).contains(DIED), "{failed}");
+    assert_eq!(site.journal().runs_of("poison").len(), 3);
+    assert_next_is_done(&client, SCRIPTED).await;
+}
+
+#[tokio::test]
+async fn a_runner_that_answers_no_heartbeat_is_ended() {
+    for model in [SCRIPTED, RAW] {
+        let site = site(json!({"heartbeat_timeout": "1s", "stop_grace": "200ms"}), 1);
+        let daemon = site.start().await;
+        let client = daemon.client();
+        let marker = site.path("marker");
+        let status = client.run("stopped", model, &Script::StopOnce { marker }).await;
+        assert_eq!(status["status"], "done", "{status}");
+        let runs = site.journal().runs_of("stopped");
+        assert_eq!(runs.len(), 2);
+        assert!(!process::is_alive(runs[0].pid), "the stopped runner is still there");
+        assert_next_is_done(&client, model).await;
+    }
+}
+
+#[tokio::test]
+async fn a_job_past_its_time_fails_and_leaves_no_process() {
+    for model in [SCRIPTED, RAW] {
+        let site = site(json!({"run_timeout": "1s", "stop_grace": "200ms"}), 3);
+        let daemon = site.start().await;
+        let client = daemon.client();
+        let child = site.path("child");
+        let failed = client.run("endless", model, &Script::Hang { child: child.clone() }).await;
+        assert_eq!(failed["status"], "failed");
+        assert!(!message(&failed).is_empty());
+        // Its own doing: it would take too long again.
+        assert_eq!(site.journal().runs_of("endless").len(), 1);
+        let child: i32 = std::fs::read_to_string(child).unwrap().parse().unwrap();
+        eventually("the end of the runner's child", || (!process::is_alive(child)).then_some(())).await;
+        assert_next_is_done(&client, model).await;
+    }
+}
+
+#[tokio::test]
+async fn garbage_on_the_wire_harms_no_other_job() {
+    let site = site(json!({}), 0);
+    let daemon = site.start().await;
+    let client = daemon.client();
+    let status = client.run("garbage", RAW, &Script::Garbage).await;
+    // The runner answers well in the end; whether it is believed is the daemon's choice.
+    assert!(status["status"] == "done" || status["status"] == "failed", "{status}");
+    assert_next_is_done(&client, RAW).await;
+}
+
+#[tokio::test]
+async fn a_runner_answers_for_its_own_job_only() {
+    let site = site(json!({}), 0);
+    let daemon = site.start().await;
+    let client = daemon.client();
+    let gate = site.path("gate");
+    client.submit("opener", RAW, &Script::Gate(gate.clone())).await.expect_status(200);
+    site.begun("opener", 1).await;
+    for other in ["unknown-job", "victim"] {
+        let liar = format!("liar-about-{other}");
+        client.submit(&liar, RAW, &Script::AnswerFor { job: other.to_owned() }).await.expect_status(200);
+    }
+    client.submit("victim", RAW, &Script::Say("really done".into())).await.expect_status(200);
+    site.open_gate(&gate);
+    let victim = client.finished("victim").await;
+    assert_eq!(victim["status"], "done", "{victim}");
+    assert_eq!(client.result("victim").await.text(), "really done");
+    for other in ["unknown-job", "victim"] {
+        // By its own words or for the lie: the daemon may end a runner that lies.
+        let liar = client.finished(&format!("liar-about-{other}")).await;
+        assert_eq!(liar["status"], "failed", "{liar}");
+        assert!(message(&liar) == "lied" || message(&liar).contains(other), "{liar}");
+    }
+    client.get("/jobs/unknown-job/status").await.expect_message(400, "Data for job `unknown-job` does not exist");
+}
+
+#[tokio::test]
+async fn the_first_answer_counts() {
+    let site = site(json!({}), 0);
+    let daemon = site.start().await;
+    let client = daemon.client();
+    let first = client.run("twice", RAW, &Script::AnswerTwice).await;
+    assert_eq!(first["status"], "done", "{first}");
+    assert_next_is_done(&client, RAW).await;
+    assert_eq!(client.status("twice").await, first);
+    assert_eq!(client.result("twice").await.text(), "answered");
+}
+
+#[tokio::test]
+async fn an_answer_of_an_old_attempt_is_fenced_off() {
+    let site = site(json!({}), 3);
+    let daemon = site.start().await;
+    let client = daemon.client();
+    let status = client.run("stale", RAW, &Script::StaleAnswer { marker: site.path("marker") }).await;
+    // The old attempt said done. By the new one's words or for that lie, it is not.
+    assert_eq!(status["status"], "failed", "{status}");
+    assert!(message(&status) == "fresh" || message(&status).contains("stale"), "{status}");
+    assert!(site.journal().runs_of("stale").len() >= 2);
+    assert_eq!(client.result("stale").await.status, 500);
+    assert_next_is_done(&client, RAW).await;
+}
+
+#[tokio::test]
+async fn an_output_that_points_elsewhere_is_not_read() {
+    let site = site(json!({}), 0);
+    let daemon = site.start().await;
+    let client = daemon.client();
+    std::fs::write(site.path("secret"), "secret").unwrap();
+    let failed = client.run("link", SCRIPTED, &Script::Link(site.path("secret"))).await;
+    assert_eq!(failed["status"], "failed", "{failed}");
+    assert!(!client.result("link").await.text().contains("\"secret\""));
+    assert!(!site.object("link", "outputs/output").exists());
+    assert_next_is_done(&client, SCRIPTED).await;
+}
+
+#[tokio::test]
+async fn a_missing_model_fails_its_job_with_the_words_that_clients_know() {
+    let site = Site::new();
+    let daemon = site.start().await;
+    let client = daemon.client();
+    for (job, model, path) in [
+        ("missing", Model { name: "nothing", version: "here" }, "nothing/here/config.yaml"),
+        ("no-version", Model { name: "nothing", version: "" }, "nothing/config.yaml"),
+    ] {
+        let failed = client.run(job, model, &Script::Nothing).await;
+        assert_eq!(failed["status"], "failed");
+        let file = site.path("models").join(path);
+        let expected = format!(
+            "Failed to start sheep for this job (Cannot load model `{}:{}`, file `{}` does not exist.)",
+            model.name,
+            model.version,
+            file.display()
+        );
+        assert_eq!(message(&failed), expected);
+    }
+    assert_next_is_done(&client, SCRIPTED).await;
+}
+
+#[tokio::test]
+async fn a_runner_command_that_cannot_be_run_is_its_sheep_s_problem() {
+    let site = Site::new().with_sheep("lame", json!({"runner_command": ["/nonexistent/runner"]}));
+    let daemon = site.start().await;
+    let client = daemon.client();
+    let mut body = shepherd_tests::start_body("lame-job", SCRIPTED, "x");
+    body["sheep_id"] = json!("lame");
+    assert_eq!(client.start_job(&body).await.status, 200);
+    // The job is not to blame and waits for an operator, who is told.
+    eventually_async("the sheep to tell its problem", || async {
+        let sheep = client.sheep("lame").await;
+        sheep["problem"].as_str().is_some_and(|problem| problem.contains("/nonexistent/runner")).then_some(())
+    })
+    .await;
+    assert_next_is_done(&client, SCRIPTED).await;
+    let waiting = client.status("lame-job").await;
+    assert!(waiting["finished_at"].is_null(), "{waiting}");
+}
+
+#[tokio::test]
+async fn a_runner_s_port_in_use_harms_no_other_sheep_and_passes() {
+    let port = shepherd_tests::free_port();
+    let taken = std::net::TcpListener::bind(("0.0.0.0", port)).unwrap();
+    let site = Site::new().with_sheep(
+        "tcp",
+        json!({"transport": "tcp", "port": port, "start_timeout": "1s", "stop_grace": "200ms"}),
+    );
+    let daemon = site.start().await;
+    let client = daemon.client();
+    let mut body = shepherd_tests::start_body("crowded-out", SCRIPTED, "x");
+    body["sheep_id"] = json!("tcp");
+    assert_eq!(client.start_job(&body).await.status, 200);
+    let mut other = shepherd_tests::start_body("elsewhere", SCRIPTED, "x");
+    other["sheep_id"] = json!(SHEEP);
+    assert_eq!(client.start_job(&other).await.status, 200);
+    assert_eq!(client.finished("elsewhere").await["status"], "done");
+    eventually_async("the sheep to tell its problem", || async {
+        let sheep = client.sheep("tcp").await;
+        sheep["problem"].as_str().is_some_and(|problem| problem.contains(&port.to_string())).then_some(())
+    })
+    .await;
+    assert!(client.status("crowded-out").await["finished_at"].is_null());
+    drop(taken);
+    assert_eq!(client.finished("crowded-out").await["status"], "done");
+    assert_eq!(site.journal().runs_of("crowded-out")[0].sheep, "tcp");
+}
+
+#[tokio::test]
+async fn runners_over_tcp_work_and_die_as_over_ipc() {
+    let port = shepherd_tests::free_port();
+    let site = site(json!({"transport": "tcp", "port": port}), 1);
+    let daemon = site.start().await;
+    let client = daemon.client();
+    for model in [SCRIPTED, RAW] {
+        let marker = site.path(format!("marker-{}", model.name));
+        let status = client.run(&format!("tcp-{}", model.name), model, &Script::ExitOnce { marker }).await;
+        assert_eq!(status["status"], "done", "{status}");
+    }
+    assert_next_is_done(&client, RAW).await;
+}

@@ -1,0 +1,156 @@
+//! How a daemon ends, and what the next one finds.
+
+use rustix::process::Signal;
+use serde_json::json;
+use shepherd_tests::ids::{RAW, SCRIPTED, SHEEP};
+use shepherd_tests::{Daemon, Script, Site, eventually, eventually_async, process};
+
+/// Waits until the daemon takes no more jobs.
+async fn draining(daemon: &Daemon) {
+    let client = daemon.client();
+    let body = shepherd_tests::start_body("too-late", SCRIPTED, "");
+    eventually_async("the daemon to drain", || async {
+        // Without data it would be refused anyway, so asking does nothing.
+        match client.try_start_job(&body).await {
+            Ok(reply) if reply.status == 400 => None,
+            Ok(reply) => {
+                assert_eq!(reply.status, 503, "{reply:?}");
+                assert!(!reply.message(503).is_empty());
+                Some(())
+            }
+            Err(_) => Some(()),
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_signal_lets_running_jobs_end() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let site = Site::new().with(json!({"shutdown": {"grace": "1h"}}));
+        let daemon = site.start().await;
+        let gate = site.path("gate");
+        let client = daemon.client();
+        client.submit("running", SCRIPTED, &Script::Gate(gate.clone())).await.expect_status(200);
+        site.begun("running", 1).await;
+        client.submit("queued", SCRIPTED, &Script::Say("later".into())).await.expect_status(200);
+        daemon.signal(signal);
+        draining(&daemon).await;
+        assert!(daemon.is_running());
+        site.open_gate(&gate);
+        let ended = daemon.ended().await;
+        assert_eq!(ended.code, Some(0), "{}", ended.log);
+        assert!(site.processes().is_empty(), "a daemon that ended leaves no process");
+
+        let daemon = site.start().await;
+        assert_eq!(daemon.client().status("running").await["status"], "done");
+        assert_eq!(daemon.client().result("running").await.text(), "through");
+        assert_eq!(daemon.client().finished("queued").await["status"], "done");
+        assert_eq!(site.journal().runs_of("running").len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_running_job_that_does_not_end_is_given_back() {
+    for model in [SCRIPTED, RAW] {
+        let site = Site::new()
+            .with_sheep(SHEEP, json!({"stop_grace": "200ms"}))
+            .with(json!({"shutdown": {"grace": "500ms"}}));
+        let daemon = site.start().await;
+        let gate = site.path("gate");
+        daemon.client().submit("long", model, &Script::Gate(gate.clone())).await.expect_status(200);
+        site.begun("long", 1).await;
+        let ended = daemon.stop().await;
+        assert_eq!(ended.code, Some(0), "{}", ended.log);
+        assert!(site.processes().is_empty(), "a daemon that ended leaves no process");
+        site.open_gate(&gate);
+        let daemon = site.start().await;
+        assert_eq!(daemon.client().finished("long").await["status"], "done");
+        // Shutting down is nobody's crash, though no retry is allowed.
+        assert_eq!(site.journal().runs_of("long").len(), 2);
+    }
+}
+
+#[tokio::test]
+async fn a_second_signal_forces() {
+    let site = Site::new().with(json!({"shutdown": {"grace": "12h"}}));
+    let daemon = site.start().await;
+    let gate = site.path("gate");
+    daemon.client().submit("long", SCRIPTED, &Script::Gate(gate.clone())).await.expect_status(200);
+    site.begun("long", 1).await;
+    daemon.signal(Signal::TERM);
+    draining(&daemon).await;
+    assert!(daemon.is_running());
+    daemon.signal(Signal::TERM);
+    daemon.ended().await;
+    eventually("all processes to end", || site.processes().is_empty().then_some(())).await;
+    site.open_gate(&gate);
+    let daemon = site.start().await;
+    assert_eq!(daemon.client().finished("long").await["status"], "done");
+}
+
+#[tokio::test]
+async fn an_idle_daemon_ends_at_once() {
+    let site = Site::new().with(json!({"shutdown": {"grace": "12h"}}));
+    let daemon = site.start().await;
+    daemon.client().run("warm-up", SCRIPTED, &Script::Say(String::new())).await;
+    let client = daemon.client();
+    // Nor is it held by a connection that is kept open.
+    let _idle = tokio::net::TcpStream::connect(client.address()).await.unwrap();
+    let ended = daemon.stop().await;
+    assert_eq!(ended.code, Some(0), "{}", ended.log);
+    assert!(site.processes().is_empty());
+}
+
+#[tokio::test]
+async fn those_who_wait_are_let_go() {
+    let site = Site::new().with(json!({"shutdown": {"grace": "500ms"}}));
+    let daemon = site.start().await;
+    let client = daemon.client();
+    client.submit("long", SCRIPTED, &Script::Gate(site.path("never"))).await.expect_status(200);
+    site.begun("long", 1).await;
+    let waiting = tokio::spawn(async move { client.try_get("/jobs/long/wait_ready").await });
+    daemon.stop().await;
+    // An answer that is no end of the job, or none.
+    if let Ok(reply) = waiting.await.unwrap() {
+        assert!(matches!(reply.status, 202 | 503), "{reply:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_killed_daemon_loses_nothing_and_leaves_nothing_running() {
+    let port = shepherd_tests::free_port();
+    let site = Site::new().with_sheep(SHEEP, json!({"transport": "tcp", "port": port}));
+    let daemon = site.start().await;
+    let client = daemon.client();
+    let (gate, child) = (site.path("gate"), site.path("child"));
+    client.submit("running", SCRIPTED, &Script::Gate(gate.clone())).await.expect_status(200);
+    site.begun("running", 1).await;
+    for i in 0..5 {
+        client.submit(&format!("queued-{i}"), SCRIPTED, &Script::Say(i.to_string())).await.expect_status(200);
+    }
+    let runner = site.journal().runs_of("running")[0].pid;
+    daemon.kill().await;
+    eventually("the runner to end with its shepherd", || (!process::is_alive(runner)).then_some(())).await;
+    site.open_gate(&gate);
+
+    // The port is free for the next runner, and resubmitting is answered as before.
+    let daemon = site.start().await;
+    let client = daemon.client();
+    let again = shepherd_tests::start_body("running", SCRIPTED, "other");
+    assert_eq!(client.start_job(&again).await.status, 409);
+    assert_eq!(client.finished("running").await["status"], "done");
+    for i in 0..5 {
+        assert_eq!(client.finished(&format!("queued-{i}")).await["status"], "done");
+        assert_eq!(client.result(&format!("queued-{i}")).await.text(), i.to_string());
+    }
+
+    // A runner's own children outlive it; the next daemon ends them.
+    client.submit("parent", SCRIPTED, &Script::Hang { child: child.clone() }).await.expect_status(200);
+    let pid =
+        eventually("the runner's child", || std::fs::read_to_string(&child).ok()?.parse::<i32>().ok()).await;
+    daemon.kill().await;
+    let daemon = site.start().await;
+    assert!(!process::is_alive(pid), "an orphan of the earlier life still runs");
+    drop(daemon);
+}

@@ -1,0 +1,221 @@
+//! How the daemon starts, and how it refuses to.
+
+use std::os::unix::fs::PermissionsExt as _;
+
+use serde_json::json;
+use shepherd_tests::ids::{SCRIPTED, SHEEP};
+use shepherd_tests::{Script, Site, SmallDisk, skip};
+
+/// Runs the binary on a configuration that it must refuse; what it printed.
+async fn refused(site: &Site, text: &str, arguments: &[&str]) -> String {
+    std::fs::write(site.path("bad.yaml"), text).expect("a file can be written");
+    let mut command = site.bare_command();
+    command.args(arguments).args(["-c", "bad.yaml"]);
+    let ended = site.run(command).await;
+    assert_eq!(ended.code, Some(2), "{}", ended.log);
+    ended.log
+}
+
+#[tokio::test]
+async fn it_says_what_it_has() {
+    let site = Site::new();
+    let daemon = site.start().await;
+    let text = daemon.log().text();
+    for line in [
+        &format!("Created sheep `{SHEEP}` of type `bare`"),
+        "Storage appears to be up and running",
+        "Shepherd API is available at http://127.0.0.1:",
+    ] {
+        let plain = text.replace('`', "");
+        assert!(plain.contains(&line.replace('`', "")), "no `{line}` in:\n{text}");
+    }
+    assert!(!text.contains('\u{1b}'), "no colours where no terminal is");
+}
+
+#[tokio::test]
+async fn the_log_can_be_json() {
+    let site = Site::new().with(json!({"logging": {"format": "json", "level": "debug"}}));
+    let daemon = site.start().await;
+    daemon.client().run("logged", SCRIPTED, &Script::Say("x".into())).await;
+    let ended = daemon.stop().await;
+    assert_eq!(ended.code, Some(0), "{}", ended.log);
+    for line in ended.log.lines() {
+        let value: serde_json::Value = serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"));
+        assert!(value.is_object(), "{line}");
+    }
+}
+
+#[tokio::test]
+async fn mistakes_are_shown_with_their_places_all_at_once() {
+    let site = Site::new();
+    let text = "\
+data_root: /tmp/never
+sheep:
+  alpha:
+    type: bear
+    working_directory: /tmp
+  beta:
+    type: bare
+    port: many
+    working_directory: /tmp
+nonsense: 1
+";
+    for arguments in [&[][..], &["check"]] {
+        let log = refused(&site, text, arguments).await;
+        for place in ["bad.yaml:4:", "bad.yaml:8:", "bad.yaml:10:"] {
+            assert!(log.contains(place), "no {place} in:\n{log}");
+        }
+        for expected in ["bare", "nonsense"] {
+            assert!(log.contains(expected), "no `{expected}` in:\n{log}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn other_mistakes() {
+    let site = Site::new();
+    let sheep = "sheep: {a: {type: bare, working_directory: /tmp}}\n";
+    let cases = [
+        ("sheep: [\n", "bad.yaml:"),
+        ("", "bad.yaml"),
+        ("- a list\n", "bad.yaml:1:1"),
+        (sheep, "data_root"),
+        ("data_root: /tmp/never\n", "sheep"),
+        (&format!("data_root: $SHEPHERD_TEST_IS_NOT_SET\n{sheep}"), "SHEPHERD_TEST_IS_NOT_SET"),
+        (&format!("data_root: /tmp/never\nstorage: {{url: nonsense}}\n{sheep}"), "storage.url"),
+        ("data_root: /tmp/never\nsheep: {a: {type: docker, port: 9001}}\n", "registry"),
+    ];
+    for (text, expected) in cases {
+        let log = refused(&site, text, &[]).await;
+        assert!(log.contains(expected), "no `{expected}` for `{text}` in:\n{log}");
+    }
+    let mut command = site.bare_command();
+    command.args(["-c", "not-there.yaml"]);
+    let ended = site.run(command).await;
+    assert_eq!(ended.code, Some(2), "{}", ended.log);
+    assert!(ended.log.contains("not-there.yaml"), "{}", ended.log);
+}
+
+#[tokio::test]
+async fn check_only_checks() {
+    let site = Site::new();
+    let mut command = site.bare_command();
+    command.arg("check").arg("-c").arg(site.write_config());
+    let ended = site.run(command).await;
+    assert_eq!(ended.code, Some(0), "{}", ended.log);
+    assert!(!site.path("state").exists(), "checking makes nothing");
+}
+
+#[tokio::test]
+async fn help_is_spelled_out_and_h_is_the_host() {
+    let site = Site::new();
+    let mut command = site.bare_command();
+    command.arg("--help");
+    let ended = site.run(command).await;
+    assert_eq!(ended.code, Some(0));
+    assert!(ended.log.contains("-h") && ended.log.contains("HOST"), "{}", ended.log);
+    let mut command = site.bare_command();
+    command.arg("--nonsense");
+    assert_ne!(site.run(command).await.code, Some(0));
+
+    let mut command = site.bare_command();
+    command.arg("-c").arg(site.write_config()).args(["-h", "localhost", "-p", "0"]);
+    let mut daemon = site.spawn(command);
+    daemon.await_line("Shepherd API is available at http://").await;
+    drop(daemon);
+    let mut command = site.command();
+    command.args(["-h", "127.0.0.2"]);
+    // Twice is a mistake, or the last one counts; it is never ignored silently.
+    daemon = site.spawn(command);
+    tokio::select! {
+        ended = daemon.ended() => assert_ne!(ended.code, Some(0)),
+        line = daemon.log().line_with("Shepherd API is available at ") => assert!(line.contains("127.0.0.2"), "{line}"),
+    }
+}
+
+#[tokio::test]
+async fn the_environment_overrides_and_is_interpolated() {
+    let site = Site::new().with(json!({"limits": {"max_body_bytes": "$LIMIT_OF_${WHAT}"}}));
+    let mut command = site.command();
+    command.env("LIMIT_OF_", "10").env("WHAT", "00");
+    // `$LIMIT_OF_` and `${WHAT}` are two references: 1000.
+    let daemon = site.start_command(command).await;
+    let big = shepherd_tests::start_body("big", SCRIPTED, &"x".repeat(3000));
+    assert_eq!(daemon.client().start_job(&big).await.status, 413);
+    daemon.kill().await;
+    let mut command = site.command();
+    command.env("LIMIT_OF_", "10").env("WHAT", "00").env("SHEPHERD__LIMITS__MAX_BODY_BYTES", "5000");
+    let daemon = site.start_command(command).await;
+    assert_eq!(daemon.client().start_job(&big).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_port_in_use_is_named() {
+    let site = Site::new();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let mut command = site.bare_command();
+    command.arg("-c").arg(site.write_config()).args(["-h", "127.0.0.1", "-p", &port]);
+    let ended = site.run(command).await;
+    assert!(ended.code.is_some_and(|code| code != 0), "{ended:?}");
+    assert!(ended.log.contains(&port), "{}", ended.log);
+    assert!(site.processes().is_empty(), "a daemon that did not start leaves no process");
+}
+
+#[tokio::test]
+async fn a_second_daemon_on_one_state_directory_is_refused() {
+    let site = Site::new();
+    let daemon = site.start().await;
+    let client = daemon.client();
+    let gate = site.path("gate");
+    client.submit("guarded", SCRIPTED, &Script::Gate(gate.clone())).await.expect_status(200);
+    site.begun("guarded", 1).await;
+    let ended = site.run(site.command()).await;
+    assert!(ended.code.is_some_and(|code| code != 0), "{ended:?}");
+    let state = site.path("state").display().to_string();
+    assert!(ended.log.contains(&state), "{}", ended.log);
+    // The first was not disturbed, nor were its runner and its working directories.
+    site.open_gate(&gate);
+    assert_eq!(client.finished("guarded").await["status"], "done");
+    assert_eq!(site.journal().runs_of("guarded").len(), 1);
+    // The directory is free again after a death.
+    daemon.kill().await;
+    let daemon = site.start().await;
+    assert_eq!(daemon.client().status("guarded").await["status"], "done");
+}
+
+#[tokio::test]
+async fn a_read_only_data_root_is_named() {
+    let site = Site::new();
+    let data = site.path("data");
+    std::fs::set_permissions(&data, std::fs::Permissions::from_mode(0o555)).unwrap();
+    // To root any permission is permission: then a file system that refuses.
+    let disk = if std::fs::write(data.join("probe"), "").is_ok() {
+        let Ok(disk) = SmallDisk::mount(&data, 1 << 20) else {
+            return skip("a file system cannot be mounted here, and root may write anywhere");
+        };
+        disk.set_read_only(true).unwrap();
+        Some(disk)
+    } else {
+        None
+    };
+    let ended = site.run(site.command()).await;
+    assert!(ended.code.is_some_and(|code| code != 0), "{ended:?}");
+    assert!(ended.log.contains(&data.display().to_string()), "{}", ended.log);
+    drop(disk);
+}
+
+#[tokio::test]
+async fn data_root_is_cleaned_and_the_state_is_not() {
+    let site = Site::new().with(json!({"state_dir": null, "storage": null}));
+    let daemon = site.start().await;
+    daemon.client().run("kept", SCRIPTED, &Script::Say("kept".into())).await;
+    daemon.kill().await;
+    let litter = site.path("data").join(SHEEP).join("litter");
+    std::fs::create_dir_all(&litter).unwrap();
+    std::fs::write(litter.join("file"), "x").unwrap();
+    let daemon = site.start().await;
+    assert!(!litter.exists(), "working directories are cleaned at the start");
+    assert_eq!(daemon.client().status("kept").await["status"], "done");
+    assert_eq!(daemon.client().result("kept").await.text(), "kept");
+}

@@ -1,0 +1,143 @@
+//! Storage that is full, away, or changed behind the daemon's back.
+
+use serde_json::json;
+use shepherd_tests::ids::SCRIPTED;
+use shepherd_tests::{Script, Site, SmallDisk, eventually_async, skip, start_body};
+
+const NO_MOUNT: &str = "a file system cannot be mounted here";
+
+#[tokio::test]
+async fn data_removed_while_its_job_waits_wedges_nobody() {
+    let site = Site::new();
+    let daemon = site.start().await;
+    let client = daemon.client();
+    let gate = site.path("gate");
+    client.submit("opener", SCRIPTED, &Script::Gate(gate.clone())).await.expect_status(200);
+    site.begun("opener", 1).await;
+    for i in 0..3 {
+        let job = format!("robbed-{i}");
+        site.put(&job, "inputs/input", "soon gone");
+        assert_eq!(client.start_job(&json!({"job_id": job, "model": SCRIPTED.json()})).await.status, 200);
+    }
+    for i in 0..3 {
+        std::fs::remove_dir_all(site.path("storage").join(format!("robbed-{i}"))).unwrap();
+    }
+    client.submit("after", SCRIPTED, &Script::Say("fine".into())).await.expect_status(200);
+    site.open_gate(&gate);
+    for i in 0..3 {
+        // Whatever was staged before is not asked about; that it comes to an end is.
+        client.finished(&format!("robbed-{i}")).await;
+    }
+    assert_eq!(client.finished("after").await["status"], "done");
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_submits_and_loses_nothing() {
+    let site = Site::new();
+    let Ok(disk) = SmallDisk::mount(&site.path("disk"), 24 << 20) else { return skip(NO_MOUNT) };
+    let url = format!("file://{}", site.path("disk/storage").display());
+    let site = site.with(json!({"state_dir": disk.path().join("state"), "storage": {"url": url}}));
+    let daemon = site.start().await;
+    let client = daemon.client();
+    let gate = site.path("gate");
+    client.submit("running", SCRIPTED, &Script::Gate(gate.clone())).await.expect_status(200);
+    site.begun("running", 1).await;
+    for i in 0..5 {
+        client.submit(&format!("queued-{i}"), SCRIPTED, &Script::Say(i.to_string())).await.expect_status(200);
+    }
+    let ballast = disk.fill();
+    let mut accepted = Vec::new();
+    let mut refusals = 0;
+    for i in 0..50 {
+        let job = format!("late-{i}");
+        let reply = client.start_job(&start_body(&job, SCRIPTED, &"x".repeat(300_000))).await;
+        match reply.status {
+            200 => accepted.push(job),
+            503 | 507 => {
+                assert!(!reply.json()["message"].as_str().unwrap_or_default().is_empty());
+                refusals += 1;
+            }
+            _ => panic!("{reply:?}"),
+        }
+    }
+    assert!(refusals > 0, "a full disk took everything");
+    assert_eq!(client.get("/healthz").await.status, 200);
+    site.open_gate(&gate);
+    assert_eq!(client.get("/status").await.status, 200);
+    std::fs::remove_file(ballast).unwrap();
+    for job in ["running".to_owned()].into_iter().chain((0..5).map(|i| format!("queued-{i}"))).chain(accepted)
+    {
+        assert_eq!(client.finished(&job).await["status"], "done", "{job}");
+    }
+    assert_eq!(client.result("running").await.text(), "through");
+    assert_eq!(client.run("after", SCRIPTED, &Script::Say("fine".into())).await["status"], "done");
+    // A refused job left nothing and may come again.
+    let reply = client.start_job(&start_body("late-49", SCRIPTED, "x")).await;
+    assert!(matches!(reply.status, 200 | 409), "{reply:?}");
+    daemon.kill().await;
+    let daemon = site.start().await;
+    assert_eq!(daemon.client().result("running").await.text(), "through");
+}
+
+#[tokio::test]
+async fn a_daemon_starts_on_a_full_disk_or_says_why_not() {
+    let site = Site::new();
+    let Ok(disk) = SmallDisk::mount(&site.path("disk"), 16 << 20) else { return skip(NO_MOUNT) };
+    let url = format!("file://{}", site.path("disk/storage").display());
+    let site = site.with(json!({"state_dir": disk.path().join("state"), "storage": {"url": url}}));
+    let daemon = site.start().await;
+    daemon.client().run("early", SCRIPTED, &Script::Say("early".into())).await;
+    daemon.kill().await;
+    let ballast = disk.fill();
+    let daemon = site.spawn(site.command());
+    tokio::select! {
+        _ = daemon.log().line_with("Shepherd API is available at") => {}
+        ended = daemon.ended() => {
+            assert!(ended.code.is_some_and(|code| code != 0), "{ended:?}");
+            assert!(ended.log.contains("full") || ended.log.contains("space"), "{}", ended.log);
+        }
+    }
+    daemon.kill().await;
+    std::fs::remove_file(ballast).unwrap();
+    let daemon = site.start().await;
+    assert_eq!(daemon.client().result("early").await.text(), "early");
+}
+
+#[tokio::test]
+async fn a_storage_outage_delays_jobs_and_loses_none() {
+    let site = Site::new();
+    let Ok(disk) = SmallDisk::mount(&site.path("storage"), 64 << 20) else { return skip(NO_MOUNT) };
+    let daemon = site.start().await;
+    let client = daemon.client();
+    let gate = site.path("gate");
+    let big = 4 << 20;
+    // One that ends while the storage is away, in full: too big to be kept elsewhere.
+    client.submit("running", SCRIPTED, &Script::Gate(gate.clone())).await.expect_status(200);
+    site.begun("running", 1).await;
+    client.submit("big-one", SCRIPTED, &Script::Big(big)).await.expect_status(200);
+    client.submit("next", SCRIPTED, &Script::Say("next".into())).await.expect_status(200);
+    // A file that is being written holds the file system open for a moment.
+    eventually_async("the storage to refuse writes", || async { disk.set_read_only(true).ok() }).await;
+    site.open_gate(&gate);
+    site.begun("big-one", 1).await;
+    eventually_async("readiness to tell", || async {
+        (client.get("/readyz").await.status == 503).then_some(())
+    })
+    .await;
+    let refused = client.start_job(&start_body("refused", SCRIPTED, &"x".repeat(5 << 20))).await;
+    assert!(!refused.message(503).is_empty());
+    let big_one = client.status("big-one").await;
+    assert!(big_one["status"] != "done" && big_one["status"] != "failed", "{big_one}");
+    disk.set_read_only(false).unwrap();
+    for job in ["running", "big-one", "next"] {
+        assert_eq!(client.finished(job).await["status"], "done", "{job}");
+    }
+    assert_eq!(client.result("big-one").await.body.len() as u64, big);
+    eventually_async("readiness to return", || async {
+        (client.get("/readyz").await.status == 200).then_some(())
+    })
+    .await;
+    let reply = client.start_job(&start_body("refused", SCRIPTED, "x")).await;
+    assert_eq!(reply.status, 200, "a refused submit left something behind: {reply:?}");
+    assert_eq!(client.finished("refused").await["status"], "done");
+}

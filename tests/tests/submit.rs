@@ -1,0 +1,302 @@
+//! `POST /start-job`, row by row of the compatibility reference.
+
+use serde_json::{Value, json};
+use shepherd_tests::ids::{SCRIPTED, SHEEP};
+use shepherd_tests::{Client, Script, Site, eventually, start_body};
+
+const NOT_AN_OBJECT: &str = "The request body must be a JSON object";
+
+fn no_data(job: &str) -> String {
+    format!("Data for job `{job}` does not exist")
+}
+
+/// A refused job leaves nothing: no data, no record.
+async fn assert_nothing_left(site: &Site, client: &Client, job: &str) {
+    assert!(!site.path("storage").join(job).exists(), "data of `{job}` was left behind");
+    client.get(&format!("/jobs/{job}/status")).await.expect_message(400, &no_data(job));
+}
+
+#[tokio::test]
+async fn a_payload_becomes_the_default_input() {
+    let site = Site::new();
+    let daemon = site.start().await;
+    let client = daemon.client();
+    let reply = client.start_job(&start_body("with-payload", SCRIPTED, "plain text")).await;
+    assert_eq!((reply.status, reply.json()), (200, json!({"success": true})));
+    assert_eq!(client.finished("with-payload").await["status"], "done");
+    assert_eq!(client.get("/jobs/with-payload/input").await.text(), "plain text");
+    assert_eq!(client.result("with-payload").await.text(), "plain text");
+    // What the daemon answers from memory comes to lie in storage as plain files, too.
+    for key in ["inputs/input", "outputs/output"] {
+        let path = site.object("with-payload", key);
+        let text = eventually(key, || std::fs::read_to_string(&path).ok()).await;
+        assert_eq!(text, "plain text");
+    }
+}
+
+#[tokio::test]
+async fn a_payload_may_hold_any_text() {
+    let site = Site::new();
+    let daemon = site.start().await;
+    let client = daemon.client();
+    let text = "příliš žluťoučký kůň \u{1f411} \" \\ \n \u{1} konec";
+    client.start_job(&start_body("non-ascii", SCRIPTED, text)).await;
+    client.finished("non-ascii").await;
+    assert_eq!(client.get("/jobs/non-ascii/input").await.body, text.as_bytes());
+    assert_eq!(client.result("non-ascii").await.body, text.as_bytes());
+}
+
+#[tokio::test]
+async fn the_same_id_with_a_payload_is_a_conflict() {
+    const SUBMITTED: &str = "A job with this ID was already submitted";
+    let site = Site::new();
+    let daemon = site.start().await;
+    let client = daemon.client();
+    let gate = site.path("gate");
+    client.submit("twice", SCRIPTED, &Script::Gate(gate.clone())).await.expect_status(200);
+    let again = start_body("twice", SCRIPTED, "other");
+    client.start_job(&again).await.expect_message(409, SUBMITTED);
+    site.open_gate(&gate);
+    client.finished("twice").await;
+    client.start_job(&again).await.expect_message(409, SUBMITTED);
+    assert_eq!(client.result("twice").await.text(), "through");
+
+    site.put("placed", "inputs/input", "by hand");
+    client.start_job(&start_body("placed", SCRIPTED, "other")).await.expect_message(409, SUBMITTED);
+    assert_eq!(std::fs::read_to_string(site.object("placed", "inputs/input")).unwrap(), "by hand");
+}
+
+#[tokio::test]
+async fn the_same_id_without_a_payload_runs_again_once_it_is_finished() {
+    let site = Site::new();
+    let daemon = site.start().await;
+    let client = daemon.client();
+    let gate = site.path("gate");
+    site.put("again", "inputs/input", Script::Gate(gate.clone()).text());
+    let body = json!({"job_id": "again", "model": SCRIPTED.json()});
+    assert_eq!(client.start_job(&body).await.status, 200);
+    site.begun("again", 1).await;
+    // It runs: accepted, and not run twice.
+    assert_eq!(client.start_job(&body).await.json(), json!({"success": true}));
+    site.open_gate(&gate);
+    client.finished("again").await;
+    assert_eq!(site.journal().runs_of("again").len(), 1);
+
+    site.put("again", "inputs/input", "new input");
+    assert_eq!(client.start_job(&body).await.json(), json!({"success": true}));
+    assert_eq!(client.finished("again").await["status"], "done");
+    let runs = site.journal().runs_of("again");
+    assert_eq!(runs.len(), 2);
+    assert_ne!(runs[0].attempt, runs[1].attempt);
+    assert_eq!(client.result("again").await.text(), "new input");
+}
+
+#[tokio::test]
+async fn a_queued_job_is_not_queued_twice() {
+    let site = Site::new();
+    let daemon = site.start().await;
+    let client = daemon.client();
+    let gate = site.path("gate");
+    client.submit("blocker", SCRIPTED, &Script::Gate(gate.clone())).await.expect_status(200);
+    site.begun("blocker", 1).await;
+    site.put("waiting", "inputs/input", "x");
+    let body = json!({"job_id": "waiting", "model": SCRIPTED.json()});
+    for _ in 0..3 {
+        assert_eq!(client.start_job(&body).await.json(), json!({"success": true}));
+    }
+    site.open_gate(&gate);
+    client.finished("waiting").await;
+    client.run("last", SCRIPTED, &Script::Say(String::new())).await;
+    assert_eq!(site.journal().runs_of("waiting").len(), 1);
+}
+
+#[tokio::test]
+async fn no_payload_and_no_data_is_refused() {
+    let site = Site::new();
+    let daemon = site.start().await;
+    let client = daemon.client();
+    for payload in [None, Some(Value::Null), Some(json!(""))] {
+        let mut body = json!({"job_id": "no-data", "model": SCRIPTED.json()});
+        if let Some(payload) = payload {
+            body["payload"] = payload;
+        }
+        client.start_job(&body).await.expect_message(400, &no_data("no-data"));
+        assert_nothing_left(&site, &client, "no-data").await;
+    }
+}
+
+#[tokio::test]
+async fn an_unknown_sheep_is_refused_before_anything_is_stored() {
+    let site = Site::new();
+    let daemon = site.start().await;
+    let client = daemon.client();
+    for sheep in ["", "nobody", "../dolly"] {
+        let mut body = start_body("lost-lamb", SCRIPTED, "payload");
+        body["sheep_id"] = json!(sheep);
+        client.start_job(&body).await.expect_message(400, &format!("Unknown sheep id `{sheep}`"));
+        assert_nothing_left(&site, &client, "lost-lamb").await;
+    }
+}
+
+#[tokio::test]
+async fn a_null_sheep_is_any_sheep() {
+    let site = Site::new();
+    let daemon = site.start().await;
+    let client = daemon.client();
+    let mut body = start_body("any-sheep", SCRIPTED, "payload");
+    body["sheep_id"] = Value::Null;
+    assert_eq!(client.start_job(&body).await.status, 200);
+    client.finished("any-sheep").await;
+    assert_eq!(site.journal().runs_of("any-sheep")[0].sheep, SHEEP);
+}
+
+#[tokio::test]
+async fn a_body_that_is_no_object_is_refused() {
+    let site = Site::new();
+    let daemon = site.start().await;
+    let client = daemon.client();
+    for body in
+        ["", "{", "not json", "\"text\"", "[]", "[{}]", "1", "null", "true", "{\"job_id\": \"abc\"", "{} {}"]
+    {
+        let reply = client.start_job_raw(body, Some("application/json")).await;
+        reply.expect_message(400, NOT_AN_OBJECT);
+    }
+    let reply = client.start_job_raw(&b"{\"job_id\": \"\xff\xfe\"}"[..], Some("application/json")).await;
+    assert_eq!(reply.status, 400, "{reply:?}");
+}
+
+#[tokio::test]
+async fn another_content_type_is_refused_with_the_reason() {
+    let site = Site::new();
+    let daemon = site.start().await;
+    let client = daemon.client();
+    let body = start_body("typed", SCRIPTED, "payload").to_string();
+    for content_type in
+        [None, Some("text/plain"), Some("application/x-www-form-urlencoded"), Some("nonsense")]
+    {
+        let message = client.start_job_raw(body.clone(), content_type).await.message(400);
+        assert!(message.contains("application/json"), "{message}");
+    }
+    assert_nothing_left(&site, &client, "typed").await;
+    let reply = client.start_job_raw(body, Some("application/json; charset=utf-8")).await;
+    assert_eq!(reply.status, 200, "{reply:?}");
+}
+
+#[tokio::test]
+async fn an_invalid_field_is_named() {
+    let site = Site::new();
+    let daemon = site.start().await;
+    let client = daemon.client();
+    let model = SCRIPTED.json();
+    let cases = [
+        (json!({}), "job_id"),
+        (json!({"job_id": "abc", "payload": "x"}), "model"),
+        (json!({"model": model, "payload": "x"}), "job_id"),
+        (json!({"job_id": null, "model": model}), "job_id"),
+        (json!({"job_id": true, "model": model}), "job_id"),
+        (json!({"job_id": ["abc"], "model": model}), "job_id"),
+        (json!({"job_id": {"id": "abc"}, "model": model}), "job_id"),
+        (json!({"job_id": "abc", "model": null}), "model"),
+        (json!({"job_id": "abc", "model": "scripted"}), "model"),
+        (json!({"job_id": "abc", "model": ["scripted", "latest"]}), "model"),
+        (json!({"job_id": "abc", "model": {"version": "latest"}}), "name"),
+        (json!({"job_id": "abc", "model": {"name": "scripted"}}), "version"),
+        (json!({"job_id": "abc", "model": {"name": null, "version": "latest"}}), "name"),
+        (json!({"job_id": "abc", "model": {"name": "a", "version": true}}), "version"),
+        (json!({"job_id": "abc", "model": {"name": "a", "version": "b", "nonsense": 1}}), "nonsense"),
+        (json!({"job_id": "abc", "model": {"name": "../../etc", "version": "b"}}), "name"),
+        (json!({"job_id": "abc", "model": {"name": "a", "version": "../.."}}), "version"),
+        (json!({"job_id": "abc", "model": model, "payload": true}), "payload"),
+        (json!({"job_id": "abc", "model": model, "payload": ["x"]}), "payload"),
+        (json!({"job_id": "abc", "model": model, "payload": {"x": 1}}), "payload"),
+        (json!({"job_id": "abc", "model": model, "payload": "x", "sheep_id": true}), "sheep_id"),
+        (json!({"job_id": "abc", "model": model, "payload": "x", "sheep_id": ["dolly"]}), "sheep_id"),
+        (json!({"job_id": "abc", "model": model, "payload": "x", "nonsense": 1}), "nonsense"),
+    ];
+    for (body, field) in cases {
+        let message = client.start_job(&body).await.message(400);
+        assert!(message.starts_with("Invalid input: "), "{body}: {message}");
+        assert!(message.contains(field), "{body}: {message}");
+    }
+    assert_nothing_left(&site, &client, "abc").await;
+}
+
+#[tokio::test]
+async fn numbers_are_taken_as_text() {
+    let site = Site::new();
+    let daemon = site.start().await;
+    let client = daemon.client();
+    let body = json!({"job_id": 20261122, "model": SCRIPTED.json(), "payload": 42});
+    assert_eq!(client.start_job(&body).await.status, 200);
+    assert_eq!(client.finished("20261122").await["status"], "done");
+    assert_eq!(client.result("20261122").await.text(), "42");
+}
+
+#[tokio::test]
+async fn a_job_id_that_is_no_bucket_name_is_refused_with_the_rule() {
+    let site = Site::new();
+    let daemon = site.start().await;
+    let client = daemon.client();
+    let long = "a".repeat(64);
+    let ids = [
+        "",
+        "ab",
+        &long,
+        "Upper",
+        "under_score",
+        "a/b",
+        "/etc",
+        "..",
+        "../..",
+        "../../escaped",
+        "a..b",
+        "-abc",
+        "abc-",
+        ".abc",
+        "with space",
+        "nul\0byte",
+        "žluť",
+        "%2e%2e",
+        "a\\b",
+        "192.168.0.1",
+        "line\nbreak",
+    ];
+    for id in ids {
+        for payload in [json!("payload"), Value::Null] {
+            let body = json!({"job_id": id, "model": SCRIPTED.json(), "payload": payload});
+            let message = client.start_job(&body).await.message(400);
+            assert!(message.contains("job_id") && message.contains("must"), "`{id}`: {message}");
+        }
+    }
+    // Nothing came to be, inside or outside of the storage.
+    let entries = |dir: &str| std::fs::read_dir(site.path(dir)).unwrap().flatten().collect::<Vec<_>>();
+    let names: Vec<_> = entries("storage").into_iter().map(|entry| entry.file_name()).collect();
+    assert!(names.iter().all(|name| name.to_string_lossy().starts_with('.')), "{names:?}");
+    assert!(!site.path("escaped").exists() && !site.path("../escaped").exists());
+}
+
+#[tokio::test]
+async fn a_body_past_the_limit_is_refused() {
+    let site = Site::new().with(json!({"limits": {"max_body_bytes": 2000}}));
+    let daemon = site.start().await;
+    let client = daemon.client();
+    let message = client.start_job(&start_body("too-big", SCRIPTED, &"x".repeat(4000))).await.message(413);
+    assert!(!message.is_empty());
+    assert_nothing_left(&site, &client, "too-big").await;
+    assert_eq!(client.start_job(&start_body("fits", SCRIPTED, &"x".repeat(1000))).await.status, 200);
+    assert_eq!(client.finished("fits").await["status"], "done");
+}
+
+#[tokio::test]
+async fn accepted_means_on_disk() {
+    let site = Site::new();
+    let daemon = site.start().await;
+    let client = daemon.client();
+    let gate = site.path("gate");
+    client.submit("durable", SCRIPTED, &Script::Gate(gate.clone())).await.expect_status(200);
+    daemon.kill().await;
+    site.open_gate(&gate);
+    let daemon = site.start().await;
+    assert_eq!(daemon.client().finished("durable").await["status"], "done");
+    assert_eq!(daemon.client().result("durable").await.text(), "through");
+}
