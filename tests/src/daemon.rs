@@ -11,6 +11,9 @@ use crate::{Client, Log, PATIENCE, process};
 /// What a daemon says once it can be asked.
 const AVAILABLE: &str = "Shepherd API is available at http://";
 
+/// How long a dead daemon's output is read when something else holds it open.
+const LAST_WORDS: std::time::Duration = std::time::Duration::from_millis(500);
+
 /// A running daemon. Dropping it kills it and everything that runs below its site.
 #[derive(Debug)]
 pub struct Daemon {
@@ -158,7 +161,17 @@ impl Drop for Daemon {
             && let Some(pid) = Pid::from_raw(self.pid)
         {
             let _ = rustix::process::kill_process_group(pid, Signal::KILL);
+            // Until it is gone it may write into directories that are removed next.
+            wait_for(|| !self.is_running());
         }
+    }
+}
+
+/// Waits, without the help of a runtime, for what cannot fail to come.
+pub(crate) fn wait_for(over: impl Fn() -> bool) {
+    let since = std::time::Instant::now();
+    while !over() && since.elapsed() < PATIENCE {
+        std::thread::sleep(std::time::Duration::from_millis(1));
     }
 }
 
@@ -170,9 +183,8 @@ fn reap(mut child: Child, readers: Vec<std::thread::JoinHandle<()>>) -> watch::R
         // readers what is there, then tell the end all the same.
         let status = child.wait().expect("a child can be waited for");
         let since = std::time::Instant::now();
-        while !readers.iter().all(std::thread::JoinHandle::is_finished) && since.elapsed().as_millis() < 500 {
-            std::thread::sleep(std::time::Duration::from_millis(1));
-        }
+        let read = || readers.iter().all(std::thread::JoinHandle::is_finished);
+        wait_for(|| read() || since.elapsed() > LAST_WORDS);
         sender.send_replace(Some(status));
     });
     receiver

@@ -211,9 +211,13 @@ impl Default for Site {
 
 impl Drop for Site {
     fn drop(&mut self) {
-        for pid in self.processes() {
-            process::signal(pid, rustix::process::Signal::KILL);
-        }
+        crate::daemon::wait_for(|| {
+            let processes = self.processes();
+            for pid in &processes {
+                process::signal(*pid, rustix::process::Signal::KILL);
+            }
+            processes.is_empty()
+        });
     }
 }
 

@@ -166,9 +166,7 @@ fn body(job: &str, random: &mut Random) -> Value {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_accepted_is_lost_and_nothing_finishes_twice() {
     let mut random = Random::new();
-    let site = Site::new()
-        .with_sheep("second", json!({}))
-        .with(json!({"limits": {"crash_retries": 0}}));
+    let site = Site::new().with_sheep("second", json!({})).with(json!({"limits": {"crash_retries": 0}}));
     let (lives, daemon) = watch::channel(None);
     let load = Arc::new(Load {
         daemon,

@@ -229,7 +229,10 @@ async fn a_runner_answers_for_its_own_job_only() {
         assert_eq!(liar["status"], "failed", "{liar}");
         assert!(message(&liar) == "lied" || message(&liar).contains(other), "{liar}");
     }
-    client.get("/jobs/unknown-job/status").await.expect_message(400, "Data for job `unknown-job` does not exist");
+    client
+        .get("/jobs/unknown-job/status")
+        .await
+        .expect_message(400, "Data for job `unknown-job` does not exist");
 }
 
 #[tokio::test]

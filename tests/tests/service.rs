@@ -80,8 +80,7 @@ async fn other_paths_and_methods() {
     let site = Site::new();
     let daemon = site.start().await;
     let client = daemon.client();
-    for path in ["/", "/nonsense", "/jobs/abc", "/jobs/abc/nonsense", "/start-job/more", "//status"]
-    {
+    for path in ["/", "/nonsense", "/jobs/abc", "/jobs/abc/nonsense", "/start-job/more", "//status"] {
         assert!(!client.get(path).await.message(404).is_empty(), "{path}");
     }
     for (method, path, allowed) in [

@@ -45,7 +45,9 @@ impl Runner {
     }
 
     async fn event(&mut self) -> Event<FromRunner> {
-        tokio::time::timeout(shepherd_tests::PATIENCE, self.connection.recv()).await.expect("it says something")
+        tokio::time::timeout(shepherd_tests::PATIENCE, self.connection.recv())
+            .await
+            .expect("it says something")
     }
 
     async fn message(&mut self) -> FromRunner {
@@ -108,7 +110,8 @@ async fn both_manners_do_what_a_job_says() {
         assert_eq!(runner.event().await, Event::Disconnected);
         assert_eq!(runner.child.wait().unwrap().code(), Some(5));
     }
-    let jobs: Vec<_> = site.journal().runs().into_iter().map(|run| (run.job, run.attempt, run.sheep)).collect();
+    let jobs: Vec<_> =
+        site.journal().runs().into_iter().map(|run| (run.job, run.attempt, run.sheep)).collect();
     assert_eq!(jobs.len(), 8);
     assert_eq!(jobs[0], ("say".into(), "3-1".into(), "dolly".into()));
     assert_eq!(site.journal().starts().len(), 2);

@@ -44,8 +44,8 @@ use crate::settle::Settling;
 use crate::shared::{Backoff, Shared, now};
 use crate::workdir::WorkDirs;
 use hand::{Hand, Job, Sent};
-use ops::{Outcome, Unprepared};
-use pace::Pace;
+use ops::{Outcome, SmallOutputs, Unprepared};
+use pace::{Pace, Rhythm};
 use runner::{Heard, Runner, StartFailure};
 
 mod hand;
@@ -147,6 +147,7 @@ pub(crate) struct Keeper {
     hand: Hand,
     outcomes: JoinSet<Outcome>,
     pace: Pace,
+    rhythm: Rhythm,
     /// How many jobs the runner works on at once.
     slots: usize,
     /// So many answers must come before jobs are sent ahead again.
@@ -200,6 +201,7 @@ impl Keeper {
             hand: Hand::default(),
             outcomes: JoinSet::new(),
             pace: Pace::default(),
+            rhythm: Rhythm::default(),
             slots: 1,
             careful: 0,
             last_answer: Instant::now(),
@@ -553,7 +555,10 @@ impl Keeper {
                 }
                 if !finished.is_empty() {
                     self.hand.collecting += finished.len();
-                    ops::collect(&mut self.outcomes, &self.shared, &self.dirs, finished);
+                    self.rhythm.record(Instant::now(), u32::try_from(finished.len()).unwrap_or(u32::MAX));
+                    let small =
+                        if self.rhythm.is_brisk() { SmallOutputs::Ride } else { SmallOutputs::Publish };
+                    ops::collect(&mut self.outcomes, &self.shared, &self.dirs, finished, small);
                 }
             }
             Heard::Garbage(reason) => {

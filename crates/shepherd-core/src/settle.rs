@@ -180,10 +180,11 @@ async fn settle_batch(shared: &Shared, settling: &Settling) -> Result<(), String
             owners.push(None);
         }
     }
-    let mut results = shared.storage.put_batch(objects).await.map_err(|e| e.to_string())?;
-    results.extend(shared.storage.adopt_batch(outputs).await.map_err(|e| e.to_string())?);
+    // A document that says "done" comes after the outputs that it speaks of.
+    let mut results = shared.storage.adopt_batch(outputs).await.map_err(|e| e.to_string())?;
+    results.extend(shared.storage.put_batch(objects).await.map_err(|e| e.to_string())?);
     let mut failed: Vec<(usize, StorageError)> = Vec::new();
-    for (owner, result) in owners.iter().chain(&output_owners).zip(results) {
+    for (owner, result) in output_owners.iter().chain(&owners).zip(results) {
         if let (Some(index), Err(error)) = (owner, result) {
             failed.push((*index, error));
         }

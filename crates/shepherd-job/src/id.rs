@@ -218,9 +218,22 @@ mod tests {
         for good in ["abc", "a-b", "job.1", "0123", &"a".repeat(63)] {
             assert!(JobId::parse(good, JobIdRule::Bucket).is_ok(), "{good}");
         }
-        for bad in
-            ["", "ab", "ABC", "a_b", "a/b", "a..b", "..", "a b", "žlu", "-ab", "ab-", ".ab", "192.168.0.1", &"a".repeat(64)]
-        {
+        for bad in [
+            "",
+            "ab",
+            "ABC",
+            "a_b",
+            "a/b",
+            "a..b",
+            "..",
+            "a b",
+            "žlu",
+            "-ab",
+            "ab-",
+            ".ab",
+            "192.168.0.1",
+            &"a".repeat(64),
+        ] {
             assert!(JobId::parse(bad, JobIdRule::Bucket).is_err(), "{bad}");
         }
     }
@@ -240,9 +253,16 @@ mod tests {
         for (name, version) in [("cxflow-test", "latest"), ("ns/model", "1.0"), ("m", "")] {
             assert!(ModelRef::parse(name, version).is_ok(), "{name}:{version}");
         }
-        for (name, version) in
-            [("", "1"), ("..", "1"), ("a/../b", "1"), ("/a", "1"), ("a//b", "1"), ("a", ".."), ("a", "b/c"), ("a b", "")]
-        {
+        for (name, version) in [
+            ("", "1"),
+            ("..", "1"),
+            ("a/../b", "1"),
+            ("/a", "1"),
+            ("a//b", "1"),
+            ("a", ".."),
+            ("a", "b/c"),
+            ("a b", ""),
+        ] {
             assert!(ModelRef::parse(name, version).is_err(), "{name}:{version}");
         }
     }

@@ -6,9 +6,8 @@
 //!   `{"messages": [...]}` for several at once. Unknown keys are ignored; what
 //!   cannot be understood becomes [`Garbage`], never a panic and never the end of
 //!   the connection.
-//! - The transport is nng (Pair1, `ipc://` or `tcp://`). A runner listens
-//!   ([`RunnerSocket`], blocking) and the shepherd dials ([`Connection`], async and
-//!   independent of the runtime).
+//! - The transport is nng's Pair1 over `ipc://` or `tcp://`. A runner listens
+//!   ([`RunnerSocket`], blocking) and the shepherd dials ([`Connection`], on tokio).
 //!
 //! A message is for whoever is connected when it is sent. One that was not
 //! delivered when the peer went away is dropped, so nothing ever reaches a later

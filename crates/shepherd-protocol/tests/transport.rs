@@ -182,7 +182,7 @@ async fn a_runner_that_does_not_read_costs_bounded_memory() {
 
 #[tokio::test]
 async fn a_shepherd_that_does_not_read_holds_the_runner_up_and_loses_nothing() {
-    const MANY: u64 = 300_000;
+    const MANY: u64 = 100_000;
     let dir = TempDir::new().unwrap();
     let (_, sender, mut receiver) = bind(&ipc(&dir));
     let mut connection = connected(&ipc(&dir)).await;
@@ -231,6 +231,29 @@ async fn a_second_shepherd_is_turned_away() {
         }
     }
     taken_over.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_connection_can_be_dropped_in_the_middle_of_anything() {
+    let dir = TempDir::new().unwrap();
+    let (_, sender, mut receiver) = bind(&ipc(&dir));
+    let flood = std::thread::spawn(move || {
+        let mut connections = 0;
+        while connections < 20 {
+            if receiver.recv(LONG) == Ok(Event::Connected) {
+                connections += 1;
+                while sender.send_wait(&[pong(1), pong(2)]).is_ok() {}
+            }
+        }
+    });
+    for round in 0..20 {
+        let mut connection = Connection::dial(&ipc(&dir)).unwrap();
+        let mut answers = 0;
+        while answers <= round {
+            answers += usize::from(matches!(recv(&mut connection).await, Event::Message(_)));
+        }
+    }
+    tokio::task::spawn_blocking(move || flood.join().unwrap()).await.unwrap();
 }
 
 /// A peer that sends and sees raw frames.

@@ -168,6 +168,9 @@ impl SqliteQueue {
 
 impl Drop for SqliteQueue {
     fn drop(&mut self) {
+        // The last connection to close moves the log into the file, which those that
+        // only read cannot.
+        self.readers.close();
         self.ops = None;
         if let Some(writer) = self.writer.take() {
             let _ = writer.join();

@@ -7,7 +7,7 @@ use anyhow::ensure;
 use shepherd_tests::Random;
 
 use crate::Options;
-use crate::clients::{self, Client, Step, Window};
+use crate::clients::{self, Client, Measured, Step, Window};
 use crate::connection::Answer;
 use crate::ranch::{Ranch, Requests, Runner, get};
 use crate::report::{Section, Wanted};
@@ -19,22 +19,24 @@ const SAMPLES: u64 = 200;
 pub(crate) fn throughput(options: &Options) -> anyhow::Result<Section> {
     let clients = options.clients_or(64);
     let mut section = Section::new(format!("submit to done, {clients} clients"));
-    let (per_second, mut times) = measure(options, clients, &mut section)?;
-    section.wanted("jobs", per_second, "1/s", Wanted::AtLeast(5_000.0));
-    for (name, part) in [("p50", 0.5), ("p95", 0.95), ("p99", 0.99), ("max", 1.0)] {
-        section.row(name, times.millis(part), "ms");
-    }
+    measure(options, clients, &mut section, |section, measured| {
+        section.wanted("jobs", measured.per_second(), "1/s", Wanted::AtLeast(5_000.0));
+        for (name, part) in [("p50", 0.5), ("p95", 0.95), ("p99", 0.99), ("max", 1.0)] {
+            section.row(name, measured.times.millis(part), "ms");
+        }
+    })?;
     Ok(section)
 }
 
 pub(crate) fn latency(options: &Options) -> anyhow::Result<Section> {
     let mut section = Section::new("submit to done, 1 client");
-    let (per_second, mut times) = measure(options, 1, &mut section)?;
-    section.row("jobs", per_second, "1/s");
-    section.wanted("p50", times.millis(0.5), "ms", Wanted::AtMost(3.0));
-    section.row("p95", times.millis(0.95), "ms");
-    section.wanted("p99", times.millis(0.99), "ms", Wanted::AtMost(10.0));
-    section.row("max", times.millis(1.0), "ms");
+    measure(options, 1, &mut section, |section, measured| {
+        section.row("jobs", measured.per_second(), "1/s");
+        section.wanted("p50", measured.times.millis(0.5), "ms", Wanted::AtMost(3.0));
+        section.row("p95", measured.times.millis(0.95), "ms");
+        section.wanted("p99", measured.times.millis(0.99), "ms", Wanted::AtMost(10.0));
+        section.row("max", measured.times.millis(1.0), "ms");
+    })?;
     Ok(section)
 }
 
@@ -42,7 +44,8 @@ fn measure(
     options: &Options,
     clients: usize,
     section: &mut Section,
-) -> anyhow::Result<(f64, crate::percentile::Times)> {
+    figures: impl Fn(&mut Section, &mut Measured<Usage>),
+) -> anyhow::Result<()> {
     let ranch = Ranch::new(options, &Runner::default())?;
     let daemon = ranch.start();
     ranch.warm_up(&daemon)?;
@@ -50,7 +53,8 @@ fn measure(
     let requests = Rc::new(Requests::new(Some(options.payload)));
     let submitters = (0..clients).map(|_| Submitter::new(&requests, &ids)).collect();
     let window = Window { from: options.warm_up(), length: options.window() };
-    let measured = clients::run(daemon.client().address(), submitters, window, || Usage::now(&daemon))?;
+    let mut measured = clients::run(daemon.client().address(), submitters, window, || Usage::now(&daemon))?;
+    figures(section, &mut measured);
     let (before, after) = &measured.readings;
     before.report(after, measured.times.len(), section);
     report_memory(&daemon, section);
@@ -62,8 +66,7 @@ fn measure(
         let result = ranch.wait(daemon.client().result(&job));
         ensure!(result.status == 200 && result.text() == expected, "the result of {job}: {result:?}");
     }
-    ranch.stop(daemon)?;
-    Ok((measured.per_second(), measured.times))
+    ranch.stop(daemon)
 }
 
 /// Names for jobs.

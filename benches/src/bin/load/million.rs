@@ -11,12 +11,14 @@ use crate::report::{Section, Wanted};
 use crate::submit::fillers;
 use crate::usage::{Usage, megabytes, report_memory};
 
+/// What all of them are compared with.
+const FEW: u64 = 100;
 /// Longer than it may ever take to fill the queue.
 const EVER: Duration = Duration::from_secs(24 * 60 * 60);
 
 pub(crate) fn measure(options: &Options) -> anyhow::Result<Section> {
     let mut section = Section::new(format!("{} jobs queued, kill -9", options.jobs));
-    for (jobs, name) in [(100.min(options.jobs), "100 queued"), (options.jobs, "all queued")] {
+    for (jobs, name) in [(FEW.min(options.jobs), "few queued"), (options.jobs, "all queued")] {
         one(options, jobs, name, &mut section)?;
     }
     Ok(section)
@@ -42,15 +44,15 @@ fn one(options: &Options, jobs: u64, name: &str, section: &mut Section) -> anyho
         std::thread::sleep(Duration::from_micros(200));
     }
     section.row(format!("{name}, next job done after"), since.elapsed().as_secs_f64() * 1e3, "ms");
-    if jobs > 100 {
+    if jobs > FEW {
         let (before, first) = (Usage::now(&daemon), done(&tally));
         std::thread::sleep(options.window());
         let (after, last) = (Usage::now(&daemon), done(&tally));
         let count = last - first;
         section.row(format!("{name}, jobs done"), count as f64 / before.until(&after).as_secs_f64(), "1/s");
         before.report(&after, usize::try_from(count)?, section);
+        report_memory(&daemon, section);
     }
-    report_memory(&daemon, section);
     ranch.kill(daemon);
     Ok(())
 }

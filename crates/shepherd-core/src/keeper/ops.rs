@@ -127,12 +127,23 @@ fn local_fault(error: &std::io::Error) -> Unprepared {
     Unprepared::Later(STAGE_LATER)
 }
 
-/// Takes the jobs' outputs out of their directories where they are small.
+/// What becomes of outputs that are small.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum SmallOutputs {
+    /// They ride in the queue's commit, and are files in storage a little later.
+    Ride,
+    /// They are files in storage before anybody hears that the job is done.
+    Publish,
+}
+
+/// Takes the jobs' outputs out of their directories where they are small and may
+/// ride.
 pub(super) fn collect(
     outcomes: &mut JoinSet<Outcome>,
     shared: &Arc<Shared>,
     dirs: &Arc<WorkDirs>,
     jobs: Vec<Job>,
+    small: SmallOutputs,
 ) {
     let max_bytes = shared.spool_bytes();
     let dirs = Arc::clone(dirs);
@@ -141,8 +152,8 @@ pub(super) fn collect(
         let mut large = Vec::new();
         for job in jobs {
             // Only publishing replaces what an earlier attempt may have left in storage.
-            let first = job.attempt.number == 1;
-            match if first { dirs.collect(job.id(), max_bytes) } else { Ok(Outputs::Files) } {
+            let rides = small == SmallOutputs::Ride && job.attempt.number == 1;
+            match if rides { dirs.collect(job.id(), max_bytes) } else { Ok(Outputs::Files) } {
                 Ok(Outputs::Small(objects)) => {
                     dirs.release(job.id());
                     collected.push((job, Ok(objects)));

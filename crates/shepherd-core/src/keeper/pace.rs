@@ -7,6 +7,8 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 /// Work to have ready beside the runner, in its own time.
 const READY_AHEAD: Duration = Duration::from_millis(20);
 /// Work to have with the runner beyond what it can start at once.
@@ -50,6 +52,33 @@ impl Pace {
     }
 }
 
+/// When jobs follow one another faster than this, their small outputs ride in the
+/// queue's commits; otherwise there is time to bring them to storage before anybody
+/// hears that they are done.
+const BRISK: Duration = Duration::from_millis(5);
+
+/// How fast jobs finish, whatever they wait for.
+#[derive(Debug, Default)]
+pub(super) struct Rhythm {
+    last: Option<Instant>,
+    mean: Option<Duration>,
+}
+
+impl Rhythm {
+    /// `jobs` finished at `now`; at least one.
+    pub(super) fn record(&mut self, now: Instant, jobs: u32) {
+        if let Some(last) = self.last.replace(now) {
+            // A pause says that there is time, not how long the next one will be.
+            let each = (now - last).min(4 * BRISK) / jobs.max(1);
+            self.mean = Some(self.mean.map_or(each, |mean| (mean * 7 + each) / 8));
+        }
+    }
+
+    pub(super) fn is_brisk(&self) -> bool {
+        self.mean.is_some_and(|mean| mean < BRISK)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -75,5 +104,22 @@ mod tests {
         pace.record(Duration::from_micros(100), 1);
         (0..40).for_each(|_| pace.record(Duration::from_secs(1), 1));
         assert_eq!(pace.sent_ahead(32), 0);
+    }
+
+    #[test]
+    fn only_jobs_that_keep_following_fast_are_brisk() {
+        let (mut rhythm, mut now) = (Rhythm::default(), Instant::now());
+        let mut after = |rhythm: &mut Rhythm, pause, jobs| {
+            now += pause;
+            rhythm.record(now, jobs);
+        };
+        after(&mut rhythm, Duration::ZERO, 1);
+        assert!(!rhythm.is_brisk(), "one job says nothing");
+        (0..20).for_each(|_| after(&mut rhythm, Duration::from_millis(10), 10));
+        assert!(rhythm.is_brisk());
+        after(&mut rhythm, Duration::from_secs(60), 1);
+        assert!(rhythm.is_brisk(), "one pause is no change");
+        (0..20).for_each(|_| after(&mut rhythm, Duration::from_millis(10), 1));
+        assert!(!rhythm.is_brisk());
     }
 }

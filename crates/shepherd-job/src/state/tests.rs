@@ -18,14 +18,23 @@ fn any_event() -> impl Strategy<Value = Event> {
     let attempt = (1..3_u64, 1..4_u32).prop_map(|(epoch, number)| Attempt { epoch, number });
     let time = (0..20_i64).prop_map(at);
     prop_oneof![
-        (attempt.clone(), time.clone()).prop_map(|(attempt, at)| Event::Claim { attempt, sheep: sheep(), at }),
-        (attempt.clone(), time.clone()).prop_map(|(attempt, at)| Event::Complete { attempt, at }),
-        (attempt.clone(), time.clone())
-            .prop_map(|(attempt, at)| Event::Fail { attempt, error: JobError::new("no"), at }),
-        (attempt, any::<bool>(), proptest::option::of(time.clone())).prop_map(|(attempt, crashed, not_before)| {
-            let cause = if crashed { GiveBack::Crashed } else { GiveBack::Blameless };
-            Event::GiveBack { attempt, cause, not_before }
+        (attempt.clone(), time.clone()).prop_map(|(attempt, at)| Event::Claim {
+            attempt,
+            sheep: sheep(),
+            at
         }),
+        (attempt.clone(), time.clone()).prop_map(|(attempt, at)| Event::Complete { attempt, at }),
+        (attempt.clone(), time.clone()).prop_map(|(attempt, at)| Event::Fail {
+            attempt,
+            error: JobError::new("no"),
+            at
+        }),
+        (attempt, any::<bool>(), proptest::option::of(time.clone())).prop_map(
+            |(attempt, crashed, not_before)| {
+                let cause = if crashed { GiveBack::Crashed } else { GiveBack::Blameless };
+                Event::GiveBack { attempt, cause, not_before }
+            }
+        ),
         time.prop_map(|at| Event::Cancel { at }),
         Just(Event::Rerun),
     ]
@@ -141,7 +150,10 @@ fn a_late_answer_of_an_earlier_attempt_is_stale() {
         .and_then(|s| s.apply(Event::GiveBack { attempt: first, cause: GiveBack::Crashed, not_before: None }))
         .and_then(|s| s.apply(Event::Claim { attempt: second, sheep: sheep(), at: at(2) }))
         .unwrap();
-    assert_eq!(state.apply(Event::Complete { attempt: first, at: at(3) }), Err(Rejected::Stale { got: first }));
+    assert_eq!(
+        state.apply(Event::Complete { attempt: first, at: at(3) }),
+        Err(Rejected::Stale { got: first })
+    );
     assert!(state.apply(Event::Complete { attempt: second, at: at(3) }).is_ok());
 }
 
@@ -165,7 +177,8 @@ fn a_retry_waits_for_its_time() {
             s.apply(Event::GiveBack { attempt: first, cause: GiveBack::Blameless, not_before: Some(at(10)) })
         })
         .unwrap();
-    let claim = |time| Event::Claim { attempt: Attempt { epoch: 1, number: 2 }, sheep: sheep(), at: at(time) };
+    let claim =
+        |time| Event::Claim { attempt: Attempt { epoch: 1, number: 2 }, sheep: sheep(), at: at(time) };
     assert_eq!(waiting.apply(claim(9)), Err(Rejected::TooEarly));
     assert!(waiting.apply(claim(10)).is_ok());
 }

@@ -8,7 +8,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use shepherd_job::{Event, JobId, JobSpec, JobState, Phase};
@@ -19,6 +19,9 @@ use super::mirror::{Effect, Mirror, outcome};
 use super::rows::Decoder;
 use super::statements::Statements;
 use crate::{Behind, Change, ChangeRefused, Existing, JobRecord, NewJob, SmallObject, Submitted, rules};
+
+/// How long claims that could not be written wait for the next try.
+const CLAIM_RETRY: Duration = Duration::from_secs(1);
 
 /// The next free numbers.
 #[derive(Clone, Copy, Debug)]
@@ -44,7 +47,7 @@ pub(super) struct Batch<'a, 'c> {
     tally: [i64; 3],
     effects: Vec<Effect>,
     reserved: Vec<Waiting>,
-    claims: Vec<(Instant, Arc<JobRecord>)>,
+    claims: Vec<Arc<JobRecord>>,
     news: News,
 }
 
@@ -105,7 +108,7 @@ impl<'a, 'c> Batch<'a, 'c> {
     /// Writes claims that were made in memory; `until` leaves out newer ones.
     pub(super) fn write_claims(&mut self, until: Option<Instant>) -> Result<(), Fault> {
         self.claims = lock(self.mirror).take_unwritten(until);
-        for (_, record) in &self.claims {
+        for record in &self.claims {
             // A job that this batch changed is not held by that claim any more.
             if !self.touched.contains_key(&record.spec.id) {
                 self.statements.write_state(record)?;
@@ -139,7 +142,7 @@ impl<'a, 'c> Batch<'a, 'c> {
             for job in self.reserved {
                 mirror.index.insert(job);
             }
-            mirror.put_unwritten(self.claims);
+            mirror.put_unwritten(&self.claims, Instant::now() + CLAIM_RETRY);
         }
         // Some failures have rolled back by themselves.
         if self.conn.is_autocommit() { Ok(()) } else { self.statements.rollback() }

@@ -322,14 +322,14 @@ impl Mirror {
         }
     }
 
-    /// When the oldest claim that is not written was made.
+    /// When the oldest claim that is not written was made, or may be tried again.
     pub(super) fn oldest_unwritten(&self) -> Option<Instant> {
         self.unwritten.front().map(|(at, _)| *at)
     }
 
     /// Claims made up to `until` that are not written and whose jobs are still being
     /// processed. They count as written from now on.
-    pub(super) fn take_unwritten(&mut self, until: Option<Instant>) -> Vec<(Instant, Arc<JobRecord>)> {
+    pub(super) fn take_unwritten(&mut self, until: Option<Instant>) -> Vec<Arc<JobRecord>> {
         let mut out = Vec::new();
         while let Some(&(at, seq)) = self.unwritten.front() {
             if until.is_some_and(|until| at > until) {
@@ -339,15 +339,16 @@ impl Mirror {
             if self.cache.is_processing(seq)
                 && let Some(entry) = self.cache.get(seq)
             {
-                out.push((at, Arc::clone(&entry.record)));
+                out.push(Arc::clone(&entry.record));
             }
         }
         out
     }
 
-    /// Takes claims back that could not be written.
-    pub(super) fn put_unwritten(&mut self, claims: Vec<(Instant, Arc<JobRecord>)>) {
-        for (at, record) in claims.into_iter().rev() {
+    /// Takes claims back that could not be written; they are not tried again before
+    /// `at`, so that a full disk is not asked all the time.
+    pub(super) fn put_unwritten(&mut self, claims: &[Arc<JobRecord>], at: Instant) {
+        for record in claims.iter().rev() {
             self.unwritten.push_front((at, record.seq));
         }
     }

@@ -159,6 +159,11 @@ impl Readers {
         task.await.unwrap_or_else(|e| Err(QueueError::Unavailable(format!("a read broke off: {e}"))))
     }
 
+    /// Closes the connections that are idle.
+    pub(super) fn close(&self) {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     fn take(&self) -> Result<Reader> {
         if let Some(reader) = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop() {
             return Ok(reader);

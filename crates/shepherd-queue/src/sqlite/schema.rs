@@ -125,7 +125,7 @@ LEFT JOIN fin ON fin.seq = job.seq;
 #[derive(Debug)]
 pub(super) struct StateDir {
     path: PathBuf,
-    _lock: File,
+    lock: File,
 }
 
 impl StateDir {
@@ -142,7 +142,7 @@ impl StateDir {
         let lock = options.create(true).truncate(false).write(true).open(path.join(LOCK));
         let lock = lock.map_err(|e| failed("create a lock file in", e))?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Self { path: path.to_owned(), _lock: lock }),
+            Ok(()) => Ok(Self { path: path.to_owned(), lock }),
             Err(Errno::WOULDBLOCK) => Err(QueueError::InUse(path.display().to_string())),
             Err(error) => Err(failed("lock", error.into())),
         }
@@ -150,6 +150,14 @@ impl StateDir {
 
     pub(super) fn path(&self) -> &Path {
         &self.path
+    }
+}
+
+impl Drop for StateDir {
+    fn drop(&mut self) {
+        // Closing alone would leave it locked while a child that another thread has
+        // just forked still holds a copy of the descriptor.
+        let _ = flock(&self.lock, FlockOperation::Unlock);
     }
 }
 

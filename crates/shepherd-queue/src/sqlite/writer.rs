@@ -31,6 +31,9 @@ const BATCH_JOBS: usize = 4096;
 /// How long a log that is to begin anew waits for readers of the old one.
 const RESTART_WAIT: Duration = Duration::from_millis(50);
 
+/// How long to wait before a store that could not be opened is tried again.
+const REOPEN_WAIT: Duration = Duration::from_millis(100);
+
 /// A call that waits, with its place in the line.
 pub(super) enum Op {
     Submit(Vec<NewJob>, Reply<Vec<Submitted>>),
@@ -148,6 +151,7 @@ impl Writer {
                     // Whoever calls learns of it, and the next call tries again.
                     let error = fault.outward(self.dir.path());
                     tracing::error!(%error, "the job store cannot be written");
+                    std::thread::sleep(REOPEN_WAIT);
                     match self.wait() {
                         Wait::Closed => break,
                         Wait::Ops(ops) => ops.into_iter().for_each(|op| op.refuse(error.clone())),

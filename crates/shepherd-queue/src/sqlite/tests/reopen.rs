@@ -121,6 +121,19 @@ async fn closing_writes_claims_and_operators_see_them() {
 }
 
 #[tokio::test]
+async fn a_closed_store_is_one_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let queue = open(dir.path());
+    submit(&queue, job("job")).await;
+    queue.list(ListQuery { limit: 9, ..ListQuery::default() }).await.unwrap();
+    drop(queue);
+    let files = std::fs::read_dir(dir.path()).unwrap();
+    let mut names: Vec<_> = files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    assert_eq!(names, ["queue.lock", schema::FILE]);
+}
+
+#[tokio::test]
 async fn a_deep_queue_is_read_from_the_disk_in_order() {
     let mut queue = Fresh::new(SqliteOptions::default());
     let jobs = (0..1000).map(|n| {

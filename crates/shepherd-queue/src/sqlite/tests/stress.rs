@@ -99,17 +99,18 @@ async fn an_abandoned_call_takes_no_job_away() {
     let queue = Fresh::new(tiny());
     let jobs = (0..20).map(|n| with_objects(&format!("job-{n}"), &[]));
     queue.submit(jobs.collect()).await.unwrap();
+    let mut taken = 0;
     for _ in 0..50 {
-        // The claim has to read from the disk, so its first poll cannot end it.
+        // The claim reads from the disk, so its first poll seldom ends it.
         let mut claim = Box::pin(claim_at(&*queue, 3, 10));
-        let first = futures_poll(&mut claim);
-        assert!(first.is_pending());
-        drop(claim);
+        if let std::task::Poll::Ready(claimed) = poll_once(&mut claim) {
+            taken += claimed.len();
+        }
     }
-    assert_eq!(claim_at(&*queue, 99, 10).await.len(), 20);
+    assert_eq!(taken + claim_at(&*queue, 99, 10).await.len(), 20);
 }
 
-fn futures_poll<F: Future + Unpin>(future: &mut F) -> std::task::Poll<F::Output> {
+fn poll_once<F: Future + Unpin>(future: &mut F) -> std::task::Poll<F::Output> {
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
     std::pin::Pin::new(future).poll(&mut context)
 }
