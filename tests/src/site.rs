@@ -101,6 +101,12 @@ impl Site {
         dir
     }
 
+    /// Leaves the directory when this is dropped; its path.
+    pub fn keep(&mut self) -> PathBuf {
+        self.dir.disable_cleanup(true);
+        self.dir.path().to_owned()
+    }
+
     /// A path below the site's directory.
     pub fn path(&self, below: impl AsRef<Path>) -> PathBuf {
         self.dir.path().join(below)

@@ -113,6 +113,48 @@ async fn other_origins_are_not_let_in_unasked() {
     assert!(!reply.headers.contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN), "{reply:?}");
 }
 
+#[tokio::test]
+async fn origins_that_are_configured_are_let_in() {
+    let site = Site::new().with(json!({"api": {"cors_origins": ["https://friend.example"]}}));
+    let daemon = site.start().await;
+    let client = daemon.client();
+    let allowed =
+        |reply: &shepherd_tests::Reply| reply.header(header::ACCESS_CONTROL_ALLOW_ORIGIN).to_owned();
+    let reply = client.get_with("/status", header::ORIGIN, "https://friend.example").await;
+    assert_eq!((reply.status, allowed(&reply).as_str()), (200, "https://friend.example"));
+    let reply = client.get_with("/status", header::ORIGIN, "https://stranger.example").await;
+    assert_eq!((reply.status, allowed(&reply).as_str()), (200, ""));
+    // An error is for the client's eyes, too.
+    let reply = client.get_with("/jobs/nobody/status", header::ORIGIN, "https://friend.example").await;
+    assert_eq!((reply.status, allowed(&reply).as_str()), (400, "https://friend.example"));
+    let preflight = "OPTIONS /start-job HTTP/1.1\r\nHost: x\r\nOrigin: https://friend.example\r\n\
+                     Access-Control-Request-Method: POST\r\nAccess-Control-Request-Headers: content-type\r\n\r\n";
+    let answer = talk(&client, preflight.as_bytes()).await.to_ascii_lowercase();
+    assert!(answer.starts_with("http/1.1 20"), "{answer}");
+    assert!(answer.contains("access-control-allow-methods") && answer.contains("content-type"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_client_that_never_finishes_its_request_is_let_go() {
+    let site = Site::new().with(json!({"limits": {"request_header_timeout": "200ms"}}));
+    let daemon = site.start().await;
+    let client = daemon.client();
+    let mut slow = Vec::new();
+    for bytes in ["", "G", "GET /status HTTP/1.1\r\nHost: x\r\n"] {
+        let mut stream = tokio::net::TcpStream::connect(client.address()).await.unwrap();
+        stream.write_all(bytes.as_bytes()).await.unwrap();
+        slow.push(stream);
+    }
+    assert_eq!(client.get("/status").await.status, 200);
+    for mut stream in slow {
+        let mut answer = Vec::new();
+        let read = tokio::time::timeout(shepherd_tests::PATIENCE, stream.read_to_end(&mut answer)).await;
+        assert!(read.is_ok(), "the daemon holds the connection open");
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 408"), "{answer}");
+    }
+}
+
 /// Sends bytes and reads until the daemon closes or has answered.
 async fn talk(client: &shepherd_tests::Client, bytes: &[u8]) -> String {
     let mut stream = tokio::net::TcpStream::connect(client.address()).await.expect("it listens");

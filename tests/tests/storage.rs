@@ -6,6 +6,17 @@ use shepherd_tests::{Script, Site, SmallDisk, eventually_async, skip, start_body
 
 const NO_MOUNT: &str = "a file system cannot be mounted here";
 
+/// A site whose state and storage are on a disk of their own. The disk is dropped
+/// first: a mounted directory cannot be removed.
+fn on_small_disk(bytes: u64) -> Option<(Site, SmallDisk)> {
+    let site = Site::new();
+    let (state, storage) = (site.path("disk/state"), site.path("disk/storage"));
+    let url = format!("file://{}", storage.display());
+    let site = site.with(json!({"state_dir": state, "storage": {"url": url}}));
+    let disk = SmallDisk::mount(&site.path("disk"), bytes).ok()?;
+    Some((site, disk))
+}
+
 #[tokio::test]
 async fn data_removed_while_its_job_waits_wedges_nobody() {
     let site = Site::new();
@@ -33,10 +44,7 @@ async fn data_removed_while_its_job_waits_wedges_nobody() {
 
 #[tokio::test]
 async fn a_full_disk_refuses_submits_and_loses_nothing() {
-    let site = Site::new();
-    let Ok(disk) = SmallDisk::mount(&site.path("disk"), 24 << 20) else { return skip(NO_MOUNT) };
-    let url = format!("file://{}", site.path("disk/storage").display());
-    let site = site.with(json!({"state_dir": disk.path().join("state"), "storage": {"url": url}}));
+    let Some((site, disk)) = on_small_disk(24 << 20) else { return skip(NO_MOUNT) };
     let daemon = site.start().await;
     let client = daemon.client();
     let gate = site.path("gate");
@@ -81,10 +89,7 @@ async fn a_full_disk_refuses_submits_and_loses_nothing() {
 
 #[tokio::test]
 async fn a_daemon_starts_on_a_full_disk_or_says_why_not() {
-    let site = Site::new();
-    let Ok(disk) = SmallDisk::mount(&site.path("disk"), 16 << 20) else { return skip(NO_MOUNT) };
-    let url = format!("file://{}", site.path("disk/storage").display());
-    let site = site.with(json!({"state_dir": disk.path().join("state"), "storage": {"url": url}}));
+    let Some((site, disk)) = on_small_disk(16 << 20) else { return skip(NO_MOUNT) };
     let daemon = site.start().await;
     daemon.client().run("early", SCRIPTED, &Script::Say("early".into())).await;
     daemon.kill().await;

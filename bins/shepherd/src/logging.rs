@@ -1,5 +1,7 @@
 //! Where the log goes: standard error, for a person or for a machine.
 
+use std::io::IsTerminal as _;
+
 use shepherd_config::{LogFormat, LoggingConfig};
 use tracing_subscriber::EnvFilter;
 
@@ -7,7 +9,9 @@ use tracing_subscriber::EnvFilter;
 /// configured level.
 pub(crate) fn start(config: &LoggingConfig) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(config.level.as_str()));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let log =
+        tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr);
     match config.format {
         LogFormat::Pretty => log.with_target(false).init(),
         LogFormat::Json => log.json().init(),

@@ -20,7 +20,10 @@ pub(crate) async fn open(
     match spooled(shared, job, path).await? {
         Some((bytes, modified)) => Ok(slice(path, &bytes, modified, range)?),
         // It may have been settled between the two looks; then storage has it.
-        None => Ok(shared.storage.get(job, path, range).await?),
+        None => match shared.storage.get(job, path, range).await {
+            Err(StorageError::NotFound) => Err(missing(shared, job).await),
+            other => Ok(other?),
+        },
     }
 }
 
@@ -32,7 +35,20 @@ pub(crate) async fn head(
 ) -> Result<ObjectMeta, ShepherdError> {
     match spooled(shared, job, path).await? {
         Some((bytes, modified)) => Ok(meta(path, &bytes, modified)),
-        None => Ok(shared.storage.head(job, path).await?),
+        None => match shared.storage.head(job, path).await {
+            Err(StorageError::NotFound) => Err(missing(shared, job).await),
+            other => Ok(other?),
+        },
+    }
+}
+
+/// Whether it is the object or the whole job that does not exist.
+async fn missing(shared: &Shared, job: &JobId) -> ShepherdError {
+    match (shared.queue.get(job).await, shared.storage.contains(job).await) {
+        (Ok(None), Ok(false)) => ShepherdError::UnknownJob,
+        (Ok(_), Ok(_)) => ShepherdError::UnknownObject,
+        (Err(error), _) => error.into(),
+        (_, Err(error)) => error.into(),
     }
 }
 

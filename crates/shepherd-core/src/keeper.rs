@@ -399,7 +399,9 @@ impl Keeper {
         let mut facts = self.cell.facts();
         let freed = in_hand == 0 && facts.in_hand > 0;
         facts.in_hand = in_hand;
-        facts.spare = self.hand.prepared.iter().filter(|job| job.record.spec.sheep.is_none()).count();
+        let spare = self.hand.prepared.iter().filter(|job| job.record.spec.sheep.is_none()).count();
+        let offers = spare > 0 && facts.spare == 0;
+        facts.spare = spare;
         facts.run_time = self.pace.mean();
         facts.running_since = self.hand.sent.front().map(|sent| sent.since);
         facts.view.state = self.state.view();
@@ -414,7 +416,7 @@ impl Keeper {
             facts.view.model.clone_from(&self.model);
         }
         drop(facts);
-        if freed || recovered {
+        if freed || recovered || offers {
             self.stirred.notify_one();
         }
     }

@@ -65,8 +65,8 @@ pub(crate) struct Swap {
 /// has nothing to do and would get to them sooner. `swaps` was decided before.
 pub(crate) fn shares<'a>(ready: &[Group], flock: &'a [SheepFacts], swaps: &[Swap]) -> Vec<&'a SheepId> {
     let idle = |sheep: &&SheepFacts| {
-        let works = ready.iter().any(|group| may_take(sheep, group) && has(sheep, group));
-        sheep.available && sheep.in_hand == 0 && !works && swaps.iter().all(|swap| swap.sheep != sheep.id)
+        let swaps = swaps.iter().any(|swap| swap.sheep == sheep.id);
+        sheep.available && sheep.in_hand == 0 && own_work(sheep, ready).is_none() && !swaps
     };
     let mut idle = flock.iter().filter(idle);
     let mut hoarding: Vec<&SheepFacts> = flock.iter().filter(|sheep| sheep.spare > 0).collect();
@@ -90,16 +90,8 @@ pub(crate) fn shares<'a>(ready: &[Group], flock: &'a [SheepFacts], swaps: &[Swap
 pub(crate) fn schedule(ready: &[Group], flock: &[SheepFacts], now: Timestamp, limits: Limits) -> Vec<Swap> {
     let mut plan: Vec<SheepFacts> = flock.to_vec();
     let mut swaps = Vec::new();
-    for index in 0..plan.len() {
-        if !plan[index].available {
-            continue;
-        }
-        let wanted = ready.iter().find(|group| {
-            let sheep = &plan[index];
-            may_take(sheep, group) && !has(sheep, group) && !is_served(group, index, &plan)
-        });
-        let Some(group) = wanted else { continue };
-        if leaves(&plan[index], ready, group, now, limits) {
+    for group in ready {
+        while let Some(index) = best_for(group, &plan, ready, now, limits) {
             let sheep = &mut plan[index];
             sheep.model = Some((group.model.clone(), now));
             sheep.run_time = UNKNOWN;
@@ -107,6 +99,34 @@ pub(crate) fn schedule(ready: &[Group], flock: &[SheepFacts], now: Timestamp, li
         }
     }
     swaps
+}
+
+/// The sheep that should swap to the group's model, if one should: rather one
+/// without work than one with, without a model than with one, and the one whose
+/// model was ordered longest ago.
+fn best_for(
+    group: &Group,
+    plan: &[SheepFacts],
+    ready: &[Group],
+    now: Timestamp,
+    limits: Limits,
+) -> Option<usize> {
+    let fits = |(index, sheep): &(usize, &SheepFacts)| {
+        sheep.available
+            && may_take(sheep, group)
+            && !has(sheep, group)
+            && leaves(sheep, ready, group, now, limits)
+            && !is_served(group, *index, plan)
+    };
+    let works = |sheep: &SheepFacts| sheep.in_hand > 0 || own_work(sheep, ready).is_some();
+    let cost =
+        |(_, sheep): &(usize, &SheepFacts)| (works(sheep), sheep.model.as_ref().map(|(_, since)| *since));
+    plan.iter().enumerate().filter(fits).min_by_key(cost).map(|(index, _)| index)
+}
+
+/// The first group that the sheep can work on with the model it has.
+fn own_work<'a>(sheep: &SheepFacts, ready: &'a [Group]) -> Option<&'a Group> {
+    ready.iter().find(|own| may_take(sheep, own) && has(sheep, own))
 }
 
 fn may_take(sheep: &SheepFacts, group: &Group) -> bool {
@@ -130,14 +150,15 @@ fn is_served(group: &Group, asking: usize, plan: &[SheepFacts]) -> bool {
     };
     let Some(slowest) = serving().map(|sheep| sheep.run_time).max() else { return false };
     let jobs = group.ready + serving().map(|sheep| sheep.in_hand).sum::<usize>();
-    let rounds = jobs.div_ceil(serving().count());
+    // The last of them begins when all rounds but its own are over.
+    let rounds = jobs.div_ceil(serving().count()).saturating_sub(1);
     slowest.saturating_mul(u32::try_from(rounds).unwrap_or(u32::MAX)) <= plan[asking].swap_time
 }
 
 /// Whether the sheep should give up its model for `group`.
 fn leaves(sheep: &SheepFacts, ready: &[Group], group: &Group, now: Timestamp, limits: Limits) -> bool {
     let Some((_, since)) = &sheep.model else { return true };
-    match ready.iter().find(|own| may_take(sheep, own) && has(sheep, own)) {
+    match own_work(sheep, ready) {
         None => sheep.in_hand == 0,
         Some(own) => {
             let starved =

@@ -50,6 +50,10 @@ struct Options {
     /// Where the daemon's directories are made; the disk that is measured.
     #[arg(long, global = true, value_name = "DIR")]
     dir: Option<PathBuf>,
+    /// Leave those directories: on ext4 without a journal, removing them makes the
+    /// next run on the same disk slower for some minutes.
+    #[arg(long, global = true)]
+    keep: bool,
     /// How long to measure, in seconds.
     #[arg(long, global = true, default_value_t = 10.0)]
     seconds: f64,
@@ -118,6 +122,15 @@ fn main() -> anyhow::Result<()> {
     if mode == Mode::Bare {
         return bare::serve();
     }
+    let keep = options.keep;
+    let outcome = measure(mode, &options);
+    if !keep {
+        ranch::clean();
+    }
+    outcome
+}
+
+fn measure(mode: Mode, options: &Options) -> anyhow::Result<()> {
     let modes = match mode {
         Mode::All => {
             vec![Mode::Idle, Mode::Latency, Mode::E2e, Mode::Submit, Mode::Status, Mode::Big, Mode::Million]
@@ -127,13 +140,13 @@ fn main() -> anyhow::Result<()> {
     let mut report = Report::default();
     for mode in modes {
         let section = match mode {
-            Mode::E2e => e2e::throughput(&options),
-            Mode::Latency => e2e::latency(&options),
-            Mode::Submit => submit::measure(&options),
-            Mode::Status => status::measure(&options),
-            Mode::Big => big::measure(&options),
-            Mode::Idle => idle::measure(&options),
-            Mode::Million => million::measure(&options),
+            Mode::E2e => e2e::throughput(options),
+            Mode::Latency => e2e::latency(options),
+            Mode::Submit => submit::measure(options),
+            Mode::Status => status::measure(options),
+            Mode::Big => big::measure(options),
+            Mode::Idle => idle::measure(options),
+            Mode::Million => million::measure(options),
             Mode::All | Mode::Bare => continue,
         }?;
         println!("{section}");

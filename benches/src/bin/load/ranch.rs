@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::io::Write as _;
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -13,6 +14,20 @@ use crate::Options;
 
 pub(crate) const NOOP: Model = Model { name: "noop", version: "latest" };
 const SHEEP: &str = "dolly";
+
+/// Directories that were used. They stay until all is measured: an ext4 without a
+/// journal does not give out inodes that were freed in the last minutes, and looks
+/// at each of them whenever a file is made (`recently_deleted`, fs/ext4/ialloc.c).
+static LEFT: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+/// Removes the directories that were used.
+pub(crate) fn clean() {
+    for dir in std::mem::take(&mut *LEFT.lock().unwrap_or_else(PoisonError::into_inner)) {
+        if let Err(e) = std::fs::remove_dir_all(&dir) {
+            eprintln!("cannot remove {}: {e}", dir.display());
+        }
+    }
+}
 
 /// What the runner does with a job.
 #[derive(Clone, Debug, Default)]
@@ -34,7 +49,8 @@ pub(crate) struct Ranch {
 impl Ranch {
     pub(crate) fn new(options: &Options, runner: &Runner) -> anyhow::Result<Self> {
         let parent = options.dir.clone().unwrap_or_else(std::env::temp_dir);
-        let site = Site::without_sheep(&parent);
+        let mut site = Site::without_sheep(&parent);
+        LEFT.lock().unwrap_or_else(PoisonError::into_inner).push(site.keep());
         let dir = site.model_dir(NOOP);
         std::fs::write(dir.join("config.yaml"), "{}\n")?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

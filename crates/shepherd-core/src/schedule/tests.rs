@@ -65,6 +65,17 @@ fn one_job_wakes_one_sheep() {
 }
 
 #[test]
+fn models_that_take_turns_each_keep_a_sheep() {
+    // The free sheep gets the new model, not the one that would lose its own.
+    check(&[group("b", 1, 1)], &[sheep("s", Some("a")), sheep("t", None)], &[("t", "b")]);
+    let older = SheepFacts { model: Some((model("b"), Timestamp::from_micros(1))), ..sheep("t", None) };
+    check(&[group("c", 1, 1)], &[sheep("s", Some("a")), older], &[("t", "c")]);
+    // However long its jobs take, an idle sheep that has the model serves the next one at once.
+    let slow = SheepFacts { run_time: Duration::from_secs(60), ..sheep("s", Some("a")) };
+    check(&[group("a", 1, 1)], &[slow, sheep("t", Some("b"))], &[]);
+}
+
+#[test]
 fn a_second_sheep_helps_when_the_wait_exceeds_the_swap() {
     let slow = SheepFacts { in_hand: 1, run_time: Duration::from_secs(3600), ..sheep("s", Some("a")) };
     check(&[group("a", 1, 1)], &[slow, sheep("t", None)], &[("t", "a")]);
