@@ -127,11 +127,19 @@ async fn origins_that_are_configured_are_let_in() {
     // An error is for the client's eyes, too.
     let reply = client.get_with("/jobs/nobody/status", header::ORIGIN, "https://friend.example").await;
     assert_eq!((reply.status, allowed(&reply).as_str()), (400, "https://friend.example"));
-    let preflight = "OPTIONS /start-job HTTP/1.1\r\nHost: x\r\nOrigin: https://friend.example\r\n\
-                     Access-Control-Request-Method: POST\r\nAccess-Control-Request-Headers: content-type\r\n\r\n";
-    let answer = talk(&client, preflight.as_bytes()).await.to_ascii_lowercase();
-    assert!(answer.starts_with("http/1.1 20"), "{answer}");
-    assert!(answer.contains("access-control-allow-methods") && answer.contains("content-type"), "{answer}");
+    let preflight = http::Request::builder()
+        .method(Method::OPTIONS)
+        .uri("/start-job")
+        .header(header::ORIGIN, "https://friend.example")
+        .header(header::ACCESS_CONTROL_REQUEST_METHOD, "POST")
+        .header(header::ACCESS_CONTROL_REQUEST_HEADERS, "content-type")
+        .body(http_body_util::Full::default())
+        .unwrap();
+    let reply = client.send(preflight).await;
+    assert!(reply.is_success(), "{reply:?}");
+    assert!(reply.header(header::ACCESS_CONTROL_ALLOW_METHODS).contains("POST"), "{reply:?}");
+    let headers = reply.header(header::ACCESS_CONTROL_ALLOW_HEADERS).to_ascii_lowercase();
+    assert!(headers.contains("content-type") || headers == "*", "{reply:?}");
 }
 
 #[tokio::test]

@@ -146,6 +146,14 @@ pub(crate) async fn drive(
                     cell.order.send_replace(Some(swap.model));
                 }
                 let due = ready.next_due.map(|due| due.since(now()));
+                // A job whose time has come changes nothing in the queue that a keeper would see.
+                let has_work = |sheep: &&SheepFacts| {
+                    let own = sheep.model.as_ref().map(|(model, _)| model);
+                    sheep.in_hand == 0 && ready.groups.iter().any(|group| Some(&group.model) == own)
+                };
+                for sheep in flock.iter().filter(has_work) {
+                    cell_of(&sheep.id).order.send_if_modified(|_| true);
+                }
                 let review = (is_spare || !ready.groups.is_empty()).then_some(REVIEW);
                 due.into_iter().chain(review).min()
             }

@@ -513,6 +513,34 @@ async fn data_removed_while_the_job_is_queued_fails_it_and_no_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_waits_for_its_time_is_taken_when_it_comes() {
+    let farm = Farm::with(echoing()).await;
+    let warm = farm.submit("warm", "m", "x").await;
+    farm.is_done(&warm).await;
+    // Inputs that cannot be read make the job wait; nothing else happens afterwards.
+    let spec = spec("job-1", "m");
+    let (id, inputs) = (spec.id.clone(), farm.dir.path().join("storage/job-1/inputs"));
+    farm.storage.put(&id, &path("inputs/input"), body("hello")).await.unwrap();
+    let home = farm.dir.path().join("data/sheep-0/job-1");
+    std::fs::create_dir_all(home.join("in-the-way")).unwrap();
+    farm.shepherd.submit(Submit { spec, data: Data::Stored }).await.unwrap();
+    let given_back = async {
+        loop {
+            let record = farm.shepherd.job(&id).await.unwrap();
+            if matches!(record.state, JobState::Queued { not_before: Some(_), .. }) {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, given_back).await.unwrap();
+    std::fs::remove_dir_all(&home).unwrap();
+    assert!(inputs.join("input").exists());
+    farm.is_done(&id).await;
+    farm.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn two_sheep_share_the_work_of_slow_jobs() {
     let together = Arc::new(std::sync::Barrier::new(2));
     let script = || -> Script {
