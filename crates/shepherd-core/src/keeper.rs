@@ -431,7 +431,7 @@ impl Keeper {
                         continue;
                     }
                     match result {
-                        Ok(()) => self.hand.prepared.push_back(job),
+                        Ok(()) => self.hand.is_prepared(job),
                         Err(Unprepared::Fault(error)) => {
                             self.hand.housed.remove(job.id());
                             self.hand.changes.push(job.failed(error));

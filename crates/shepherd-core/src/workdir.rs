@@ -140,7 +140,10 @@ impl WorkDirs {
         if let Some(data) = default_input {
             let used = self.lock_ready().with_input.pop();
             if let Some(used) = used {
-                rustix::fs::renameat(&self.root, &used, &self.root, job.as_str())?;
+                if let Err(e) = rustix::fs::renameat(&self.root, &used, &self.root, job.as_str()) {
+                    self.lock_ready().with_input.push(used);
+                    return Err(e.into());
+                }
                 return self.or_discard(job, self.write_over_input(job, data));
             }
         }
@@ -149,7 +152,10 @@ impl WorkDirs {
             Some(skeleton) => skeleton,
             None => self.make_skeleton()?,
         };
-        rustix::fs::renameat(&self.root, &skeleton, &self.root, job.as_str())?;
+        if let Err(e) = rustix::fs::renameat(&self.root, &skeleton, &self.root, job.as_str()) {
+            self.lock_ready().empty.push(skeleton);
+            return Err(e.into());
+        }
         self.or_discard(job, self.write_inputs(job, objects))
     }
 

@@ -70,6 +70,7 @@ pub(super) struct Sent {
 pub(super) struct Hand {
     /// How many are being prepared.
     pub(super) preparing: usize,
+    /// First jobs first.
     pub(super) prepared: VecDeque<Job>,
     /// In the order they were sent.
     pub(super) sent: VecDeque<Sent>,
@@ -107,6 +108,14 @@ impl Hand {
         self.collecting + self.changes.len() + self.applying
     }
 
+    /// Puts a prepared job in its place: first jobs first, whichever was prepared
+    /// sooner.
+    pub(super) fn is_prepared(&mut self, job: Job) {
+        let place = |job: &Job| (std::cmp::Reverse(job.record.spec.priority), job.record.seq);
+        let index = self.prepared.partition_point(|other| place(other) < place(&job));
+        self.prepared.insert(index, job);
+    }
+
     /// Takes the job that an answer is about out of those with the runner.
     pub(super) fn answered(&mut self, job: &str, attempt: Option<Attempt>) -> Option<Sent> {
         let index = self.sent.iter().position(|sent| {
@@ -119,5 +128,45 @@ impl Hand {
             next.since = now;
         }
         sent
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use shepherd_job::{History, JobIdRule, JobSpec, ModelRef, SheepId, Timestamp};
+
+    use super::*;
+
+    fn job(seq: u64, priority: i32) -> Job {
+        let attempt = Attempt { epoch: 1, number: 1 };
+        let state = JobState::Processing {
+            attempt,
+            sheep: SheepId::parse("dolly").unwrap(),
+            started_at: Timestamp::default(),
+            history: History { attempts: 1, crashes: 0 },
+        };
+        let id = JobId::parse(&format!("job-{seq}"), JobIdRule::Bucket).unwrap();
+        let spec = JobSpec { id, model: ModelRef::parse("m", "").unwrap(), sheep: None, priority };
+        Job { record: Arc::new(JobRecord { seq, spec, submitted_at: Timestamp::default(), state }), attempt }
+    }
+
+    #[test]
+    fn jobs_leave_in_their_order_whichever_was_prepared_first() {
+        let mut hand = Hand::default();
+        for (seq, priority) in [(3, 0), (1, 0), (4, 1), (2, 0)] {
+            hand.is_prepared(job(seq, priority));
+        }
+        let order: Vec<u64> = hand.prepared.iter().map(|job| job.record.seq).collect();
+        assert_eq!(order, [4, 1, 2, 3]);
+    }
+
+    #[test]
+    fn an_answer_is_matched_by_job_and_token() {
+        let mut hand = Hand::default();
+        hand.sent.push_back(Sent { job: job(1, 0), since: Instant::now(), let_go_by: None });
+        assert!(hand.answered("job-2", None).is_none());
+        assert!(hand.answered("job-1", Some(Attempt { epoch: 1, number: 2 })).is_none());
+        assert!(hand.answered("job-1", Some(Attempt { epoch: 1, number: 1 })).is_some());
+        assert!(hand.answered("job-1", None).is_none(), "it was answered");
     }
 }
