@@ -30,8 +30,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use shepherd_job::{Attempt, GiveBack, JobError, JobId, ModelRef};
-use shepherd_protocol::{FromRunner, ToRunner};
+use shepherd_job::{Attempt, GiveBack, JobId, ModelRef};
+use shepherd_protocol::ToRunner;
 use shepherd_queue::Claim;
 use shepherd_sheep::Sheep;
 use tokio::sync::{Notify, mpsc, watch};
@@ -44,10 +44,12 @@ use crate::settle::Settling;
 use crate::shared::{Backoff, Shared, now};
 use crate::workdir::WorkDirs;
 use hand::{Hand, Job, Sent};
-use ops::{Outcome, SmallOutputs, Unprepared};
+use ops::{Outcome, Unprepared};
 use pace::{Pace, Rhythm};
 use runner::{Heard, Runner, StartFailure};
 
+mod answers;
+mod ending;
 mod hand;
 mod ops;
 mod pace;
@@ -509,240 +511,10 @@ impl Keeper {
         }
     }
 
-    fn take_heard(&mut self, heard: Heard) {
-        match heard {
-            Heard::Messages(messages) => {
-                let mut finished = Vec::new();
-                let mut answers = 0;
-                let begun = self.hand.sent.front().map_or(self.last_answer, |sent| sent.since);
-                for message in messages {
-                    match message {
-                        FromRunner::Done { job, attempt } => match self.answer(&job, attempt) {
-                            Some(sent) => {
-                                answers += 1;
-                                if sent.let_go_by.is_some() {
-                                    ops::release(&mut self.outcomes, &self.dirs, vec![sent.job.id().clone()]);
-                                } else {
-                                    finished.push(sent.job);
-                                }
-                            }
-                            None if matches!(self.state, State::Stopping(..)) => break,
-                            None => {}
-                        },
-                        FromRunner::Error { job, attempt, error } => {
-                            if let Some(sent) = self.answer(&job, attempt) {
-                                answers += 1;
-                                if sent.let_go_by.is_none() {
-                                    self.hand.changes.push(sent.job.failed(error));
-                                }
-                                ops::release(&mut self.outcomes, &self.dirs, vec![sent.job.id().clone()]);
-                            }
-                        }
-                        FromRunner::Progress { job, fraction, message, .. } => {
-                            tracing::debug!(%job, ?fraction, ?message, "progress");
-                        }
-                        FromRunner::Ready(_) | FromRunner::Pong { .. } => {}
-                    }
-                }
-                if answers > 0 {
-                    self.sharing = false;
-                    self.careful = self.careful.saturating_sub(answers);
-                    let now = Instant::now();
-                    self.pace.record(
-                        now - begun.max(self.last_answer),
-                        u32::try_from(answers).unwrap_or(u32::MAX),
-                    );
-                    self.last_answer = now;
-                    self.start_failures.reset();
-                }
-                if !finished.is_empty() {
-                    self.hand.collecting += finished.len();
-                    self.rhythm.record(Instant::now(), u32::try_from(finished.len()).unwrap_or(u32::MAX));
-                    let small =
-                        if self.rhythm.is_brisk() { SmallOutputs::Ride } else { SmallOutputs::Publish };
-                    ops::collect(&mut self.outcomes, &self.shared, &self.dirs, finished, small);
-                }
-            }
-            Heard::Garbage(reason) => {
-                self.end(End::Unreliable(format!(
-                    "the runner sent a message that cannot be understood: {reason}"
-                )));
-            }
-            Heard::Died(details) => {
-                self.end(End::Died(details));
-            }
-        }
-    }
-
-    /// Matches an answer to a job that was sent. What was answered before is
-    /// passed over; what was never sent ends the runner.
-    fn answer(&mut self, job_id: &str, attempt: Option<Attempt>) -> Option<Sent> {
-        if let Some(sent) = self.hand.answered(job_id, attempt) {
-            if self.answered.len() == REMEMBERED {
-                self.answered.pop_front();
-            }
-            self.answered.push_back((sent.job.id().clone(), sent.job.attempt));
-            return Some(sent);
-        }
-        let before =
-            |(id, a): &(JobId, Attempt)| id.as_str() == job_id && attempt.is_none_or(|got| got == *a);
-        if self.answered.iter().any(before) {
-            tracing::debug!(job = %job_id, "the runner answered twice");
-        } else {
-            let job_id: String = job_id.chars().take(100).collect();
-            self.end(End::Unreliable(format!(
-                "the runner answered for a job that it does not have: `{job_id}`"
-            )));
-        }
-        None
-    }
-
-    fn cancel(&mut self, id: &JobId) {
-        if let Some(index) = self.hand.prepared.iter().position(|job| job.id() == id) {
-            self.hand.prepared.remove(index);
-            ops::release(&mut self.outcomes, &self.dirs, vec![id.clone()]);
-        } else if let Some(sent) = self.hand.sent.iter_mut().find(|sent| sent.job.id() == id) {
-            sent.let_go_by = Some(Instant::now() + self.keeping.stop_grace);
-            let message = ToRunner::Cancel { job: id.clone(), attempt: sent.job.attempt };
-            if let State::Running(runner) = &mut self.state
-                && let Err(end) = runner.send(&[message])
-            {
-                self.end(end);
-            }
-        } else if self.hand.preparing > 0 && self.hand.housed.contains(id) {
-            self.hand.withdrawn.insert(id.clone());
-        }
-    }
-
-    fn share(&mut self) {
-        if !self.hand.sent.is_empty() {
-            self.sharing = true;
-            self.give_back_prepared(Duration::ZERO);
-        }
-    }
-
-    fn check_time(&mut self) {
-        let State::Running(runner) = &mut self.state else { return };
-        let now = Instant::now();
-        if runner.last_heard.elapsed() > self.keeping.heartbeat_timeout {
-            let silent = self.keeping.heartbeat_timeout;
-            self.end(End::Unreliable(format!("the runner did not answer for {silent:?}")));
-            return;
-        }
-        if runner.last_heard.elapsed() > self.keeping.heartbeat_timeout / 4
-            && let Err(end) = runner.ping()
-        {
-            self.end(end);
-            return;
-        }
-        if self.hand.sent.iter().any(|sent| sent.let_go_by.is_some_and(|by| by <= now)) {
-            self.end(End::KeptCancelled);
-            return;
-        }
-        let (slots, limit) = (self.slots, self.keeping.run_timeout);
-        let late = limit.and_then(|limit| {
-            let sent = self.hand.sent.iter().take(slots).find(|sent| now - sent.since > limit)?;
-            Some((sent.job.id().clone(), limit))
-        });
-        if let Some((id, limit)) = late {
-            self.end(End::TimedOut(id, limit));
-        }
-    }
-
     fn rested(&mut self) {
         if let State::None { rest_until } = &mut self.state {
             *rest_until = None;
         }
-    }
-
-    /// Ends the runner. Its jobs keep their places until it is gone.
-    fn end(&mut self, end: End) {
-        match std::mem::replace(&mut self.state, State::None { rest_until: None }) {
-            State::Running(runner) => {
-                let id = &self.cell.facts().view.id;
-                match &end {
-                    End::Idle | End::Drained => tracing::info!(sheep = %id, "ending the runner"),
-                    other => tracing::warn!(sheep = %id, reason = ?other, "ending the runner"),
-                }
-                let grace = match &end {
-                    End::Idle | End::Drained => self.keeping.stop_grace,
-                    End::Died(_) | End::Unreliable(_) | End::TimedOut(..) | End::KeptCancelled => {
-                        Duration::ZERO
-                    }
-                };
-                let grace = if self.force_seen { Duration::ZERO } else { grace };
-                self.state = State::Stopping(Box::pin(runner.stop(grace, self.forced.clone())), Some(end));
-            }
-            State::Starting(..) if self.force_seen => {}
-            other => self.state = other,
-        }
-        if matches!(self.state, State::None { .. }) && self.force_seen {
-            self.give_back_prepared(Duration::ZERO);
-        }
-    }
-
-    /// The runner's process is gone: what it had can be decided.
-    fn take_stopped(&mut self, log: &str) {
-        let State::Stopping(_, end) = std::mem::replace(&mut self.state, State::None { rest_until: None })
-        else {
-            return;
-        };
-        let sent: Vec<Sent> = self.hand.sent.drain(..).collect();
-        let Some(end) = end else { return };
-        let certain = sent.len() <= self.slots;
-        if !certain {
-            self.careful = CAREFUL;
-        }
-        let mut changes = Vec::new();
-        for Sent { job, let_go_by, .. } in &sent {
-            if let_go_by.is_some() {
-                continue;
-            }
-            changes.push(match &end {
-                End::Died(details) if certain => self.crashed(job, runner::DIED, details),
-                End::Unreliable(reason) if certain => self.crashed(job, reason, log),
-                End::TimedOut(late, limit) if late == job.id() => {
-                    job.failed(JobError::new(format!("The job ran longer than its limit of {limit:?}")))
-                }
-                End::Died(_)
-                | End::Unreliable(_)
-                | End::TimedOut(..)
-                | End::Idle
-                | End::KeptCancelled
-                | End::Drained => job.given_back(GiveBack::Blameless, Duration::ZERO),
-            });
-        }
-        if matches!(end, End::Died(_) | End::Unreliable(_)) {
-            self.state = State::None { rest_until: Some(Instant::now() + self.start_failures.step()) };
-        }
-        self.vacate(&sent.into_iter().map(|sent| sent.job).collect::<Vec<_>>(), changes);
-    }
-
-    fn crashed(&self, job: &Job, message: &str, details: &str) -> shepherd_queue::Change {
-        if job.crashes() < self.keeping.crash_retries {
-            return job.given_back(GiveBack::Crashed, Duration::ZERO);
-        }
-        job.failed(JobError {
-            message: message.to_owned(),
-            exception_type: "RunnerDied".to_owned(),
-            exception_traceback: details.to_owned(),
-        })
-    }
-
-    fn give_back_prepared(&mut self, after: Duration) {
-        if self.hand.prepared.is_empty() {
-            return;
-        }
-        let jobs: Vec<Job> = self.hand.prepared.drain(..).collect();
-        let changes = jobs.iter().map(|job| job.given_back(GiveBack::Blameless, after)).collect();
-        self.vacate(&jobs, changes);
-    }
-
-    /// Removes the jobs' directories, and only then lets their fates be known: one
-    /// that is given back may come to this sheep again at once.
-    fn vacate(&mut self, jobs: &[Job], changes: Vec<shepherd_queue::Change>) {
-        self.hand.collecting += changes.len();
-        ops::vacate(&mut self.outcomes, &self.dirs, jobs, changes);
     }
 }
 

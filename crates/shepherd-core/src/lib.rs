@@ -18,7 +18,34 @@
 //! - What blocks runs in tasks that are supervised; a part of the shepherd that
 //!   falls takes it down ([`Shepherd::failed`]), which loses nothing.
 //!
-//! `examples/` of the project has a whole program.
+//! ```
+//! use std::sync::Arc;
+//! use std::time::Duration;
+//!
+//! use shepherd_core::{Accepted, Data, Options, Shepherd, Submit};
+//! use shepherd_job::{JobId, JobIdRule, JobSpec, ModelRef, Phase};
+//! use shepherd_queue::MemoryQueue;
+//! use shepherd_storage::LocalStorage;
+//!
+//! # tokio::runtime::Runtime::new()?.block_on(async {
+//! let dir = tempfile::tempdir()?;
+//! let storage = LocalStorage::open(&dir.path().join("storage"))?;
+//! // A flock of none: jobs are accepted, and wait.
+//! let options = Options::new(dir.path().join("data"), dir.path().join("state"));
+//! let shepherd = Shepherd::start(options, Arc::new(MemoryQueue::new()), Arc::new(storage)).await?;
+//!
+//! let id = JobId::parse("job-1", JobIdRule::Bucket)?;
+//! let spec = JobSpec { id: id.clone(), model: ModelRef::parse("ocr", "latest")?, sheep: None, priority: 0 };
+//! let accepted = shepherd.submit(Submit { spec, data: Data::Payload("hello".into()) }).await?;
+//! assert!(matches!(accepted, Accepted::Queued(_)));
+//! assert_eq!(shepherd.job(&id).await?.state.phase(), Phase::Queued);
+//! shepherd.shutdown(Duration::from_secs(1)).await;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! # })?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! `examples/` of the project has a whole program, with a sheep.
 
 mod admission;
 mod data;

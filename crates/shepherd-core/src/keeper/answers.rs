@@ -1,0 +1,100 @@
+//! What a runner says, and which job it is about.
+
+use shepherd_job::{Attempt, JobId};
+use shepherd_protocol::FromRunner;
+use tokio::time::Instant;
+
+use super::hand::Sent;
+use super::ops::{self, SmallOutputs};
+use super::runner::Heard;
+use super::{End, Keeper, REMEMBERED, State};
+
+impl Keeper {
+    pub(super) fn take_heard(&mut self, heard: Heard) {
+        match heard {
+            Heard::Messages(messages) => {
+                let mut finished = Vec::new();
+                let mut answers = 0;
+                let begun = self.hand.sent.front().map_or(self.last_answer, |sent| sent.since);
+                for message in messages {
+                    match message {
+                        FromRunner::Done { job, attempt } => match self.answer(&job, attempt) {
+                            Some(sent) => {
+                                answers += 1;
+                                if sent.let_go_by.is_some() {
+                                    ops::release(&mut self.outcomes, &self.dirs, vec![sent.job.id().clone()]);
+                                } else {
+                                    finished.push(sent.job);
+                                }
+                            }
+                            None if matches!(self.state, State::Stopping(..)) => break,
+                            None => {}
+                        },
+                        FromRunner::Error { job, attempt, error } => {
+                            if let Some(sent) = self.answer(&job, attempt) {
+                                answers += 1;
+                                if sent.let_go_by.is_none() {
+                                    self.hand.changes.push(sent.job.failed(error));
+                                }
+                                ops::release(&mut self.outcomes, &self.dirs, vec![sent.job.id().clone()]);
+                            }
+                        }
+                        FromRunner::Progress { job, fraction, message, .. } => {
+                            tracing::debug!(%job, ?fraction, ?message, "progress");
+                        }
+                        FromRunner::Ready(_) | FromRunner::Pong { .. } => {}
+                    }
+                }
+                if answers > 0 {
+                    self.sharing = false;
+                    self.careful = self.careful.saturating_sub(answers);
+                    let now = Instant::now();
+                    self.pace.record(
+                        now - begun.max(self.last_answer),
+                        u32::try_from(answers).unwrap_or(u32::MAX),
+                    );
+                    self.last_answer = now;
+                    self.start_failures.reset();
+                }
+                if !finished.is_empty() {
+                    self.hand.collecting += finished.len();
+                    self.rhythm.record(Instant::now(), u32::try_from(finished.len()).unwrap_or(u32::MAX));
+                    let small =
+                        if self.rhythm.is_brisk() { SmallOutputs::Ride } else { SmallOutputs::Publish };
+                    ops::collect(&mut self.outcomes, &self.shared, &self.dirs, finished, small);
+                }
+            }
+            Heard::Garbage(reason) => {
+                self.end(End::Unreliable(format!(
+                    "the runner sent a message that cannot be understood: {reason}"
+                )));
+            }
+            Heard::Died(details) => {
+                self.end(End::Died(details));
+            }
+        }
+    }
+
+    /// Matches an answer to a job that was sent. What was answered before is
+    /// passed over; what was never sent ends the runner.
+    pub(super) fn answer(&mut self, job_id: &str, attempt: Option<Attempt>) -> Option<Sent> {
+        if let Some(sent) = self.hand.answered(job_id, attempt) {
+            if self.answered.len() == REMEMBERED {
+                self.answered.pop_front();
+            }
+            self.answered.push_back((sent.job.id().clone(), sent.job.attempt));
+            return Some(sent);
+        }
+        let before =
+            |(id, a): &(JobId, Attempt)| id.as_str() == job_id && attempt.is_none_or(|got| got == *a);
+        if self.answered.iter().any(before) {
+            tracing::debug!(job = %job_id, "the runner answered twice");
+        } else {
+            let job_id: String = job_id.chars().take(100).collect();
+            self.end(End::Unreliable(format!(
+                "the runner answered for a job that it does not have: `{job_id}`"
+            )));
+        }
+        None
+    }
+}

@@ -1,0 +1,156 @@
+//! Ending jobs and runners: because a client, the time or the runner itself wants
+//! it, and what then becomes of the jobs that the runner had.
+
+use std::time::Duration;
+
+use shepherd_job::{GiveBack, JobError, JobId};
+use shepherd_protocol::ToRunner;
+use shepherd_queue::Change;
+use tokio::time::Instant;
+
+use super::hand::{Job, Sent};
+use super::{CAREFUL, End, Keeper, State, ops, runner};
+
+impl Keeper {
+    pub(super) fn cancel(&mut self, id: &JobId) {
+        if let Some(index) = self.hand.prepared.iter().position(|job| job.id() == id) {
+            self.hand.prepared.remove(index);
+            ops::release(&mut self.outcomes, &self.dirs, vec![id.clone()]);
+        } else if let Some(sent) = self.hand.sent.iter_mut().find(|sent| sent.job.id() == id) {
+            sent.let_go_by = Some(Instant::now() + self.keeping.stop_grace);
+            let message = ToRunner::Cancel { job: id.clone(), attempt: sent.job.attempt };
+            if let State::Running(runner) = &mut self.state
+                && let Err(end) = runner.send(&[message])
+            {
+                self.end(end);
+            }
+        } else if self.hand.preparing > 0 && self.hand.housed.contains(id) {
+            self.hand.withdrawn.insert(id.clone());
+        }
+    }
+
+    pub(super) fn share(&mut self) {
+        if !self.hand.sent.is_empty() {
+            self.sharing = true;
+            self.give_back_prepared(Duration::ZERO);
+        }
+    }
+
+    pub(super) fn check_time(&mut self) {
+        let State::Running(runner) = &mut self.state else { return };
+        let now = Instant::now();
+        if runner.last_heard.elapsed() > self.keeping.heartbeat_timeout {
+            let silent = self.keeping.heartbeat_timeout;
+            self.end(End::Unreliable(format!("the runner did not answer for {silent:?}")));
+            return;
+        }
+        if runner.last_heard.elapsed() > self.keeping.heartbeat_timeout / 4
+            && let Err(end) = runner.ping()
+        {
+            self.end(end);
+            return;
+        }
+        if self.hand.sent.iter().any(|sent| sent.let_go_by.is_some_and(|by| by <= now)) {
+            self.end(End::KeptCancelled);
+            return;
+        }
+        let (slots, limit) = (self.slots, self.keeping.run_timeout);
+        let late = limit.and_then(|limit| {
+            let sent = self.hand.sent.iter().take(slots).find(|sent| now - sent.since > limit)?;
+            Some((sent.job.id().clone(), limit))
+        });
+        if let Some((id, limit)) = late {
+            self.end(End::TimedOut(id, limit));
+        }
+    }
+
+    /// Ends the runner. Its jobs keep their places until it is gone.
+    pub(super) fn end(&mut self, end: End) {
+        match std::mem::replace(&mut self.state, State::None { rest_until: None }) {
+            State::Running(runner) => {
+                let id = &self.cell.facts().view.id;
+                match &end {
+                    End::Idle | End::Drained => tracing::info!(sheep = %id, "ending the runner"),
+                    other => tracing::warn!(sheep = %id, reason = ?other, "ending the runner"),
+                }
+                let grace = match &end {
+                    End::Idle | End::Drained => self.keeping.stop_grace,
+                    End::Died(_) | End::Unreliable(_) | End::TimedOut(..) | End::KeptCancelled => {
+                        Duration::ZERO
+                    }
+                };
+                let grace = if self.force_seen { Duration::ZERO } else { grace };
+                self.state = State::Stopping(Box::pin(runner.stop(grace, self.forced.clone())), Some(end));
+            }
+            State::Starting(..) if self.force_seen => {}
+            other => self.state = other,
+        }
+        if matches!(self.state, State::None { .. }) && self.force_seen {
+            self.give_back_prepared(Duration::ZERO);
+        }
+    }
+
+    /// The runner's process is gone: what it had can be decided.
+    pub(super) fn take_stopped(&mut self, log: &str) {
+        let State::Stopping(_, end) = std::mem::replace(&mut self.state, State::None { rest_until: None })
+        else {
+            return;
+        };
+        let sent: Vec<Sent> = self.hand.sent.drain(..).collect();
+        let Some(end) = end else { return };
+        let certain = sent.len() <= self.slots;
+        if !certain {
+            self.careful = CAREFUL;
+        }
+        let mut changes = Vec::new();
+        for Sent { job, let_go_by, .. } in &sent {
+            if let_go_by.is_some() {
+                continue;
+            }
+            changes.push(match &end {
+                End::Died(details) if certain => self.crashed(job, runner::DIED, details),
+                End::Unreliable(reason) if certain => self.crashed(job, reason, log),
+                End::TimedOut(late, limit) if late == job.id() => {
+                    job.failed(JobError::new(format!("The job ran longer than its limit of {limit:?}")))
+                }
+                End::Died(_)
+                | End::Unreliable(_)
+                | End::TimedOut(..)
+                | End::Idle
+                | End::KeptCancelled
+                | End::Drained => job.given_back(GiveBack::Blameless, Duration::ZERO),
+            });
+        }
+        if matches!(end, End::Died(_) | End::Unreliable(_)) {
+            self.state = State::None { rest_until: Some(Instant::now() + self.start_failures.step()) };
+        }
+        self.vacate(&sent.into_iter().map(|sent| sent.job).collect::<Vec<_>>(), changes);
+    }
+
+    pub(super) fn crashed(&self, job: &Job, message: &str, details: &str) -> Change {
+        if job.crashes() < self.keeping.crash_retries {
+            return job.given_back(GiveBack::Crashed, Duration::ZERO);
+        }
+        job.failed(JobError {
+            message: message.to_owned(),
+            exception_type: "RunnerDied".to_owned(),
+            exception_traceback: details.to_owned(),
+        })
+    }
+
+    pub(super) fn give_back_prepared(&mut self, after: Duration) {
+        if self.hand.prepared.is_empty() {
+            return;
+        }
+        let jobs: Vec<Job> = self.hand.prepared.drain(..).collect();
+        let changes = jobs.iter().map(|job| job.given_back(GiveBack::Blameless, after)).collect();
+        self.vacate(&jobs, changes);
+    }
+
+    /// Removes the jobs' directories, and only then lets their fates be known: one
+    /// that is given back may come to this sheep again at once.
+    pub(super) fn vacate(&mut self, jobs: &[Job], changes: Vec<Change>) {
+        self.hand.collecting += changes.len();
+        ops::vacate(&mut self.outcomes, &self.dirs, jobs, changes);
+    }
+}

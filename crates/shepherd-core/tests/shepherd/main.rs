@@ -1,0 +1,7 @@
+//! A whole shepherd, with a flock whose runners are threads that follow a script.
+
+#![allow(clippy::unwrap_used, reason = "the helpers of tests are tests too")]
+
+mod fake;
+mod jobs;
+mod runners;

@@ -1,0 +1,315 @@
+//! Runners that lie, die, hang or refuse to start, and what the shepherd makes of
+//! it: their job comes to an end that tells why, and no other is disturbed.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use crate::fake::{Farm, PATIENCE, Script, echo, echoing, spec};
+use shepherd_core::{Keeping, ShepherdError};
+use shepherd_job::{Attempt, JobState};
+use shepherd_protocol::{FromRunner, ToRunner};
+use shepherd_sheep::SheepError;
+
+const HASTY: Duration = Duration::from_millis(400);
+
+/// A runner that does `misdeed` for the job `bad` and echoes the others.
+fn but_for_bad(
+    misdeed: impl Fn(&mut crate::fake::Io, &shepherd_protocol::Input) + Send + Sync + 'static,
+) -> Script {
+    Arc::new(move |io| {
+        while let Some(input) = io.next() {
+            if input.job.as_str() == "bad" {
+                misdeed(io, &input);
+                if !std::path::Path::new(&*input.io_data_root).exists() {
+                    return;
+                }
+            } else {
+                echo(&input);
+                io.done(&input);
+            }
+        }
+    })
+}
+
+/// A runner that ends when it gets the job `bad`.
+fn dying() -> Script {
+    Arc::new(|io| {
+        while let Some(input) = io.next() {
+            if input.job.as_str() == "bad" {
+                return;
+            }
+            echo(&input);
+            io.done(&input);
+        }
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_runner_that_dies_fails_its_job_and_no_other() {
+    let farm = Farm::with(dying()).await;
+    let (before, bad, after) = (
+        farm.submit("before", "m", "x").await,
+        farm.submit("bad", "m", "x").await,
+        farm.submit("after", "m", "x").await,
+    );
+    let error = farm.failure(&bad).await;
+    assert_eq!(error.message, "Sheep container died without notice");
+    assert!(error.exception_traceback.contains("code 3") && error.exception_traceback.contains("last words"));
+    farm.is_done(&before).await;
+    farm.is_done(&after).await;
+    assert_eq!(farm.flock[0].launches(), 2);
+    farm.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_whose_runner_died_is_tried_again_within_the_limit() {
+    let farm = Farm::keeping(dying(), Keeping { crash_retries: 2, ..Keeping::default() }).await;
+    let bad = farm.submit("bad", "m", "x").await;
+    assert_eq!(farm.failure(&bad).await.message, "Sheep container died without notice");
+    assert_eq!(farm.flock[0].launches(), 3);
+    farm.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_sent_ahead_of_a_death_are_not_blamed() {
+    // Fast enough to be sent jobs ahead; then it dies with all of them in hand.
+    let farm = Farm::with(Arc::new(|io| {
+        io.ready.ahead = 32;
+        io.ready.batch = 32;
+        while let Some(input) = io.next() {
+            if input.job.as_str() == "bad" {
+                return;
+            }
+            io.done(&input);
+        }
+    }))
+    .await;
+    let mut others = Vec::new();
+    for number in 0..200 {
+        let name = if number == 100 { "bad".to_owned() } else { format!("job-{number}") };
+        let id = farm.submit(&name, "m", "x").await;
+        if number != 100 {
+            others.push(id);
+        }
+    }
+    assert_eq!(farm.failure(&spec("bad", "m").id).await.message, "Sheep container died without notice");
+    for id in others {
+        farm.is_done(&id).await;
+    }
+    farm.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_for_a_job_it_never_had_ends_the_runner() {
+    let farm = Farm::with(but_for_bad(|io, _| io.done_as("another", Attempt { epoch: 1, number: 1 }))).await;
+    let (bad, after) = (farm.submit("bad", "m", "x").await, farm.submit("after", "m", "x").await);
+    let error = farm.failure(&bad).await;
+    assert!(error.message.contains("does not have: `another`"), "{}", error.message);
+    farm.is_done(&after).await;
+    assert_eq!(farm.flock[0].launches(), 2);
+    farm.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stale_answer_never_finishes_a_job() {
+    let farm = Farm::with(but_for_bad(|io, input| {
+        let stale = Attempt { epoch: 0, ..input.attempt };
+        io.done_as(input.job.as_str(), stale);
+    }))
+    .await;
+    let bad = farm.submit("bad", "m", "x").await;
+    assert!(farm.failure(&bad).await.message.contains("does not have"));
+    farm.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_given_twice_counts_once() {
+    let farm = Farm::with(Arc::new(|io| {
+        while let Some(input) = io.next() {
+            io.done(&input);
+            io.fail(&input, "changed its mind");
+            io.done(&input);
+        }
+    }))
+    .await;
+    for number in 0..20 {
+        let id = farm.submit(&format!("job-{number}"), "m", "x").await;
+        farm.is_done(&id).await;
+    }
+    assert_eq!(farm.flock[0].launches(), 1);
+    farm.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_runner_that_falls_silent_is_ended() {
+    let silent = Keeping { heartbeat_timeout: HASTY, ..Keeping::default() };
+    // It reads on, and answers nothing, not even pings.
+    let farm = Farm::keeping(but_for_bad(|io, _| while io.hear().is_some() {}), silent).await;
+    let (bad, after) = (farm.submit("bad", "m", "x").await, farm.submit("after", "m", "x").await);
+    assert!(farm.failure(&bad).await.message.contains("did not answer"), "silence is the reason");
+    farm.is_done(&after).await;
+    farm.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_runs_too_long_fails_though_its_runner_answers_pings() {
+    let limited = Keeping { run_timeout: Some(HASTY), ..Keeping::default() };
+    let farm = Farm::keeping(
+        but_for_bad(|io, _| {
+            io.next();
+        }),
+        limited,
+    )
+    .await;
+    let bad = farm.submit("bad", "m", "x").await;
+    assert!(farm.failure(&bad).await.message.contains("longer than its limit"));
+    let after = farm.submit("after", "m", "x").await;
+    farm.is_done(&after).await;
+    farm.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_job_is_over_at_once_and_its_late_answer_is_void() {
+    let (started, has_started) = std::sync::mpsc::channel();
+    let started = Mutex::new(started);
+    let farm = Farm::with(Arc::new(move |io| {
+        while let Some(input) = io.next() {
+            if input.job.as_str() == "bad" {
+                started.lock().unwrap().send(()).unwrap();
+                while let Some(message) = io.hear() {
+                    if let ToRunner::Cancel { .. } = message {
+                        break;
+                    }
+                }
+            }
+            echo(&input);
+            io.done(&input);
+        }
+    }))
+    .await;
+    let bad = farm.submit("bad", "m", "x").await;
+    tokio::task::spawn_blocking(move || has_started.recv_timeout(PATIENCE).unwrap()).await.unwrap();
+    let record = farm.shepherd.cancel(&bad).await.unwrap();
+    assert!(matches!(record.state, JobState::Cancelled { started_at: Some(_), .. }));
+    let after = farm.submit("after", "m", "x").await;
+    farm.is_done(&after).await;
+    assert!(matches!(farm.finished(&bad).await.state, JobState::Cancelled { .. }));
+    assert!(matches!(farm.shepherd.cancel(&bad).await, Err(ShepherdError::Finished)));
+    assert_eq!(farm.flock[0].launches(), 1, "a runner that lets go goes on");
+    farm.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_runner_that_does_not_let_go_of_a_cancelled_job_is_ended() {
+    let (started, has_started) = std::sync::mpsc::channel();
+    let started = Mutex::new(started);
+    let farm = Farm::keeping(
+        but_for_bad(move |io, _| {
+            started.lock().unwrap().send(()).unwrap();
+            io.next();
+        }),
+        Keeping {
+            stop_grace: HASTY,
+            run_timeout: Some(PATIENCE),
+            heartbeat_timeout: HASTY,
+            ..Keeping::default()
+        },
+    )
+    .await;
+    let bad = farm.submit("bad", "m", "x").await;
+    tokio::task::spawn_blocking(move || has_started.recv_timeout(PATIENCE).unwrap()).await.unwrap();
+    farm.shepherd.cancel(&bad).await.unwrap();
+    let after = farm.submit("after", "m", "x").await;
+    farm.is_done(&after).await;
+    assert_eq!(farm.flock[0].launches(), 2);
+    farm.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_that_cannot_be_loaded_fails_its_jobs_only() {
+    let farm = Farm::with(echoing()).await;
+    farm.flock[0].refuse(SheepError::Model("Cannot load model `m:1`.".to_owned()));
+    let bad = farm.submit("bad", "m", "x").await;
+    assert_eq!(
+        farm.failure(&bad).await.message,
+        "Failed to start sheep for this job (Cannot load model `m:1`.)"
+    );
+    let after = farm.submit("after", "m", "x").await;
+    farm.is_done(&after).await;
+    farm.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sheep_that_cannot_run_rests_and_its_jobs_wait() {
+    let farm = Farm::with(echoing()).await;
+    farm.flock[0].refuse(SheepError::Unavailable("port 9001 is in use".to_owned()));
+    let id = farm.submit("job-1", "m", "x").await;
+    let problem = async {
+        while farm.shepherd.flock()[0].problem.is_none() {
+            tokio::task::yield_now().await;
+        }
+        farm.shepherd.flock()[0].problem.clone().unwrap()
+    };
+    assert_eq!(tokio::time::timeout(PATIENCE, problem).await.unwrap(), "port 9001 is in use");
+    farm.is_done(&id).await;
+    assert_eq!(farm.shepherd.flock()[0].problem, None);
+    farm.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_runner_that_dies_before_it_is_ready_fails_the_job() {
+    let farm = Farm::with(Arc::new(|_| {})).await;
+    let id = farm.submit("job-1", "m", "x").await;
+    let error = farm.failure(&id).await;
+    assert_eq!(error.message, "Sheep container died without notice");
+    assert!(error.exception_traceback.contains("last words"));
+    farm.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_runner_that_is_never_ready_fails_the_job() {
+    let farm = Farm::keeping(
+        Arc::new(|io| {
+            io.ready.name = "never".to_owned();
+            std::thread::sleep(HASTY * 3);
+        }),
+        Keeping { start_timeout: HASTY, ..Keeping::default() },
+    )
+    .await;
+    let id = farm.submit("job-1", "m", "x").await;
+    assert!(farm.failure(&id).await.message.contains("not ready within"));
+    farm.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn progress_and_unknown_chatter_disturb_nothing() {
+    let farm = Farm::with(Arc::new(|io| {
+        while let Some(input) = io.next() {
+            let (job, attempt) = (input.job.to_string(), Some(input.attempt));
+            io.say(FromRunner::Progress { job, attempt, fraction: Some(0.5), message: None });
+            io.say(FromRunner::Pong { nonce: 99 });
+            io.done(&input);
+        }
+    }))
+    .await;
+    let id = farm.submit("job-1", "m", "x").await;
+    farm.is_done(&id).await;
+    farm.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_does_not_end_in_time_is_given_back_at_the_drain() {
+    let farm = Farm::with(but_for_bad(|io, _| {
+        io.next();
+    }))
+    .await;
+    let id = farm.submit("bad", "m", "x").await;
+    while farm.shepherd.flock()[0].job.is_none() {
+        tokio::task::yield_now().await;
+    }
+    farm.shepherd.shutdown(Duration::from_millis(500)).await;
+    match &farm.shepherd.job(&id).await.unwrap().state {
+        JobState::Queued { history, .. } => assert_eq!((history.attempts, history.crashes), (1, 0)),
+        other => panic!("{other:?}"),
+    }
+}
