@@ -87,7 +87,7 @@ async fn serve_until_told(config: &Config, run: &RunArgs) -> anyhow::Result<()> 
         ..ServeOptions::default()
     };
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let served = tokio::spawn(serve(listener, api, options, async {
+    let mut served = tokio::spawn(serve(listener, api, options, async {
         // An error means that the sender is gone, which says the same.
         let _ = stopped.await;
     }));
@@ -100,8 +100,15 @@ async fn serve_until_told(config: &Config, run: &RunArgs) -> anyhow::Result<()> 
         () = shepherd.failed() => true,
     };
     drop(stop);
-    drain(&shepherd, config, &mut signals).await;
-    // The API had the same time to drain, beside the shepherd.
+    let ended = drain(&shepherd, config, &mut signals).await;
+    // The API drains beside the shepherd, in the same time; answers that are on their way may arrive.
+    match ended {
+        Drain::InTime => tokio::select! {
+            _ = &mut served => {}
+            _ = signals.next() => {}
+        },
+        Drain::Forced => {}
+    }
     served.abort();
     if failed {
         anyhow::bail!("a part of the shepherd failed; start it again, nothing that was accepted is lost");
@@ -110,16 +117,23 @@ async fn serve_until_told(config: &Config, run: &RunArgs) -> anyhow::Result<()> 
     Ok(())
 }
 
+/// How the shepherd ended.
+enum Drain {
+    InTime,
+    Forced,
+}
+
 /// Ends the shepherd within the grace; a second signal cuts it short.
-async fn drain(shepherd: &Shepherd, config: &Config, signals: &mut Signals) {
+async fn drain(shepherd: &Shepherd, config: &Config, signals: &mut Signals) -> Drain {
     let shutdown = shepherd.shutdown(config.shutdown.grace);
     tokio::pin!(shutdown);
     tokio::select! {
-        () = &mut shutdown => return,
+        () = &mut shutdown => return Drain::InTime,
         name = signals.next() => tracing::warn!("{name} received again, ending at once"),
     }
     shepherd.force_shutdown();
     shutdown.await;
+    Drain::Forced
 }
 
 struct Signals {

@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 
 use shepherd_job::SheepId;
 
+use crate::workdir::ATTIC;
+
 const MARKER: &str = ".shepherd-data-root";
 
 /// Makes `data_root`, or empties it but for `state_dir`.
@@ -29,7 +31,8 @@ pub(crate) fn clean<'a>(
     let marker = data_root.join(MARKER);
     let mut strangers = Vec::new();
     if !marker.exists() {
-        let homes: Vec<PathBuf> = flock.map(|id| data_root.join(id.as_str())).collect();
+        let ours = flock.map(SheepId::as_str).chain([ATTIC]);
+        let homes: Vec<PathBuf> = ours.map(|name| data_root.join(name)).collect();
         for entry in fs::read_dir(&data_root)? {
             let path = entry?.path();
             if homes.contains(&path) {

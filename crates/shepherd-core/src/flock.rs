@@ -8,7 +8,7 @@ use shepherd_job::{JobId, ModelRef, SheepId, Timestamp};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 
-use crate::schedule::{Limits, SheepFacts, UNKNOWN, schedule, shares};
+use crate::schedule::{Limits, SheepFacts, UNKNOWN, own_work, schedule, shares};
 use crate::shared::{Shared, now, store_backoff};
 
 /// One sheep as clients see it.
@@ -147,11 +147,10 @@ pub(crate) async fn drive(
                 }
                 let due = ready.next_due.map(|due| due.since(now()));
                 // A job whose time has come changes nothing in the queue that a keeper would see.
-                let has_work = |sheep: &&SheepFacts| {
-                    let own = sheep.model.as_ref().map(|(model, _)| model);
-                    sheep.in_hand == 0 && ready.groups.iter().any(|group| Some(&group.model) == own)
+                let is_needed = |sheep: &&SheepFacts| {
+                    sheep.available && sheep.in_hand == 0 && own_work(sheep, &ready.groups).is_some()
                 };
-                for sheep in flock.iter().filter(has_work) {
+                for sheep in flock.iter().filter(is_needed) {
                     cell_of(&sheep.id).order.send_if_modified(|_| true);
                 }
                 let review = (is_spare || !ready.groups.is_empty()).then_some(REVIEW);

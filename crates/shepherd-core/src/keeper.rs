@@ -158,6 +158,8 @@ pub(crate) struct Keeper {
     last_answer: Instant,
     /// Attempts that this runner answered, newest last.
     answered: VecDeque<(JobId, Attempt)>,
+    /// How many jobs were in hand when that was last published.
+    published: usize,
     /// The queue had less than was wanted.
     hungry: bool,
     /// Nothing is made ready ahead until the runner answers: another sheep is free.
@@ -208,6 +210,7 @@ impl Keeper {
             careful: 0,
             last_answer: Instant::now(),
             answered: VecDeque::new(),
+            published: 0,
             hungry: false,
             sharing: false,
             drain_seen: false,
@@ -399,7 +402,9 @@ impl Keeper {
     fn publish_facts(&mut self) {
         let in_hand = self.hand.working();
         let mut facts = self.cell.facts();
-        let freed = in_hand == 0 && facts.in_hand > 0;
+        // Against what was published last: a claim that gave nothing frees nobody.
+        let before = std::mem::replace(&mut self.published, in_hand);
+        let freed = in_hand == 0 && before > 0;
         facts.in_hand = in_hand;
         let spare = self.hand.prepared.iter().filter(|job| job.record.spec.sheep.is_none()).count();
         let offers = spare > 0 && facts.spare == 0;

@@ -125,7 +125,7 @@ fn best_for(
 }
 
 /// The first group that the sheep can work on with the model it has.
-fn own_work<'a>(sheep: &SheepFacts, ready: &'a [Group]) -> Option<&'a Group> {
+pub(crate) fn own_work<'a>(sheep: &SheepFacts, ready: &'a [Group]) -> Option<&'a Group> {
     ready.iter().find(|own| may_take(sheep, own) && has(sheep, own))
 }
 

@@ -30,6 +30,8 @@ use shepherd_queue::SmallObject;
 
 /// An input that is larger than this, in bytes, is removed rather than written over.
 const MAX_KEPT_INPUT: i64 = 64 * 1024;
+/// The attic's name in the data root; no sheep's id begins with a dot.
+pub(crate) const ATTIC: &str = ".attic";
 /// How many directories of a kind stand ready at most.
 const KEPT: usize = 256;
 /// More outputs than this are not small, whatever their size.
@@ -64,8 +66,7 @@ pub(crate) struct Attic {
 impl Attic {
     /// Makes the attic of a data root.
     pub(crate) fn open(data_root: &Path) -> io::Result<Self> {
-        // No sheep's id begins with a dot.
-        let path = data_root.join(".attic");
+        let path = data_root.join(ATTIC);
         std::fs::create_dir_all(&path)?;
         let dir = rustix::fs::open(&path, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
         Ok(Self { path, dir })

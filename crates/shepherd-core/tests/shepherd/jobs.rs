@@ -308,6 +308,39 @@ async fn a_pinned_job_runs_on_its_sheep() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_only_a_busy_sheep_may_take_leaves_the_others_in_peace() {
+    let (open, gate) = tokio::sync::watch::channel(false);
+    let script: Script = Arc::new(move |io| {
+        while let Some(input) = io.next() {
+            while input.job.as_str() == "long" && !*gate.borrow() {
+                std::thread::yield_now();
+            }
+            io.done(&input);
+        }
+    });
+    let farm = Farm::flock(vec![Arc::clone(&script), script], Keeping::default()).await;
+    let mut ids = Vec::new();
+    for (name, sheep) in [("warm", "sheep-1"), ("long", "sheep-0"), ("next", "sheep-0"), ("third", "sheep-0")]
+    {
+        let pinned = shepherd_job::JobSpec { sheep: Some(SheepId::parse(sheep).unwrap()), ..spec(name, "m") };
+        ids.push(pinned.id.clone());
+        farm.shepherd.submit(Submit { spec: pinned, data: Data::Payload("x".into()) }).await.unwrap();
+    }
+    farm.is_done(&ids[0]).await;
+    // Both have the model; the idle one must not be woken over and over for what it may not take.
+    let metrics = tokio::runtime::Handle::current().metrics();
+    let polls = || (0..metrics.num_workers()).map(|w| metrics.worker_park_unpark_count(w)).sum::<u64>();
+    let before = polls();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(polls() - before < 500, "{} wakes in a quiet moment", polls() - before);
+    open.send_replace(true);
+    for id in &ids {
+        farm.is_done(id).await;
+    }
+    farm.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_drain_lets_running_jobs_finish_and_gives_the_others_back() {
     let (started, has_started) = std::sync::mpsc::channel();
     let started = Mutex::new(started);
