@@ -1,5 +1,5 @@
 //! Runs jobs in a program of one's own: no daemon, no HTTP. The model is the
-//! command `rev`, run by `shepherd-runner`, which must be on `PATH` or beside this
+//! command `tr`, run by `shepherd-runner`, which must be on `PATH` or beside this
 //! program: `cargo build -p shepherd-runner-bin && cargo run --bin embed`.
 
 use std::sync::Arc;
@@ -18,12 +18,12 @@ async fn main() -> anyhow::Result<()> {
     let dir = tempfile::tempdir()?;
     let (data_root, state) = (dir.path().join("data"), dir.path().join("state"));
     let models = dir.path().join("models");
-    std::fs::create_dir_all(models.join("reverse/1"))?;
+    std::fs::create_dir_all(models.join("upper/1"))?;
     std::fs::create_dir_all(&state)?;
-    std::fs::write(models.join("reverse/1/config.yaml"), "")?;
+    std::fs::write(models.join("upper/1/config.yaml"), "")?;
     std::fs::write(
-        models.join("reverse/1/runner.yaml"),
-        r#"runner: {command: ["sh", "-c", "rev < $0/input > $1/output", "{inputs}", "{outputs}"]}"#,
+        models.join("upper/1/runner.yaml"),
+        r#"runner: {command: ["sh", "-c", "tr a-z A-Z < $0/input > $1/output", "{inputs}", "{outputs}"]}"#,
     )?;
 
     let dolly = SheepId::parse("dolly")?;
@@ -34,9 +34,9 @@ async fn main() -> anyhow::Result<()> {
     let storage = LocalStorage::open(&dir.path().join("storage"))?;
     let shepherd = Shepherd::start(options, Arc::new(queue), Arc::new(storage)).await?;
 
-    for (number, text) in ["stressed desserts", "never odd or even"].into_iter().enumerate() {
+    for (number, text) in ["counting sheep", "a flock of one"].into_iter().enumerate() {
         let id = JobId::parse(&format!("job-{number}"), JobIdRule::Bucket)?;
-        let model = ModelRef::parse("reverse", "1")?;
+        let model = ModelRef::parse("upper", "1")?;
         let spec = JobSpec { id: id.clone(), model, sheep: None, priority: 0 };
         shepherd.submit(Submit { spec, data: Data::Payload(text.into()) }).await?;
         let record = shepherd.finished(&id).await?;
