@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use shepherd_job::{Event, JobId, JobState, ModelRef, ObjectPath, Rejected, SheepId};
+use shepherd_job::{Event, JobId, JobState, ObjectPath, Rejected, SheepId};
 use shepherd_queue::{Change, ChangeRefused, JobRecord, ListQuery, Queue};
 use shepherd_sheep::Sheep;
 use shepherd_storage::{Object, ObjectMeta, Storage};
@@ -312,12 +312,6 @@ impl Shepherd {
     /// given back.
     pub fn force_shutdown(&self) {
         self.inner.forced.cancel();
-    }
-
-    /// What the model of a sheep is at present, if it has one.
-    pub fn model_of(&self, sheep: &SheepId) -> Option<ModelRef> {
-        let cell = self.inner.cells.iter().find(|cell| cell.facts().view.id == *sheep)?;
-        cell.facts().view.model.clone()
     }
 }
 
