@@ -156,6 +156,8 @@ impl Admission {
             Err(ShepherdError::Unavailable(_)) => return answer,
             Err(_) => false,
         };
+        // A job that was accepted beside this one keeps its data.
+        let keep = keep || !matches!(queue.get(&id).await, Ok(None));
         if keep || storage.remove(&id).await.is_ok() {
             unmark(&marker).await;
         }
@@ -237,7 +239,11 @@ async fn admit(shared: Arc<Shared>, settling: Arc<Settling>, mut requests: mpsc:
                 continue;
             }
         }
-        settling.room().await;
+        // At the drain nobody makes room any more.
+        tokio::select! {
+            () = settling.room() => {}
+            () = shared.tasks.draining.cancelled() => {}
+        }
         admit_batch(&shared, batch.drain(..)).await;
     }
 }

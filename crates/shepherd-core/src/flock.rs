@@ -45,7 +45,12 @@ pub enum SheepState {
 #[derive(Clone, Debug)]
 pub(crate) enum Command {
     /// The job was cancelled, durably: its attempt must end.
-    Cancel(JobId),
+    Cancel {
+        /// Which job.
+        job: JobId,
+        /// The number of the attempt that was current: a later one is not meant.
+        number: u32,
+    },
     /// Another sheep is free: what is made ready ahead should go back to the queue.
     Share,
 }

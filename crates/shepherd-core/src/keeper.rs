@@ -234,7 +234,7 @@ impl Keeper {
                 Event::Started(result) => self.take_start(result),
                 Event::Heard(heard) => self.take_heard(heard),
                 Event::Stopped(log) => self.take_stopped(&log),
-                Event::Command(Command::Cancel(job)) => self.cancel(&job),
+                Event::Command(Command::Cancel { job, number }) => self.cancel(&job, number),
                 Event::Command(Command::Share) => self.share(),
                 Event::Tick => self.check_time(),
                 Event::Rested => self.rested(),
@@ -433,7 +433,7 @@ impl Keeper {
             Outcome::Prepared(jobs) => {
                 self.hand.preparing -= jobs.len();
                 for (job, result) in jobs {
-                    if self.hand.withdrawn.remove(job.id()) {
+                    if self.hand.withdrawn.remove(&(job.id().clone(), job.attempt.number)) {
                         ops::release(&mut self.outcomes, &self.dirs, vec![job.id().clone()]);
                         continue;
                     }
@@ -453,7 +453,7 @@ impl Keeper {
             Outcome::Collected { jobs, large } => {
                 self.hand.collecting -= jobs.len();
                 for job in large {
-                    ops::publish(&mut self.outcomes, &self.shared, &self.dirs, job);
+                    ops::publish(&mut self.outcomes, &self.shared, &self.settling, &self.dirs, job);
                 }
                 for (job, result) in jobs {
                     self.hand.housed.remove(job.id());

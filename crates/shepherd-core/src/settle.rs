@@ -45,6 +45,8 @@ pub(crate) struct Settling {
     behind: AtomicU64,
     /// Jobs whose status document is stale though nothing durable says so.
     touched: Mutex<HashSet<JobId>>,
+    /// Held from looking at the queue until what was seen there is in storage.
+    pub(crate) batch: tokio::sync::Mutex<()>,
 }
 
 impl Settling {
@@ -148,6 +150,7 @@ pub(crate) async fn settle_rest(shared: &Shared, settling: &Settling, budget: Du
 
 async fn settle_batch(shared: &Shared, settling: &Settling) -> Result<(), String> {
     let status = || ObjectPath::parse(STATUS_OBJECT).expect("the constant is a legal key");
+    let _batch = settling.batch.lock().await;
     let mut behind = shared.queue.behind(BATCH).await.map_err(|e| e.to_string())?;
     let mut objects: Vec<(JobId, ObjectPath, Bytes)> = Vec::with_capacity(behind.len() * 2);
     // For each object the job that is behind until it is stored.

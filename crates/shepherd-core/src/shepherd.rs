@@ -9,7 +9,7 @@ use shepherd_job::{Event, JobId, JobState, ObjectPath, Rejected, SheepId};
 use shepherd_queue::{Change, ChangeRefused, JobRecord, ListQuery, Queue};
 use shepherd_sheep::Sheep;
 use shepherd_storage::{Object, ObjectMeta, Storage};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -210,6 +210,16 @@ impl Shepherd {
     /// # Errors
     /// [`ShepherdError::UnknownJob`]; [`ShepherdError::Finished`].
     pub async fn cancel(&self, id: &JobId) -> Result<Arc<JobRecord>, ShepherdError> {
+        let (answer, answered) = oneshot::channel();
+        let (this, id) = (self.clone(), id.clone());
+        self.inner.shared.tasks.spawn(TaskKind::Request, "cancel", async move {
+            // The client may have left; those who wait for the job have not.
+            let _ = answer.send(this.carry_cancel(&id).await);
+        });
+        answered.await.map_err(|_| ShepherdError::Unavailable("the cancel broke off".into()))?
+    }
+
+    async fn carry_cancel(&self, id: &JobId) -> Result<Arc<JobRecord>, ShepherdError> {
         let shared = &self.inner.shared;
         let change = Change { job: id.clone(), event: Event::Cancel { at: now() }, objects: Vec::new() };
         let result = shared.queue.apply(vec![change]).await?.pop();
@@ -223,10 +233,11 @@ impl Shepherd {
         };
         shared.waiters.wake(&record);
         self.inner.settling.stir();
-        if let JobState::Cancelled { started_at: Some(_), .. } = record.state {
+        if let JobState::Cancelled { started_at: Some(_), history, .. } = record.state {
             for cell in self.inner.cells.iter() {
                 // A keeper that has ended holds no jobs.
-                let _ = cell.commands.send(Command::Cancel(id.clone())).await;
+                let _ =
+                    cell.commands.send(Command::Cancel { job: id.clone(), number: history.attempts }).await;
             }
         }
         Ok(record)

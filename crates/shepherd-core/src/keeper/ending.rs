@@ -12,11 +12,12 @@ use super::hand::{Job, Sent};
 use super::{CAREFUL, End, Keeper, State, ops, runner};
 
 impl Keeper {
-    pub(super) fn cancel(&mut self, id: &JobId) {
-        if let Some(index) = self.hand.prepared.iter().position(|job| job.id() == id) {
+    pub(super) fn cancel(&mut self, id: &JobId, number: u32) {
+        let is_meant = |job: &Job| job.id() == id && job.attempt.number == number;
+        if let Some(index) = self.hand.prepared.iter().position(is_meant) {
             self.hand.prepared.remove(index);
             ops::release(&mut self.outcomes, &self.dirs, vec![id.clone()]);
-        } else if let Some(sent) = self.hand.sent.iter_mut().find(|sent| sent.job.id() == id) {
+        } else if let Some(sent) = self.hand.sent.iter_mut().find(|sent| is_meant(&sent.job)) {
             sent.let_go_by = Some(Instant::now() + self.keeping.stop_grace);
             let message = ToRunner::Cancel { job: id.clone(), attempt: sent.job.attempt };
             if let State::Running(runner) = &mut self.state
@@ -25,7 +26,8 @@ impl Keeper {
                 self.end(end);
             }
         } else if self.hand.preparing > 0 && self.hand.housed.contains(id) {
-            self.hand.withdrawn.insert(id.clone());
+            // Where it is not among those being prepared, the number never comes again.
+            self.hand.withdrawn.insert((id.clone(), number));
         }
     }
 

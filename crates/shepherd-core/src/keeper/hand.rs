@@ -82,8 +82,8 @@ pub(super) struct Hand {
     pub(super) applying: usize,
     /// Every job whose working directory is, or may be, in use.
     pub(super) housed: HashSet<JobId>,
-    /// Cancelled while they were being prepared.
-    pub(super) withdrawn: HashSet<JobId>,
+    /// Attempts, by number, that were cancelled while they were being prepared.
+    pub(super) withdrawn: HashSet<(JobId, u32)>,
 }
 
 impl Hand {

@@ -173,9 +173,19 @@ pub(super) fn collect(
 }
 
 /// Publishes a job's outputs, durably, however long the storage is away.
-pub(super) fn publish(outcomes: &mut JoinSet<Outcome>, shared: &Arc<Shared>, dirs: &Arc<WorkDirs>, job: Job) {
-    let (shared, dirs) = (Arc::clone(shared), Arc::clone(dirs));
+pub(super) fn publish(
+    outcomes: &mut JoinSet<Outcome>,
+    shared: &Arc<Shared>,
+    settling: &Arc<Settling>,
+    dirs: &Arc<WorkDirs>,
+    job: Job,
+) {
+    let (shared, settling, dirs) = (Arc::clone(shared), Arc::clone(settling), Arc::clone(dirs));
     outcomes.spawn(async move {
+        if job.attempt.number > 1 {
+            // What an earlier run left to the settler comes to storage before this, or not at all.
+            drop(settling.batch.lock().await);
+        }
         let result = publish_outputs(&shared, &dirs, &job).await;
         free(&dirs, vec![job.id().clone()], WorkDirs::release).await;
         Outcome::Collected { jobs: vec![(job, result)], large: Vec::new() }
@@ -248,9 +258,7 @@ pub(super) fn apply(
     let (shared, settling) = (Arc::clone(shared), Arc::clone(settling));
     outcomes.spawn(async move {
         let mut backoff = store_backoff();
-        let mut tries = 0;
         let results = loop {
-            tries += 1;
             match shared.queue.apply(changes.clone()).await {
                 Ok(results) => break results,
                 Err(error) => {
@@ -265,8 +273,8 @@ pub(super) fn apply(
                 Ok(record) => Some(record),
                 Err(refused) => {
                     tracing::debug!(job = %change.job, %refused, "an outcome came too late");
-                    // An earlier try that seemed to fail may have been the one that counted.
-                    if tries > 1 { shared.queue.get(&change.job).await.ok().flatten() } else { None }
+                    // What counted instead, an earlier try of this or a cancel, may have woken nobody.
+                    shared.queue.get(&change.job).await.ok().flatten()
                 }
             };
             if let Some(record) = record.filter(|record| record.state.is_finished()) {

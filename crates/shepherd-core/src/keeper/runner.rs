@@ -51,8 +51,10 @@ pub(super) struct Runner {
     nonce: u64,
     /// Received after messages that were returned first.
     next: Option<Event<FromRunner>>,
-    /// How its process ended, once it has.
-    exit: Option<String>,
+    /// How its process ended, once it has, and until when its last words may come.
+    exit: Option<(String, Instant)>,
+    /// The connection ended; until when the process may say how it did.
+    gone: Option<Instant>,
 }
 
 impl Runner {
@@ -105,6 +107,7 @@ impl Runner {
             nonce: 0,
             next: None,
             exit: None,
+            gone: None,
         }))
     }
 
@@ -141,33 +144,37 @@ impl Runner {
         self.send(&[ToRunner::Ping { nonce: self.nonce }])
     }
 
-    /// The next thing the runner does. Cancel-safe: what was received is returned,
-    /// and an exit that was seen is kept.
+    /// The next thing the runner does. Cancel-safe: whatever was seen is returned or
+    /// kept, with the time until which more is waited for.
     pub(super) async fn hear(&mut self) -> Heard {
         if let Some(event) = self.next.take() {
-            return self.take(event).await;
+            return self.take(event);
+        }
+        if let Some(by) = self.gone {
+            // The process knows best how it ended, if it did.
+            return Heard::Died(match tokio::time::timeout_at(by, self.process.exited()).await {
+                Ok(exit) => exit.to_string(),
+                Err(_) => "it closed its connection".to_owned(),
+            });
         }
         if self.exit.is_none() {
-            let event = tokio::select! {
+            tokio::select! {
                 biased;
-                event = self.connection.recv() => Some(event),
+                event = self.connection.recv() => return self.take(event),
                 exit = self.process.exited() => {
-                    self.exit = Some(exit.to_string());
-                    None
+                    self.exit = Some((exit.to_string(), Instant::now() + LAST_WORDS));
                 }
-            };
-            if let Some(event) = event {
-                return self.take(event).await;
             }
         }
         // Dead; but its last answers may still be on their way.
-        match tokio::time::timeout(LAST_WORDS, self.connection.recv()).await {
-            Ok(event) => self.take(event).await,
-            Err(_) => Heard::Died(self.exit.clone().unwrap_or_default()),
+        let by = self.exit.as_ref().map_or_else(Instant::now, |(_, by)| *by);
+        match tokio::time::timeout_at(by, self.connection.recv()).await {
+            Ok(event) => self.take(event),
+            Err(_) => Heard::Died(self.exit.clone().map(|(exit, _)| exit).unwrap_or_default()),
         }
     }
 
-    async fn take(&mut self, event: Event<FromRunner>) -> Heard {
+    fn take(&mut self, event: Event<FromRunner>) -> Heard {
         self.last_heard = Instant::now();
         match event {
             Event::Message(first) => {
@@ -175,26 +182,21 @@ impl Runner {
                 while self.next.is_none() {
                     match self.connection.try_recv() {
                         Some(Event::Message(message)) => messages.push(message),
-                        other => {
-                            self.next = other;
-                            break;
-                        }
+                        Some(other) => self.next = Some(other),
+                        None => break,
                     }
                 }
                 Heard::Messages(messages)
             }
             Event::Garbage(garbage) => Heard::Garbage(garbage.to_string()),
             Event::Connected => Heard::Messages(Vec::new()),
-            Event::Disconnected => {
-                let exit = match self.exit.clone() {
-                    Some(exit) => exit,
-                    None => match tokio::time::timeout(LAST_WORDS, self.process.exited()).await {
-                        Ok(exit) => exit.to_string(),
-                        Err(_) => "it closed its connection".to_owned(),
-                    },
-                };
-                Heard::Died(exit)
-            }
+            Event::Disconnected => match &self.exit {
+                Some((exit, _)) => Heard::Died(exit.clone()),
+                None => {
+                    self.gone = Some(Instant::now() + LAST_WORDS);
+                    Heard::Messages(Vec::new())
+                }
+            },
         }
     }
 

@@ -341,6 +341,23 @@ async fn a_job_that_only_a_busy_sheep_may_take_leaves_the_others_in_peace() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_was_cancelled_over_and_over_still_runs_again() {
+    let farm = Farm::with(echoing()).await;
+    let spec = spec("job-1", "m");
+    let id = spec.id.clone();
+    farm.storage.put(&id, &path("inputs/input"), body("hello")).await.unwrap();
+    for _ in 0..50 {
+        // Wherever the cancel meets the job, in the queue, made ready, running or published.
+        farm.shepherd.submit(Submit { spec: spec.clone(), data: Data::Stored }).await.unwrap();
+        let cancelled = farm.shepherd.cancel(&id).await;
+        assert!(matches!(cancelled, Ok(_) | Err(ShepherdError::Finished)), "{cancelled:?}");
+        farm.shepherd.submit(Submit { spec: spec.clone(), data: Data::Stored }).await.unwrap();
+        farm.is_done(&id).await;
+    }
+    farm.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_drain_lets_running_jobs_finish_and_gives_the_others_back() {
     let (started, has_started) = std::sync::mpsc::channel();
     let started = Mutex::new(started);
