@@ -8,6 +8,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use shepherd_job::SheepId;
@@ -64,8 +65,30 @@ fn empty(dir: &Path, keep: &Path, marker: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn remove(path: &Path) -> io::Result<()> {
+/// Removes a file, or a directory with all that is in it, also where a runner has
+/// made directories read-only.
+pub(crate) fn remove(path: &Path) -> io::Result<()> {
+    match try_remove(path) {
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
+            open_up(path)?;
+            try_remove(path)
+        }
+        outcome => outcome,
+    }
+}
+
+fn try_remove(path: &Path) -> io::Result<()> {
     if fs::symlink_metadata(path)?.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) }
+}
+
+fn open_up(dir: &Path) -> io::Result<()> {
+    if fs::symlink_metadata(dir)?.is_dir() {
+        fs::set_permissions(dir, fs::Permissions::from_mode(0o700))?;
+        for entry in fs::read_dir(dir)? {
+            open_up(&entry?.path())?;
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -100,5 +123,20 @@ mod tests {
         clean(&root, &state, [&dolly].into_iter()).unwrap();
         assert!(root.join("photos").exists() && !root.join(MARKER).exists());
         assert!(!root.join("dolly").exists());
+    }
+
+    #[test]
+    fn read_only_directories_are_no_obstacle() {
+        let dir = tempfile::tempdir().unwrap();
+        let top = dir.path().join("cache");
+        fs::create_dir_all(top.join("deep")).unwrap();
+        fs::write(top.join("deep/file"), "").unwrap();
+        for path in [top.join("deep"), top.clone()] {
+            fs::set_permissions(path, fs::Permissions::from_mode(0o555)).unwrap();
+        }
+        open_up(&top).unwrap();
+        assert_eq!(fs::metadata(top.join("deep")).unwrap().permissions().mode() & 0o777, 0o700);
+        remove(&top).unwrap();
+        assert!(!top.exists());
     }
 }

@@ -307,11 +307,7 @@ impl WorkDirs {
             }
         }
         let path = self.path.join(trash.to_string_lossy().as_ref());
-        let removed = match std::fs::symlink_metadata(&path) {
-            Ok(meta) if meta.is_dir() => std::fs::remove_dir_all(&path),
-            Ok(_) => std::fs::remove_file(&path),
-            Err(e) => Err(e),
-        };
+        let removed = crate::data_root::remove(&path);
         if let Err(e) = removed {
             tracing::warn!(path = %path.display(), error = %e, "cannot remove a working directory");
         }
