@@ -98,7 +98,7 @@ impl Admission {
         let payload_path = || ObjectPath::parse(DEFAULT_INPUT).expect("the constant is a legal key");
         match data {
             Data::Stored => self.request(spec, Vec::new(), DataCheck::Present).await,
-            Data::Payload(bytes) if bytes.len() <= self.shared.spool_bytes() => {
+            Data::Payload(bytes) if bytes.len() <= self.shared.small_objects().inputs => {
                 self.request(spec, vec![(payload_path(), bytes)], DataCheck::Absent).await
             }
             Data::Payload(bytes) => {

@@ -26,11 +26,8 @@ pub(crate) struct Shared {
 
 impl Shared {
     /// How many bytes of one job's objects may ride in the queue's commit.
-    pub(crate) fn spool_bytes(&self) -> usize {
-        match self.storage.small_objects() {
-            SmallObjects::Direct => 0,
-            SmallObjects::Spool { max_bytes } => max_bytes,
-        }
+    pub(crate) fn small_objects(&self) -> SmallObjects {
+        self.storage.small_objects()
     }
 }
 
@@ -89,7 +86,7 @@ impl IsTransient for QueueError {
 impl IsTransient for StorageError {
     fn is_transient(&self) -> bool {
         match self {
-            Self::Unavailable(_) | Self::Full | Self::Denied(_) => true,
+            Self::Unavailable(_) | Self::Throttled(_) | Self::Full | Self::Denied(_) => true,
             Self::NotFound | Self::Range { .. } | Self::Invalid(_) => false,
             _ => true,
         }

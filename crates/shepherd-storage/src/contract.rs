@@ -95,7 +95,6 @@ const CHECKS: &[(&str, Check)] = checks![
     moving::publishing_nothing_leaves_no_outputs,
     moving::what_is_no_regular_file_is_not_published,
     moving::inputs_may_become_outputs,
-    moving::batches_do_each_job,
     moving::more_than_a_thousand_inputs,
 ];
 

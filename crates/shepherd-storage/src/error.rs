@@ -22,6 +22,9 @@ pub enum StorageError {
     /// The storage does not answer; worth trying again later.
     #[error("the storage is unavailable: {0}")]
     Unavailable(String),
+    /// The storage asks for fewer requests; worth trying again later.
+    #[error("the storage is throttled: {0}")]
+    Throttled(String),
     /// What the caller gave cannot be stored: a body that broke off, an output
     /// that is no regular file, a name that is no legal key.
     #[error("{0}")]

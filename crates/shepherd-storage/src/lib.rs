@@ -47,18 +47,26 @@ pub use error::{Result, StorageError};
 pub use local::{LocalStorage, Staging};
 pub use object::{Body, Object, ObjectMeta, body};
 
-/// How small objects are best brought into a storage.
+/// How many bytes of one job's small objects are best kept in the queue's own
+/// commit, to be [`put_batch`](Storage::put_batch) later: where each object costs a
+/// file or a request, and the commit is made anyway.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SmallObjects {
+    /// The largest sum of bytes of a job's inputs.
+    pub inputs: usize,
+    /// The largest sum of bytes of a job's outputs. Zero where clients read the
+    /// storage by themselves: they must find them once the job is done.
+    pub outputs: usize,
+}
+
+/// What publishing outputs may find in their place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SmallObjects {
-    /// Put each at once: the storage makes it durable by itself.
-    Direct,
-    /// Keep objects of at most this many bytes in the queue's own commit and
-    /// [`put_batch`](Storage::put_batch) them later: here a file of its own for
-    /// each is what costs.
-    Spool {
-        /// The largest sum of bytes of one job's objects worth spooling.
-        max_bytes: usize,
-    },
+pub enum Replaces {
+    /// No attempt at this job came so far before: a storage need not look. What
+    /// others put there may stay.
+    Nothing,
+    /// Outputs of an earlier attempt, whole or in part. They are removed.
+    Earlier,
 }
 
 /// How much was moved.
@@ -134,32 +142,14 @@ pub trait Storage: Send + Sync + 'static {
     /// not exist, this is [`StorageError::NotFound`].
     async fn stage(&self, job: &JobId, to: &Path) -> Result<Transfer>;
 
-    /// [`stage`](Storage::stage) for many jobs, cheaper than one by one where that
-    /// can be had. Outcomes are in the order given.
-    async fn stage_batch(&self, jobs: Vec<(JobId, PathBuf)>) -> Vec<Result<Transfer>> {
-        let mut outcomes = Vec::with_capacity(jobs.len());
-        for (job, to) in jobs {
-            outcomes.push(self.stage(&job, &to).await);
-        }
-        outcomes
-    }
-
     /// Makes the files below `from` the job's objects below `outputs/`, in place of
-    /// all that were there; `from` is empty or gone afterwards. Symbolic links and
-    /// special files are refused, and then nothing was changed. Durable after the
-    /// next [`sync`](Storage::sync). Where `from` does not exist, this is
-    /// [`StorageError::NotFound`].
-    async fn publish(&self, job: &JobId, from: &Path) -> Result<Transfer>;
-
-    /// [`publish`](Storage::publish) for many jobs, cheaper than one by one where
-    /// that can be had. Outcomes are in the order given.
-    async fn publish_batch(&self, jobs: Vec<(JobId, PathBuf)>) -> Vec<Result<Transfer>> {
-        let mut outcomes = Vec::with_capacity(jobs.len());
-        for (job, from) in jobs {
-            outcomes.push(self.publish(&job, &from).await);
-        }
-        outcomes
-    }
+    /// those that were there; `from` is empty or gone afterwards. Symbolic links,
+    /// special files and what may not be read are refused
+    /// ([`StorageError::Invalid`]), and then nothing was changed. After any other
+    /// error some outputs may be in place, and the same call may be repeated.
+    /// Durable after the next [`sync`](Storage::sync). Where `from` does not exist,
+    /// this is [`StorageError::NotFound`].
+    async fn publish(&self, job: &JobId, from: &Path, replaces: Replaces) -> Result<Transfer>;
 
     /// Makes everything durable that was stored by calls that returned before this
     /// one began. Calls that arrive together share the work.

@@ -61,7 +61,7 @@ use tokio::task::{JoinError, JoinHandle};
 
 use self::disk::Disk;
 use self::sync::Group;
-use crate::{Body, Object, ObjectMeta, Result, SmallObjects, Storage, StorageError, Transfer};
+use crate::{Body, Object, ObjectMeta, Replaces, Result, SmallObjects, Storage, StorageError, Transfer};
 
 /// Up to how many bytes of a job ride in the queue's commit.
 const SPOOL: usize = 64 << 10;
@@ -148,7 +148,7 @@ fn stopped(error: JoinError) -> StorageError {
 #[async_trait]
 impl Storage for LocalStorage {
     fn small_objects(&self) -> SmallObjects {
-        SmallObjects::Spool { max_bytes: SPOOL }
+        SmallObjects { inputs: SPOOL, outputs: SPOOL }
     }
 
     async fn contains(&self, job: &JobId) -> Result<bool> {
@@ -207,17 +207,9 @@ impl Storage for LocalStorage {
         self.run(move |disk| disk.stage(&job, &to)).await
     }
 
-    async fn stage_batch(&self, jobs: Vec<(JobId, PathBuf)>) -> Vec<Result<Transfer>> {
-        self.each(jobs, Disk::stage).await
-    }
-
-    async fn publish(&self, job: &JobId, from: &Path) -> Result<Transfer> {
+    async fn publish(&self, job: &JobId, from: &Path, _: Replaces) -> Result<Transfer> {
         let (job, from) = (job.clone(), from.to_owned());
         self.run(move |disk| disk.publish(&job, &from)).await
-    }
-
-    async fn publish_batch(&self, jobs: Vec<(JobId, PathBuf)>) -> Vec<Result<Transfer>> {
-        self.each(jobs, Disk::publish).await
     }
 
     async fn sync(&self) -> Result<()> {
@@ -233,22 +225,5 @@ impl Storage for LocalStorage {
 
     async fn check(&self) -> Result<()> {
         self.run(Disk::check).await
-    }
-}
-
-impl LocalStorage {
-    /// Does one thing for many jobs on one blocking thread.
-    async fn each(
-        &self,
-        jobs: Vec<(JobId, PathBuf)>,
-        call: impl Fn(&Disk, &JobId, &Path) -> Result<Transfer> + Send + 'static,
-    ) -> Vec<Result<Transfer>> {
-        let number = jobs.len();
-        let all = move |disk: &Disk| Ok(jobs.iter().map(|(job, dir)| call(disk, job, dir)).collect());
-        match self.run(all).await {
-            Ok(outcomes) => outcomes,
-            // The program shuts down; each caller is to hear of it.
-            Err(error) => (0..number).map(|_| Err(StorageError::Unavailable(error.to_string()))).collect(),
-        }
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use shepherd_job::JobError;
 use shepherd_job::JobId;
 use shepherd_queue::{Change, SmallObject};
-use shepherd_storage::StorageError;
+use shepherd_storage::{Replaces, StorageError};
 use tokio::task::JoinSet;
 
 use super::hand::Job;
@@ -145,7 +145,7 @@ pub(super) fn collect(
     jobs: Vec<Job>,
     small: SmallOutputs,
 ) {
-    let max_bytes = shared.spool_bytes();
+    let max_bytes = shared.small_objects().outputs;
     let dirs = Arc::clone(dirs);
     outcomes.spawn_blocking(move || {
         let mut collected = Vec::with_capacity(jobs.len());
@@ -196,7 +196,7 @@ async fn publish_outputs(shared: &Shared, dirs: &WorkDirs, job: &Job) -> Result<
     let outputs = dirs.path(job.id()).join("outputs");
     let mut backoff = store_backoff();
     loop {
-        match shared.storage.publish(job.id(), &outputs).await {
+        match shared.storage.publish(job.id(), &outputs, Replaces::Earlier).await {
             Ok(_) => break,
             Err(error) if error.is_transient() => retry(job, &error, &mut backoff).await,
             Err(error) => return Err(JobError::new(format!("The job's outputs cannot be stored: {error}"))),

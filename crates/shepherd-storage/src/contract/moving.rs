@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::{Backend, Keys, files, is_empty_or_gone, job, key, write};
-use crate::{StorageError, Transfer, body};
+use crate::{Replaces, StorageError, Transfer, body};
 
 fn transfer(objects: u64, bytes: u64) -> Transfer {
     Transfer { objects, bytes }
@@ -137,7 +137,7 @@ pub(super) async fn publishing_takes_all_files(b: Backend<'_>) {
     write(&from, "large", &large);
     b.put(&job, "inputs/input", "input").await;
     b.put(&job, "outputs-2/x", "other prefix").await;
-    assert_eq!(b.storage.publish(&job, &from).await.unwrap(), transfer(6, 2_000_032));
+    assert_eq!(b.storage.publish(&job, &from, Replaces::Nothing).await.unwrap(), transfer(6, 2_000_032));
     b.storage.sync().await.unwrap();
     assert!(is_empty_or_gone(&from));
     let expected = [
@@ -173,7 +173,7 @@ pub(super) async fn publishing_replaces_all_outputs(b: Backend<'_>) {
         let from = b.runner_dir();
         write(&from, "output", format!("round {round}").as_bytes());
         write(&from, &format!("only/{round}"), b"x");
-        assert_eq!(b.storage.publish(&job, &from).await.unwrap(), transfer(2, 8));
+        assert_eq!(b.storage.publish(&job, &from, Replaces::Earlier).await.unwrap(), transfer(2, 8));
         assert!(is_empty_or_gone(&from));
         let only = format!("outputs/only/{round}");
         let mut expected = kept.clone();
@@ -198,12 +198,12 @@ pub(super) async fn publishing_nothing_leaves_no_outputs(b: Backend<'_>) {
     b.put(&job, "outputs/old", "x").await;
     let from = b.runner_dir();
     std::fs::create_dir_all(from.join("empty/er")).unwrap();
-    assert_eq!(b.storage.publish(&job, &from).await.unwrap(), transfer(0, 0));
+    assert_eq!(b.storage.publish(&job, &from, Replaces::Earlier).await.unwrap(), transfer(0, 0));
     b.storage.sync().await.unwrap();
     assert!(is_empty_or_gone(&from));
     assert_eq!(b.list(&job, "").await, ["inputs/input"]);
     let nowhere = b.scratch.join("does-not-exist");
-    let refused = b.storage.publish(&job, &nowhere).await;
+    let refused = b.storage.publish(&job, &nowhere, Replaces::Earlier).await;
     assert!(matches!(refused, Err(StorageError::NotFound)), "{refused:?}");
     b.remove(&job).await;
 }
@@ -228,7 +228,7 @@ pub(super) async fn what_is_no_regular_file_is_not_published(b: Backend<'_>) {
             "socket" => drop(std::os::unix::net::UnixListener::bind(from.join(name)).unwrap()),
             _ => std::fs::write(from.join(std::ffi::OsStr::from_bytes(b"bad\xff")), "x").unwrap(),
         }
-        match b.storage.publish(&job, &from).await {
+        match b.storage.publish(&job, &from, Replaces::Earlier).await {
             Err(StorageError::Invalid(message)) => assert!(message.contains(name), "{message}"),
             outcome => panic!("{name}: {outcome:?}"),
         }
@@ -238,7 +238,7 @@ pub(super) async fn what_is_no_regular_file_is_not_published(b: Backend<'_>) {
     }
     let file = b.scratch.join("publish-a-file");
     std::fs::write(&file, "x").unwrap();
-    let refused = b.storage.publish(&job, &file).await;
+    let refused = b.storage.publish(&job, &file, Replaces::Earlier).await;
     assert!(matches!(refused, Err(StorageError::Invalid(_))), "{refused:?}");
     b.remove(&job).await;
 }
@@ -251,31 +251,12 @@ pub(super) async fn inputs_may_become_outputs(b: Backend<'_>) {
     b.storage.stage(&job, &to).await.unwrap();
     std::fs::hard_link(to.join("linked"), from.join("linked")).unwrap();
     std::fs::rename(to.join("moved"), from.join("moved")).unwrap();
-    assert_eq!(b.storage.publish(&job, &from).await.unwrap(), transfer(2, 11));
+    assert_eq!(b.storage.publish(&job, &from, Replaces::Earlier).await.unwrap(), transfer(2, 11));
     b.put(&job, "outputs/linked", "new").await;
     assert_eq!(b.read(&job, "inputs/linked").await, b"linked");
     assert_eq!(b.read(&job, "inputs/moved").await, b"moved");
     assert_eq!(b.read(&job, "outputs/moved").await, b"moved");
     b.remove(&job).await;
-}
-
-pub(super) async fn batches_do_each_job(b: Backend<'_>) {
-    let jobs = [job("each-a"), job("each-b")];
-    b.put(&jobs[1], "inputs/input", "x").await;
-    let to = [b.runner_dir(), b.runner_dir()];
-    let staged = b.storage.stage_batch(jobs.iter().cloned().zip(to.iter().cloned()).collect()).await;
-    let staged: Vec<_> = staged.into_iter().map(Result::unwrap).collect();
-    assert_eq!(staged, [transfer(0, 0), transfer(1, 1)]);
-    write(&to[0], "output", b"yy");
-    let published = b.storage.publish_batch(jobs.iter().cloned().zip(to.iter().cloned()).collect()).await;
-    let published: Vec<_> = published.into_iter().map(Result::unwrap).collect();
-    assert_eq!(published, [transfer(1, 2), transfer(1, 1)]);
-    assert_eq!(b.read(&jobs[1], "outputs/input").await, b"x");
-    let again = b.storage.publish_batch(vec![(jobs[0].clone(), b.scratch.join("does-not-exist"))]).await;
-    assert!(matches!(again[..], [Err(StorageError::NotFound)]), "{again:?}");
-    for job in &jobs {
-        b.remove(job).await;
-    }
 }
 
 pub(super) async fn more_than_a_thousand_inputs(b: Backend<'_>) {
@@ -287,7 +268,7 @@ pub(super) async fn more_than_a_thousand_inputs(b: Backend<'_>) {
     let to = b.runner_dir();
     assert_eq!(b.storage.stage(&job, &to).await.unwrap(), transfer(1_205, 1_205));
     assert_eq!(files(&to).len(), 1_205);
-    assert_eq!(b.storage.publish(&job, &to).await.unwrap(), transfer(1_205, 1_205));
+    assert_eq!(b.storage.publish(&job, &to, Replaces::Earlier).await.unwrap(), transfer(1_205, 1_205));
     assert!(is_empty_or_gone(&to));
     assert_eq!(b.list(&job, "outputs/").await.len(), 1_205);
     b.remove(&job).await;

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use super::skipped;
 use crate::local::LocalStorage;
-use crate::{Body, Storage, StorageError, body};
+use crate::{Body, Replaces, Storage, StorageError, body};
 
 /// A file system that is unmounted at the end.
 struct Mount {
@@ -93,7 +93,7 @@ async fn a_full_disk_is_said_to_be_full_and_keeps_what_it_had() {
     let from = from.path().join("outputs");
     fs::create_dir(&from).unwrap();
     fs::write(from.join("output"), vec![1; 2 << 20]).unwrap();
-    let full = storage.publish(&job(), &from).await;
+    let full = storage.publish(&job(), &from, Replaces::Earlier).await;
     assert!(matches!(full, Err(StorageError::Full)), "{full:?}");
     assert!(from.join("output").exists());
     let listed = storage.list(&job(), "", None, 9).await.unwrap();
@@ -138,7 +138,7 @@ async fn a_read_only_disk_still_gives_what_it_has() {
     let denied = [
         storage.put(&job(), &key("inputs/input"), body("x")).await.map(drop),
         storage.put_batch(vec![(job(), key("a"), Bytes::new())]).await.unwrap().remove(0),
-        storage.publish(&job(), from.path()).await.map(drop),
+        storage.publish(&job(), from.path(), Replaces::Earlier).await.map(drop),
         storage.remove(&job()).await,
         storage.check().await,
         LocalStorage::open(&dir).map(drop),

@@ -9,7 +9,7 @@ use shepherd_job::{JobId, JobIdRule, ObjectPath};
 
 use super::{Fixture, names};
 use crate::local::{LocalStorage, Staging};
-use crate::{Storage, StorageError, Transfer, body};
+use crate::{Replaces, Storage, StorageError, Transfer, body};
 
 fn job(id: &str) -> JobId {
     JobId::parse(id, JobIdRule::Bucket).unwrap()
@@ -231,7 +231,7 @@ async fn very_deep_trees_are_removed_and_refused_as_outputs() {
         fs::rename(&from, inner.join("a-directory")).unwrap();
         fs::rename(&inner, &from).unwrap();
     }
-    let published = f.storage.publish(&job("deep"), &from).await;
+    let published = f.storage.publish(&job("deep"), &from, Replaces::Earlier).await;
     assert!(matches!(published, Err(StorageError::Invalid(_))), "{published:?}");
     assert!(!f.storage.contains(&job("deep")).await.unwrap());
     fs::rename(&from, f.dir.join("deep")).unwrap();
@@ -256,7 +256,7 @@ async fn ten_thousand_inputs_are_one_job_like_any_other() {
     let listed = list(&f.storage, "many").await;
     assert_eq!(listed.len(), 10_000);
     assert!(listed.is_sorted());
-    assert_eq!(f.storage.publish(&id, &to).await.unwrap(), all);
+    assert_eq!(f.storage.publish(&id, &to, Replaces::Earlier).await.unwrap(), all);
     f.storage.remove(&id).await.unwrap();
     assert_eq!(f.entries(), [".shepherd"]);
 }

@@ -14,7 +14,7 @@ use super::{Fixture, names};
 use crate::local::LocalStorage;
 use crate::local::disk::Disk;
 use crate::local::resolve::Resolve;
-use crate::{Storage, body};
+use crate::{Replaces, Storage, body};
 
 /// A segment that is likely to meet another one, or trouble.
 fn segment() -> impl Strategy<Value = String> {
@@ -96,7 +96,7 @@ async fn check(f: &Fixture, case: Case) -> Result<(), TestCaseError> {
     fs::remove_dir_all(&to).unwrap();
     fs::create_dir(&to).unwrap();
     fs::write(to.join("output"), "x").unwrap();
-    f.storage.publish(&job, &to).await.unwrap();
+    f.storage.publish(&job, &to, Replaces::Earlier).await.unwrap();
     model.retain(|key, _| !key.starts_with("outputs/"));
     model.insert("outputs/output".to_owned(), Bytes::from_static(b"x"));
     let listed = f.storage.list(&job, "", None, usize::MAX).await.unwrap();
