@@ -81,7 +81,7 @@ impl Store {
     fn catch_up(&self) {
         self.runtime.block_on(async {
             while self.queue.behind_count() > 0 {
-                let behind = self.queue.behind(2000).await.expect("what is behind");
+                let behind = self.queue.behind(0, 2000).await.expect("what is behind");
                 self.queue.caught_up(behind).await.expect("a write");
             }
         });

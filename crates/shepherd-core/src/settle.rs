@@ -151,7 +151,7 @@ pub(crate) async fn settle_rest(shared: &Shared, settling: &Settling, budget: Du
 async fn settle_batch(shared: &Shared, settling: &Settling) -> Result<(), String> {
     let status = || ObjectPath::parse(STATUS_OBJECT).expect("the constant is a legal key");
     let _batch = settling.batch.lock().await;
-    let mut behind = shared.queue.behind(BATCH).await.map_err(|e| e.to_string())?;
+    let mut behind = shared.queue.behind(0, BATCH).await.map_err(|e| e.to_string())?;
     let mut objects: Vec<(JobId, ObjectPath, Bytes)> = Vec::with_capacity(behind.len() * 2);
     // For each object the job that is behind until it is stored.
     let mut owners: Vec<Option<usize>> = Vec::with_capacity(behind.len() * 2);

@@ -73,7 +73,8 @@ impl JobError {
 /// What a job has been through.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct History {
-    /// Attempts begun so far, reruns included.
+    /// Attempts begun so far, reruns included; a run that was withdrawn before it
+    /// began counts as one.
     pub attempts: u32,
     /// Attempts during which the runner died, since the last rerun.
     pub crashes: u32,
@@ -335,7 +336,12 @@ fn processing(
 
 fn finished(history: History, event: &Event) -> Result<JobState, Rejected> {
     match event {
-        Event::Rerun => Ok(JobState::Queued { not_before: None, history: History { crashes: 0, ..history } }),
+        Event::Rerun => {
+            // A run that was withdrawn before it began may have begun all the same: a
+            // crash forgets claims.
+            let history = History { attempts: history.attempts.max(1), crashes: 0 };
+            Ok(JobState::Queued { not_before: None, history })
+        }
         Event::Complete { attempt, .. } | Event::Fail { attempt, .. } | Event::GiveBack { attempt, .. } => {
             Err(Rejected::Stale { got: *attempt })
         }

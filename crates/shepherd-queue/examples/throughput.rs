@@ -162,7 +162,7 @@ async fn lives(queue: &Arc<SqliteQueue>, first: u64, total: u64) -> Result<(), E
     let flushing = Arc::clone(queue);
     let flusher = tokio::spawn(async move {
         loop {
-            let behind = flushing.behind(256).await?;
+            let behind = flushing.behind(0, 256).await?;
             if behind.is_empty() {
                 tokio::time::sleep(Duration::from_millis(2)).await;
                 continue;
@@ -231,7 +231,7 @@ async fn drain(queue: &SqliteQueue) -> Result<(), Error> {
 
 async fn catch_up(queue: &SqliteQueue) -> Result<(), Error> {
     while queue.behind_count() > 0 {
-        let behind = queue.behind(2000).await?;
+        let behind = queue.behind(0, 2000).await?;
         queue.caught_up(behind).await?;
     }
     Ok(())

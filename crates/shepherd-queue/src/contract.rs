@@ -29,12 +29,12 @@ macro_rules! suite {
                 a_delayed_job_waits_for_its_time, ready_shows_groups_in_the_order_they_leave;
             life: an_accepted_job_is_queued, a_known_id_is_refused, a_duplicate_in_one_batch_is_refused,
                 a_live_job_is_not_run_twice, a_finished_job_can_run_again, the_outcome_of_an_attempt_is_kept,
-                a_stale_token_is_fenced_off, no_token_comes_twice, crashes_are_counted,
+                a_stale_token_is_fenced_off, no_token_comes_twice, the_first_attempt_is_known_as_such, crashes_are_counted,
                 a_queued_job_can_be_cancelled, a_delayed_job_can_be_cancelled, a_running_job_can_be_cancelled,
                 a_finished_job_cannot_be_cancelled, an_unknown_job_is_unknown, claims_and_reruns_are_no_changes,
                 one_batch_may_change_a_job_twice, an_empty_batch_is_nothing;
             files: objects_come_with_the_claim, objects_of_a_change_are_kept, a_refused_change_keeps_nothing,
-                a_submitted_job_is_behind, caught_up_drops_what_was_given, a_change_meanwhile_stays_behind,
+                a_submitted_job_is_behind, behind_can_be_asked_by_job, caught_up_drops_what_was_given, a_change_meanwhile_stays_behind,
                 a_claim_does_not_put_a_job_behind, a_give_back_puts_a_job_behind,
                 behind_is_in_the_order_since_when, a_rerun_keeps_inputs_and_drops_outputs,
                 an_input_of_a_rerun_replaces_the_older, catching_up_with_an_older_run_settles_nothing,
@@ -166,6 +166,6 @@ pub(crate) async fn phase(queue: &impl Queue, name: &str) -> Phase {
 
 /// Catches up with everything.
 pub(crate) async fn catch_up(queue: &impl Queue) {
-    let behind = queue.behind(usize::MAX).await.unwrap();
+    let behind = queue.behind(0, usize::MAX).await.unwrap();
     queue.caught_up(behind).await.unwrap();
 }

@@ -111,8 +111,12 @@ pub trait Queue: Send + Sync + 'static {
     /// A job's objects that are not in storage yet, by path.
     async fn objects(&self, job: &JobId) -> Result<Vec<SmallObject>>;
 
-    /// Jobs whose files lag behind, longest first, at most `limit`.
-    async fn behind(&self, limit: usize) -> Result<Vec<Behind>>;
+    /// Jobs whose files lag behind, longest first, at most `limit` beyond the first
+    /// `skip`.
+    async fn behind(&self, skip: usize, limit: usize) -> Result<Vec<Behind>>;
+
+    /// Those of these jobs whose files lag behind.
+    async fn behind_of(&self, jobs: &[JobId]) -> Result<Vec<Behind>>;
 
     /// How many jobs' files lag behind.
     fn behind_count(&self) -> u64;

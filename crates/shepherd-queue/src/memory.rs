@@ -28,6 +28,8 @@ pub struct MemoryQueue {
 #[derive(Debug, Default)]
 struct Store {
     epoch: u64,
+    /// The last job that was accepted before this epoch began.
+    old_seq: u64,
     last_seq: u64,
     last_since: u64,
     /// The latest time that anyone told.
@@ -42,6 +44,12 @@ struct Job {
     objects: Vec<SmallObject>,
     /// Since which change the files lag behind.
     behind: Option<u64>,
+}
+
+impl Job {
+    fn as_behind(&self) -> Behind {
+        Behind { job: Arc::clone(&self.record), objects: self.objects.clone() }
+    }
 }
 
 impl Default for MemoryQueue {
@@ -62,6 +70,7 @@ impl MemoryQueue {
     pub fn restart(&self) {
         let mut store = self.lock();
         store.epoch += 1;
+        store.old_seq = store.last_seq;
         let processing: Vec<(u64, JobState)> = store
             .jobs
             .values()
@@ -181,7 +190,8 @@ impl Store {
             let JobState::Queued { history, .. } = job.record.state else { continue };
             let (attempt, state) = rules::claimed(history, self.epoch, claim.sheep.clone(), claim.at);
             job.record = Arc::new(JobRecord { state, ..(*job.record).clone() });
-            out.push(Claimed { job: Arc::clone(&job.record), attempt, objects: job.objects.clone() });
+            let first = attempt.number == 1 && seq > self.old_seq;
+            out.push(Claimed { job: Arc::clone(&job.record), attempt, first, objects: job.objects.clone() });
         }
         out
     }
@@ -286,16 +296,18 @@ impl Queue for MemoryQueue {
         Ok(self.lock().job(job).map(|job| job.objects.clone()).unwrap_or_default())
     }
 
-    async fn behind(&self, limit: usize) -> Result<Vec<Behind>> {
+    async fn behind(&self, skip: usize, limit: usize) -> Result<Vec<Behind>> {
         let store = self.lock();
         let mut jobs: Vec<(u64, &Job)> =
             store.jobs.values().filter_map(|job| Some((job.behind?, job))).collect();
         jobs.sort_by_key(|(since, _)| *since);
-        Ok(jobs
-            .into_iter()
-            .take(limit)
-            .map(|(_, job)| Behind { job: Arc::clone(&job.record), objects: job.objects.clone() })
-            .collect())
+        Ok(jobs.into_iter().skip(skip).take(limit).map(|(_, job)| job.as_behind()).collect())
+    }
+
+    async fn behind_of(&self, jobs: &[JobId]) -> Result<Vec<Behind>> {
+        let store = self.lock();
+        let jobs = jobs.iter().filter_map(|id| store.job(id)).filter(|job| job.behind.is_some());
+        Ok(jobs.map(Job::as_behind).collect())
     }
 
     fn behind_count(&self) -> u64 {

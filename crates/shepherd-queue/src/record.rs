@@ -85,6 +85,8 @@ pub struct Claimed {
     pub job: Arc<JobRecord>,
     /// The attempt's token.
     pub attempt: Attempt,
+    /// Whether no other attempt can have begun, also none that a crash forgot.
+    pub first: bool,
     /// The job's objects that are not in storage yet, by path.
     pub objects: Vec<SmallObject>,
 }

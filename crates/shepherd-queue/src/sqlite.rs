@@ -48,6 +48,7 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
+use cache::Entry;
 use checkpoint::Checkpointer;
 use mirror::{Loaded, Mirror, Taken};
 use reader::Readers;
@@ -160,6 +161,31 @@ impl SqliteQueue {
         answer.await.map_err(|_| stopped())?
     }
 
+    /// These jobs with their objects. One that was replaced by a rerun meanwhile is
+    /// left out.
+    async fn entries(&self, seqs: &[u64]) -> Result<Vec<Behind>> {
+        let mut missing = Vec::new();
+        let mut out: Vec<(u64, Option<Entry>)> = {
+            let mirror = self.lock();
+            let entries = seqs.iter().map(|&seq| {
+                let entry = mirror.cache.get(seq).cloned();
+                if entry.is_none() {
+                    missing.push(seq);
+                }
+                (seq, entry)
+            });
+            entries.collect()
+        };
+        if !missing.is_empty() {
+            let mut read = self.readers.run(move |reader| reader.entries(&missing)).await?;
+            for (seq, entry) in out.iter_mut().filter(|(_, entry)| entry.is_none()) {
+                *entry = read.remove(seq);
+            }
+        }
+        let entries = out.into_iter().filter_map(|(_, entry)| entry);
+        Ok(entries.map(|entry| Behind { job: entry.record, objects: entry.objects }).collect())
+    }
+
     fn send(&self, op: Op) -> Result<()> {
         let sent = self.ops.as_ref().is_some_and(|ops| ops.send(op).is_ok());
         if sent { Ok(()) } else { Err(QueueError::Unavailable("the store's writer has stopped".to_owned())) }
@@ -267,27 +293,35 @@ impl Queue for SqliteQueue {
         self.readers.run(move |reader| reader.objects(&id)).await
     }
 
-    async fn behind(&self, limit: usize) -> Result<Vec<Behind>> {
-        let mut missing = Vec::new();
-        let mut out: Vec<(u64, Option<Behind>)> = {
+    async fn behind(&self, skip: usize, limit: usize) -> Result<Vec<Behind>> {
+        let seqs: Vec<u64> = self.lock().behind.first(skip, limit).collect();
+        self.entries(&seqs).await
+    }
+
+    async fn behind_of(&self, jobs: &[JobId]) -> Result<Vec<Behind>> {
+        let mut seqs = Vec::with_capacity(jobs.len());
+        let mut unknown = Vec::new();
+        {
             let mirror = self.lock();
-            let first = mirror.behind.first(limit).map(|seq| {
-                let entry = mirror.cache.get(seq).cloned();
-                if entry.is_none() {
-                    missing.push(seq);
+            for job in jobs {
+                match mirror.cache.find(job) {
+                    Some(entry) => seqs.push(entry.record.seq),
+                    None => unknown.push(job.clone()),
                 }
-                (seq, entry.map(|e| Behind { job: e.record, objects: e.objects }))
-            });
-            first.collect()
-        };
-        if !missing.is_empty() {
-            let mut read = self.readers.run(move |reader| reader.entries(&missing)).await?;
-            for (seq, behind) in out.iter_mut().filter(|(_, behind)| behind.is_none()) {
-                *behind = read.remove(seq).map(|e| Behind { job: e.record, objects: e.objects });
             }
         }
-        // One that is still missing was replaced by a rerun meanwhile.
-        Ok(out.into_iter().filter_map(|(_, behind)| behind).collect())
+        if !unknown.is_empty() {
+            let read = self.readers.run(move |reader| {
+                unknown.iter().map(|job| Ok(reader.record(job)?.map(|record| record.seq))).collect()
+            });
+            let read: Vec<Option<u64>> = read.await?;
+            seqs.extend(read.into_iter().flatten());
+        }
+        {
+            let mirror = self.lock();
+            seqs.retain(|seq| mirror.behind.contains(*seq));
+        }
+        self.entries(&seqs).await
     }
 
     fn behind_count(&self) -> u64 {

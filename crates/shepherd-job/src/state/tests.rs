@@ -86,7 +86,7 @@ impl Model {
             }
             Event::Rerun => {
                 if !live {
-                    *self = Self { attempts: self.attempts, ..Self::default() };
+                    *self = Self { attempts: self.attempts.max(1), ..Self::default() };
                 }
                 !live
             }

@@ -123,6 +123,18 @@ pub(crate) async fn crashes_are_counted(queue: &impl Queue) {
     }
 }
 
+pub(crate) async fn the_first_attempt_is_known_as_such(queue: &impl Queue) {
+    submit(queue, job("job")).await;
+    let first = claim_one(queue).await;
+    assert!(first.first);
+    apply(queue, change(&id("job"), give_back(first.attempt, None))).await.unwrap();
+    let second = claim_one(queue).await;
+    assert!(!second.first);
+    apply(queue, change(&id("job"), complete(second.attempt))).await.unwrap();
+    submit(queue, rerun(job("job"))).await;
+    assert!(!claim_one(queue).await.first, "an earlier run may have left outputs");
+}
+
 pub(crate) async fn a_queued_job_can_be_cancelled(queue: &impl Queue) {
     queue.submit(vec![job("job"), job("other")]).await.unwrap();
     let record = apply(queue, change(&id("job"), Event::Cancel { at: at(5) })).await.unwrap();
@@ -199,6 +211,6 @@ pub(crate) async fn an_empty_batch_is_nothing(queue: &impl Queue) {
     assert!(queue.submit(Vec::new()).await.unwrap().is_empty());
     assert!(queue.apply(Vec::new()).await.unwrap().is_empty());
     queue.caught_up(Vec::new()).await.unwrap();
-    assert!(queue.behind(9).await.unwrap().is_empty());
+    assert!(queue.behind(0, 9).await.unwrap().is_empty());
     assert!(queue.list(ListQuery::default()).await.unwrap().is_empty());
 }

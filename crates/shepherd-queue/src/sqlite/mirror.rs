@@ -66,8 +66,8 @@ impl BehindSet {
         self.since.len()
     }
 
-    pub(super) fn first(&self, limit: usize) -> impl Iterator<Item = u64> + '_ {
-        self.order.values().copied().take(limit)
+    pub(super) fn first(&self, skip: usize, limit: usize) -> impl Iterator<Item = u64> + '_ {
+        self.order.values().copied().skip(skip).take(limit)
     }
 }
 
@@ -118,6 +118,8 @@ pub(super) enum Taken {
 #[derive(Debug, Default)]
 pub(super) struct Mirror {
     epoch: u64,
+    /// The last job that was accepted before this opening.
+    old_seq: u64,
     pub(super) index: ReadyIndex,
     pub(super) cache: Cache,
     pub(super) behind: BehindSet,
@@ -127,8 +129,16 @@ pub(super) struct Mirror {
 }
 
 impl Mirror {
-    pub(super) fn new(epoch: u64, index: ReadyIndex, cache: Cache, behind: BehindSet, tally: Tally) -> Self {
-        Self { epoch, index, cache, behind, tally, ..Self::default() }
+    /// What the disk says at an opening; `old_seq` is the last job it has.
+    pub(super) fn new(
+        epoch: u64,
+        old_seq: u64,
+        index: ReadyIndex,
+        cache: Cache,
+        behind: BehindSet,
+        tally: Tally,
+    ) -> Self {
+        Self { epoch, old_seq, index, cache, behind, tally, ..Self::default() }
     }
 
     /// Which opening of the store this is.
@@ -205,7 +215,8 @@ impl Mirror {
         let objects = entry.objects.clone();
         self.cache.insert(Entry { record: Arc::clone(&record), objects: entry.objects });
         self.unwritten.push_back((Instant::now(), place.seq));
-        Some(Claimed { job: record, attempt, objects })
+        let first = attempt.number == 1 && place.seq > self.old_seq;
+        Some(Claimed { job: record, attempt, first, objects })
     }
 
     /// Caches what was read ahead and is still wanted.

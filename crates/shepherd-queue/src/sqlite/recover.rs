@@ -32,9 +32,9 @@ pub(super) fn recover(conn: &mut Connection, cache_bytes: usize) -> Result<(Mirr
     for (count, key) in tally.iter_mut().zip(TALLIES) {
         *count = meta(&tx, key)?;
     }
-    let seq = highest(&tx, "SELECT max(seq) FROM job")? + 1;
-    let mirror = Mirror::new(epoch, index, Cache::new(cache_bytes), behind, tally);
-    Ok((mirror, Next { seq, since, group }))
+    let old_seq = highest(&tx, "SELECT max(seq) FROM job")?;
+    let mirror = Mirror::new(epoch, old_seq, index, Cache::new(cache_bytes), behind, tally);
+    Ok((mirror, Next { seq: old_seq + 1, since, group }))
 }
 
 /// Raises the epoch and gives back what the last life was processing.

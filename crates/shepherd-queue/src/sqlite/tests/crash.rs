@@ -65,7 +65,7 @@ fn victim() {
                     for c in &claimed {
                         say(&format!("+ finished {} {}", c.job.spec.id, c.attempt));
                     }
-                    let behind = queue.behind(2).await.unwrap();
+                    let behind = queue.behind(0, 2).await.unwrap();
                     queue.caught_up(behind).await.unwrap();
                 }
             });

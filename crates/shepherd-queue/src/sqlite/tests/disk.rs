@@ -187,7 +187,7 @@ async fn flipped_bytes_are_errors_and_not_panics() {
             );
         };
         fine(queue.list(ListQuery { limit: 1000, ..ListQuery::default() }).await.err());
-        fine(queue.behind(1000).await.err());
+        fine(queue.behind(0, 1000).await.err());
         let ready = queue.ready(at(100)).await.unwrap();
         for group in ready.groups {
             let sheep = group.sheep.unwrap_or_else(|| crate::contract::sheep("dolly"));

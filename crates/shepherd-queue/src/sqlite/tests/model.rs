@@ -104,7 +104,7 @@ async fn view(queue: &impl Queue, now: i64) -> String {
         let id = id(&format!("job-{name}"));
         out += &format!("{:?} {:?}\n", queue.get(&id).await.unwrap(), queue.objects(&id).await.unwrap());
     }
-    out + &format!("{} {:?}\n", queue.behind_count(), queue.behind(99).await.unwrap())
+    out + &format!("{} {:?}\n", queue.behind_count(), queue.behind(0, 99).await.unwrap())
 }
 
 async fn compare(steps: Vec<Step>, options: SqliteOptions) -> Result<(), TestCaseError> {
@@ -146,7 +146,7 @@ async fn compare(steps: Vec<Step>, options: SqliteOptions) -> Result<(), TestCas
                 let (a, b) = (real.apply(cancel.clone()).await.unwrap(), plain.apply(cancel).await.unwrap());
                 prop_assert_eq!(a, b);
             }
-            Step::Take(limit) => taken.push(real.behind(limit).await.unwrap()),
+            Step::Take(limit) => taken.push(real.behind(0, limit).await.unwrap()),
             Step::CatchUp(all) => {
                 let given: Vec<Behind> =
                     if all { taken.drain(..).flatten().collect() } else { taken.pop().unwrap_or_default() };

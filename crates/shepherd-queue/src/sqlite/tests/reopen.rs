@@ -19,7 +19,7 @@ async fn everything(
     for record in &records {
         objects.extend(queue.objects(&record.spec.id).await.unwrap());
     }
-    let behind = queue.behind(usize::MAX).await.unwrap();
+    let behind = queue.behind(0, usize::MAX).await.unwrap();
     let behind =
         behind.iter().map(|b| format!("{} {:?} {:?}", b.job.spec.id, b.job.state, b.objects)).collect();
     let ready = queue.ready(at(50)).await.unwrap();
@@ -73,12 +73,23 @@ async fn attempts_in_flight_are_given_back_under_a_higher_epoch() {
     );
     assert_eq!(queue.counts().queued, 2);
     // Its status file may say that it is being processed.
-    assert_eq!(queue.behind(9).await.unwrap()[0].job, record);
+    assert_eq!(queue.behind(0, 9).await.unwrap()[0].job, record);
     assert!(apply(&*queue, change(&id("job-1"), complete(old.attempt))).await.is_err());
     let new = claim_one(&*queue).await;
     assert_eq!(new.attempt, Attempt { epoch: old.attempt.epoch + 1, number: 2 });
     apply(&*queue, change(&id("job-1"), complete(new.attempt))).await.unwrap();
     assert_eq!(phase(&*queue, "job-1").await, Phase::Done);
+}
+
+#[tokio::test]
+async fn no_attempt_after_a_crash_is_taken_for_the_first() {
+    let mut queue = Fresh::new(SqliteOptions::default());
+    submit(&*queue, job("old")).await;
+    assert!(claim_one(&*queue).await.first);
+    queue.reopen(SqliteOptions::default());
+    submit(&*queue, job("new")).await;
+    let first: Vec<bool> = claim(&*queue, 9).await.iter().map(|claimed| claimed.first).collect();
+    assert_eq!(first, [false, true], "the claim of the last life may have been forgotten");
 }
 
 #[tokio::test]

@@ -58,7 +58,7 @@ async fn many_callers(options: SqliteOptions) {
                     let done = out.is_ok_and(|record| record.state.phase() == Phase::Done);
                     finished.fetch_add(usize::from(done), Ordering::Relaxed);
                 }
-                let behind = queue.behind(16).await.unwrap();
+                let behind = queue.behind(0, 16).await.unwrap();
                 queue.caught_up(behind).await.unwrap();
                 if idle {
                     tokio::task::yield_now().await;
@@ -76,7 +76,7 @@ async fn many_callers(options: SqliteOptions) {
     assert_eq!(all.len(), ALL);
     assert!(all.iter().all(|record| record.state.is_finished()));
     while queue.behind_count() > 0 {
-        let behind = queue.behind(usize::MAX).await.unwrap();
+        let behind = queue.behind(0, usize::MAX).await.unwrap();
         queue.caught_up(behind).await.unwrap();
     }
     for record in all {
