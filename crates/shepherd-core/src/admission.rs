@@ -6,18 +6,23 @@
 //! ```
 //!
 //! All that arrives while a batch commits makes up the next one, so one commit
-//! serves many clients. The work runs in tasks of the shepherd: a client that
-//! leaves half-way changes nothing in it.
+//! serves many clients. Where the storage is at the other end of a network, several
+//! batches are under way, so that one that waits for it holds up no other. The work
+//! runs in tasks of the shepherd: a client that leaves half-way changes nothing in
+//! it.
 //!
 //! A large payload is in storage before its job is in the queue. A marker file
 //! written before it says that it may have to be removed: by the same task when
 //! the submit fails, by the next start when the daemon was killed in between.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
 use shepherd_job::{DEFAULT_INPUT, JobId, JobIdRule, JobSpec, ObjectPath};
 use shepherd_queue::{Existing, JobRecord, NewJob, Submitted};
 use shepherd_storage::Body;
@@ -30,6 +35,9 @@ use crate::supervise::TaskKind;
 
 /// How many submits one commit takes at most.
 const BATCH: usize = 1024;
+
+/// How many batches are under way at most where the storage takes long to answer.
+const BATCHES: usize = 32;
 
 /// A job as a client submits it.
 pub struct Submit {
@@ -73,14 +81,15 @@ enum DataCheck {
 struct Request {
     job: NewJob,
     check: DataCheck,
+    /// Held until the request is answered, whether or not its client still waits.
+    reserved: Option<Reserved>,
     answer: oneshot::Sender<Answer>,
 }
 
 pub(crate) struct Admission {
     shared: Arc<Shared>,
     sender: mpsc::Sender<Request>,
-    /// Ids whose large payload is on its way.
-    reserved: Mutex<HashSet<JobId>>,
+    reserved: Arc<Holds>,
     markers: PathBuf,
 }
 
@@ -90,7 +99,7 @@ impl Admission {
         let (sender, receiver) = mpsc::channel(4 * BATCH);
         let task = admit(Arc::clone(shared), Arc::clone(settling), receiver);
         shared.tasks.spawn(TaskKind::Pillar, "admission", task);
-        Arc::new(Self { shared: Arc::clone(shared), sender, reserved: Mutex::default(), markers })
+        Arc::new(Self { shared: Arc::clone(shared), sender, reserved: Arc::default(), markers })
     }
 
     pub(crate) async fn submit(self: &Arc<Self>, submit: Submit) -> Answer {
@@ -113,12 +122,15 @@ impl Admission {
             DataCheck::Present => Existing::Rerun,
             DataCheck::Absent | DataCheck::Done => Existing::Refuse,
         };
-        if check != DataCheck::Done && self.lock_reserved().contains(&spec.id) {
-            return Err(ShepherdError::AlreadySubmitted);
-        }
+        let reserved = match check {
+            DataCheck::Present | DataCheck::Absent => {
+                Some(Reserved::share(&self.reserved, &spec.id).ok_or(ShepherdError::AlreadySubmitted)?)
+            }
+            DataCheck::Done => None,
+        };
         let (answer, answered) = oneshot::channel();
         let job = NewJob { spec, submitted_at: now(), objects, existing };
-        let request = Request { job, check, answer };
+        let request = Request { job, check, reserved, answer };
         self.sender.send(request).await.map_err(|_| ShepherdError::ShuttingDown)?;
         answered.await.map_err(|_| ShepherdError::ShuttingDown)?
     }
@@ -136,7 +148,7 @@ impl Admission {
 
     async fn carry_large(&self, spec: JobSpec, body: Body) -> Answer {
         let id = spec.id.clone();
-        let _reserved = Reserved::take(self, &id).ok_or(ShepherdError::AlreadySubmitted)?;
+        let _reserved = Reserved::alone(&self.reserved, &id).ok_or(ShepherdError::AlreadySubmitted)?;
         let Shared { queue, storage, .. } = &*self.shared;
         if queue.get(&id).await?.is_some() || storage.contains(&id).await? {
             return Err(ShepherdError::AlreadySubmitted);
@@ -163,27 +175,66 @@ impl Admission {
         }
         answer
     }
+}
 
-    fn lock_reserved(&self) -> std::sync::MutexGuard<'_, HashSet<JobId>> {
-        self.reserved.lock().unwrap_or_else(PoisonError::into_inner)
+/// Ids that submits are about just now.
+#[derive(Debug, Default)]
+struct Holds(Mutex<HashMap<JobId, Hold>>);
+
+/// Who holds an id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hold {
+    /// So many submits that bring little or nothing: the queue decides between them.
+    Shared(usize),
+    /// One whose large payload is on its way to storage.
+    Alone,
+}
+
+impl Holds {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<JobId, Hold>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-struct Reserved<'a> {
-    admission: &'a Admission,
+/// One hold of an id, until it is dropped.
+struct Reserved {
+    holds: Arc<Holds>,
     id: JobId,
 }
 
-impl<'a> Reserved<'a> {
-    fn take(admission: &'a Admission, id: &JobId) -> Option<Self> {
-        let fresh = admission.lock_reserved().insert(id.clone());
-        fresh.then(|| Self { admission, id: id.clone() })
+impl Reserved {
+    fn alone(holds: &Arc<Holds>, id: &JobId) -> Option<Self> {
+        match holds.lock().entry(id.clone()) {
+            Entry::Occupied(_) => return None,
+            Entry::Vacant(free) => free.insert(Hold::Alone),
+        };
+        Some(Self { holds: Arc::clone(holds), id: id.clone() })
+    }
+
+    fn share(holds: &Arc<Holds>, id: &JobId) -> Option<Self> {
+        match holds.lock().entry(id.clone()) {
+            Entry::Occupied(mut held) => match held.get_mut() {
+                Hold::Shared(count) => *count += 1,
+                Hold::Alone => return None,
+            },
+            Entry::Vacant(free) => {
+                free.insert(Hold::Shared(1));
+            }
+        }
+        Some(Self { holds: Arc::clone(holds), id: id.clone() })
     }
 }
 
-impl Drop for Reserved<'_> {
+impl Drop for Reserved {
     fn drop(&mut self) {
-        self.admission.lock_reserved().remove(&self.id);
+        if let Entry::Occupied(mut held) = self.holds.lock().entry(self.id.clone()) {
+            match held.get_mut() {
+                Hold::Shared(count) if *count > 1 => *count -= 1,
+                Hold::Shared(_) | Hold::Alone => {
+                    held.remove();
+                }
+            }
+        }
     }
 }
 
@@ -229,34 +280,44 @@ pub(crate) async fn sweep_markers(shared: &Shared, markers: &Path) -> Result<(),
 }
 
 async fn admit(shared: Arc<Shared>, settling: Arc<Settling>, mut requests: mpsc::Receiver<Request>) {
+    let most = if shared.storage_is_remote() { BATCHES } else { 1 };
+    let mut under_way = FuturesUnordered::new();
     let mut batch = Vec::with_capacity(BATCH);
-    loop {
+    let mut ended = false;
+    while !ended || !under_way.is_empty() {
         // Closing at the drain lets what was sent before be served, and refuses the rest.
         tokio::select! {
-            count = requests.recv_many(&mut batch, BATCH) => if count == 0 { return },
+            Some(()) = under_way.next() => continue,
+            count = requests.recv_many(&mut batch, BATCH), if !ended && under_way.len() < most => {
+                ended = count == 0;
+            }
             () = shared.tasks.draining.cancelled(), if !requests.is_closed() => {
                 requests.close();
                 continue;
             }
+        }
+        if batch.is_empty() {
+            continue;
         }
         // At the drain nobody makes room any more.
         tokio::select! {
             () = settling.room() => {}
             () = shared.tasks.draining.cancelled() => {}
         }
-        admit_batch(&shared, batch.drain(..)).await;
+        under_way.push(admit_batch(&shared, std::mem::take(&mut batch)));
     }
 }
 
-async fn admit_batch(shared: &Shared, batch: impl Iterator<Item = Request>) {
-    let batch = check_data(shared, batch.collect()).await;
-    let (jobs, answers): (Vec<_>, Vec<_>) = batch.into_iter().map(|r| (r.job, r.answer)).unzip();
+async fn admit_batch(shared: &Shared, batch: Vec<Request>) {
+    let batch = check_data(shared, batch).await;
+    let (jobs, answers): (Vec<_>, Vec<_>) =
+        batch.into_iter().map(|r| (r.job, (r.answer, r.reserved))).unzip();
     if jobs.is_empty() {
         return;
     }
     match shared.queue.submit(jobs).await {
         Ok(outcomes) => {
-            for (outcome, answer) in outcomes.into_iter().zip(answers) {
+            for (outcome, (answer, _held)) in outcomes.into_iter().zip(answers) {
                 let _ = answer.send(match outcome {
                     Submitted::Accepted(record) => Ok(Accepted::Queued(record)),
                     Submitted::Live(record) => Ok(Accepted::Live(record)),
@@ -268,7 +329,7 @@ async fn admit_batch(shared: &Shared, batch: impl Iterator<Item = Request>) {
             tracing::warn!(%error, submits = answers.len(), "cannot accept jobs");
             let full = matches!(error, shepherd_queue::QueueError::Full);
             let message = error.to_string();
-            for answer in answers {
+            for (answer, _held) in answers {
                 let error =
                     if full { ShepherdError::Full } else { ShepherdError::Unavailable(message.clone()) };
                 let _ = answer.send(Err(error));

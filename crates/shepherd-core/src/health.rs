@@ -8,6 +8,8 @@ use crate::supervise::TaskKind;
 
 /// How often the storage is asked.
 const PERIOD: Duration = Duration::from_secs(5);
+/// The same while it is away.
+const AWAY: Duration = Duration::from_secs(1);
 /// How long it may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -23,11 +25,15 @@ impl Health {
         health.look(shared).await;
         let (task, shared_too) = (Arc::clone(&health), Arc::clone(shared));
         shared.tasks.spawn(TaskKind::Pillar, "health", async move {
-            loop {
-                tokio::select! {
-                    () = tokio::time::sleep(PERIOD) => task.look(&shared_too).await,
-                    () = shared_too.tasks.draining.cancelled() => return,
+            let watch = async {
+                loop {
+                    tokio::time::sleep(if task.problem().is_some() { AWAY } else { PERIOD }).await;
+                    task.look(&shared_too).await;
                 }
+            };
+            tokio::select! {
+                () = watch => {}
+                () = shared_too.tasks.draining.cancelled() => {}
             }
         });
         health

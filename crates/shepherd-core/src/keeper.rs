@@ -44,7 +44,7 @@ use crate::settle::Settling;
 use crate::shared::{Backoff, Shared, now};
 use crate::workdir::WorkDirs;
 use hand::{Hand, Job, Sent};
-use ops::{Outcome, Unprepared};
+use ops::{Collected, Outcome, Unprepared};
 use pace::{Pace, Rhythm};
 use runner::{Heard, Runner, StartFailure};
 
@@ -88,6 +88,8 @@ const MAX_FINISHING: usize = 1024;
 /// After a death that nobody could be blamed for, so many answers must come before
 /// jobs are sent ahead again: more than are ever sent ahead.
 const CAREFUL: usize = 256;
+/// How long a job waits whose outputs the storage may have lost.
+const RUN_AGAIN: Duration = Duration::from_secs(5);
 /// Answers remembered to tell a repeated one from one that was never asked for.
 const REMEMBERED: usize = 1024;
 
@@ -347,7 +349,7 @@ impl Keeper {
         self.hungry = claimed.len() < limit;
         let mut jobs = Vec::with_capacity(claimed.len());
         for claimed in claimed {
-            let job = Job { record: claimed.job, attempt: claimed.attempt };
+            let job = Job { record: claimed.job, attempt: claimed.attempt, first: claimed.first };
             if self.hand.housed.insert(job.id().clone()) {
                 jobs.push((job, claimed.objects));
             } else {
@@ -430,8 +432,11 @@ impl Keeper {
 
     fn take_outcome(&mut self, outcome: Outcome) {
         match outcome {
-            Outcome::Prepared(jobs) => {
+            Outcome::Prepared { jobs, staging } => {
                 self.hand.preparing -= jobs.len();
+                if let Some(took) = staging {
+                    self.pace.staged(took);
+                }
                 for (job, result) in jobs {
                     if self.hand.withdrawn.remove(&(job.id().clone(), job.attempt.number)) {
                         ops::release(&mut self.outcomes, &self.dirs, vec![job.id().clone()]);
@@ -457,9 +462,11 @@ impl Keeper {
                 }
                 for (job, result) in jobs {
                     self.hand.housed.remove(job.id());
-                    self.hand.changes.push(match result {
-                        Ok(objects) => job.done(objects),
-                        Err(error) => job.failed(error),
+                    self.hand.changes.extend(match result {
+                        Collected::Kept(objects) => Some(job.done(objects)),
+                        Collected::Fault(error) => Some(job.failed(error)),
+                        Collected::Lost => Some(job.given_back(GiveBack::Blameless, RUN_AGAIN)),
+                        Collected::Stale => None,
                     });
                 }
             }

@@ -59,6 +59,7 @@ mod settle;
 mod shared;
 mod shepherd;
 mod supervise;
+mod turns;
 mod waiters;
 mod workdir;
 

@@ -9,6 +9,7 @@ use shepherd_queue::{JobRecord, Queue, QueueError};
 use shepherd_storage::{SmallObjects, Storage, StorageError};
 
 use crate::supervise::Tasks;
+use crate::turns::Turns;
 use crate::waiters::Waiters;
 use crate::workdir::Attic;
 
@@ -21,6 +22,7 @@ pub(crate) struct Shared {
     pub(crate) waiters: Waiters,
     pub(crate) tasks: Tasks,
     pub(crate) attic: Arc<Attic>,
+    pub(crate) turns: Turns,
     pub(crate) status_document: Option<StatusDocument>,
 }
 
@@ -28,6 +30,12 @@ impl Shared {
     /// How many bytes of one job's objects may ride in the queue's commit.
     pub(crate) fn small_objects(&self) -> SmallObjects {
         self.storage.small_objects()
+    }
+
+    /// Whether clients read the storage by themselves, at the other end of a
+    /// network: a call takes long, and what they look for must not lag.
+    pub(crate) fn storage_is_remote(&self) -> bool {
+        self.small_objects().outputs == 0
     }
 }
 

@@ -21,6 +21,7 @@ use crate::schedule::Limits;
 use crate::settle::{Settling, settle_rest};
 use crate::shared::{Shared, StatusDocument, now};
 use crate::supervise::{TaskKind, Tasks};
+use crate::turns::Turns;
 use crate::waiters::Waiters;
 use crate::workdir::{Attic, WorkDirs};
 use crate::{ShepherdError, StartError, data, data_root};
@@ -114,8 +115,15 @@ impl Shepherd {
         let waiters = Waiters::default();
         let attic = Arc::new(Attic::open(&data_root).map_err(directory(&data_root))?);
         let tasks = Tasks::default();
-        let shared =
-            Arc::new(Shared { queue, storage, waiters, tasks, attic: Arc::clone(&attic), status_document });
+        let shared = Arc::new(Shared {
+            queue,
+            storage,
+            waiters,
+            tasks,
+            attic: Arc::clone(&attic),
+            turns: Turns::default(),
+            status_document,
+        });
         sweep_markers(&shared, &markers).await?;
         let mut homes = Vec::with_capacity(flock.len());
         for member in &flock {
@@ -263,6 +271,34 @@ impl Shepherd {
     /// As [`open`](Self::open).
     pub async fn head(&self, id: &JobId, path: &ObjectPath) -> Result<ObjectMeta, ShepherdError> {
         data::head(&self.inner.shared, id, path).await
+    }
+
+    /// Brings a job's files in storage up to date: the small ones that the queue
+    /// still has, and its status document. For those who read or change the storage
+    /// by themselves; what this façade gives is up to date anyway.
+    ///
+    /// # Errors
+    /// [`ShepherdError::Unavailable`] and [`ShepherdError::ShuttingDown`]. A job that
+    /// is not known has nothing that lags.
+    pub async fn catch_up(&self, id: &JobId) -> Result<(), ShepherdError> {
+        self.inner.settling.catch_up(&self.inner.shared, id).await
+    }
+
+    /// Jobs whose files in storage may lag behind, or be missing yet.
+    ///
+    /// # Errors
+    /// When the queue does not answer.
+    pub async fn lagging(&self) -> Result<Vec<JobId>, ShepherdError> {
+        const PAGE: usize = 4096;
+        let mut lagging = Vec::new();
+        loop {
+            let page = self.inner.shared.queue.behind(lagging.len(), PAGE).await?;
+            let last = page.len() < PAGE;
+            lagging.extend(page.into_iter().map(|behind| behind.job.spec.id.clone()));
+            if last {
+                return Ok(lagging);
+            }
+        }
     }
 
     /// The flock, in the order it was configured.

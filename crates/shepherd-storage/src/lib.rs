@@ -104,6 +104,13 @@ pub trait Storage: Send + Sync + 'static {
     /// the next [`sync`](Storage::sync). Outcomes are in the order given.
     async fn put_batch(&self, objects: Vec<(JobId, ObjectPath, Bytes)>) -> Result<Vec<Result<()>>>;
 
+    /// [`put_batch`](Storage::put_batch) of objects that go with others: that of a
+    /// job which has no data, or none any more, is left out, which is no error. A
+    /// storage that cannot tell at no cost may store it all the same.
+    async fn put_beside(&self, objects: Vec<(JobId, ObjectPath, Bytes)>) -> Result<Vec<Result<()>>> {
+        self.put_batch(objects).await
+    }
+
     /// [`put_batch`](Storage::put_batch) of objects for each of which there may be a
     /// file that holds just its bytes and belongs to the caller. A storage that
     /// makes files may take that instead of writing another; it may leave it, too.

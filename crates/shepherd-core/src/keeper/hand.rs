@@ -19,6 +19,8 @@ use crate::shared::now;
 pub(super) struct Job {
     pub(super) record: Arc<JobRecord>,
     pub(super) attempt: Attempt,
+    /// Whether no other attempt can have left anything in storage.
+    pub(super) first: bool,
 }
 
 impl Job {
@@ -147,7 +149,11 @@ mod tests {
         };
         let id = JobId::parse(&format!("job-{seq}"), JobIdRule::Bucket).unwrap();
         let spec = JobSpec { id, model: ModelRef::parse("m", "").unwrap(), sheep: None, priority };
-        Job { record: Arc::new(JobRecord { seq, spec, submitted_at: Timestamp::default(), state }), attempt }
+        Job {
+            record: Arc::new(JobRecord { seq, spec, submitted_at: Timestamp::default(), state }),
+            attempt,
+            first: true,
+        }
     }
 
     #[test]

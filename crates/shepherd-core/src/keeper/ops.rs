@@ -4,11 +4,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use shepherd_job::JobError;
-use shepherd_job::JobId;
+use shepherd_job::{JobError, JobId, JobState};
 use shepherd_queue::{Change, SmallObject};
 use shepherd_storage::{Replaces, StorageError};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use super::hand::Job;
 use crate::settle::Settling;
@@ -19,11 +19,14 @@ use crate::workdir::{Outputs, WorkDirs};
 #[derive(Debug)]
 pub(super) enum Outcome {
     /// The jobs' directories are ready, or not.
-    Prepared(Vec<(Job, Result<(), Unprepared>)>),
+    Prepared {
+        jobs: Vec<(Job, Result<(), Unprepared>)>,
+        /// How long it took to bring inputs from storage, where that was done.
+        staging: Option<Duration>,
+    },
     /// The jobs' outputs were dealt with, and their directories are free.
     Collected {
-        /// Outputs that are in storage, or here to ride in the queue's commit.
-        jobs: Vec<(Job, Result<Vec<SmallObject>, JobError>)>,
+        jobs: Vec<(Job, Collected)>,
         /// Jobs whose outputs must be published as files.
         large: Vec<Job>,
     },
@@ -42,6 +45,19 @@ pub(super) enum Unprepared {
     Fault(JobError),
     /// It cannot be now: the job waits so long, at least.
     Later(Duration),
+}
+
+/// What became of a job's outputs.
+#[derive(Debug)]
+pub(super) enum Collected {
+    /// They are in storage, or here to ride in the queue's commit.
+    Kept(Vec<SmallObject>),
+    /// They cannot be kept: the job fails.
+    Fault(JobError),
+    /// The storage took them and may have lost them: the job runs again.
+    Lost,
+    /// The job was withdrawn, or is run by others meanwhile.
+    Stale,
 }
 
 /// How long a job waits whose inputs cannot be read at present.
@@ -68,14 +84,16 @@ pub(super) fn prepare(
                 let result = dirs.prepare(job.id(), &objects).map_err(|e| local_fault(&e));
                 (job, result)
             };
-            Outcome::Prepared(at_hand.into_iter().map(prepare).collect())
+            Outcome::Prepared { jobs: at_hand.into_iter().map(prepare).collect(), staging: None }
         });
     }
     for (job, _) in stored {
         let (shared, dirs) = (Arc::clone(shared), Arc::clone(dirs));
         outcomes.spawn(async move {
+            let begun = Instant::now();
             let result = stage(&shared, &dirs, &job).await;
-            Outcome::Prepared(vec![(job, result)])
+            let staging = result.is_ok().then(|| begun.elapsed());
+            Outcome::Prepared { jobs: vec![(job, result)], staging }
         });
     }
 }
@@ -152,19 +170,17 @@ pub(super) fn collect(
         let mut large = Vec::new();
         for job in jobs {
             // Only publishing replaces what an earlier attempt may have left in storage.
-            let rides = small == SmallOutputs::Ride && job.attempt.number == 1;
+            let rides = small == SmallOutputs::Ride && job.first && max_bytes > 0;
             match if rides { dirs.collect(job.id(), max_bytes) } else { Ok(Outputs::Files) } {
                 Ok(Outputs::Small(objects)) => {
                     dirs.release(job.id());
-                    collected.push((job, Ok(objects)));
+                    collected.push((job, Collected::Kept(objects)));
                 }
                 Ok(Outputs::Files) => large.push(job),
                 Err(error) => {
                     dirs.discard(job.id());
-                    collected.push((
-                        job,
-                        Err(JobError::new(format!("The job's outputs cannot be read: {error}"))),
-                    ));
+                    let error = JobError::new(format!("The job's outputs cannot be read: {error}"));
+                    collected.push((job, Collected::Fault(error)));
                 }
             }
         }
@@ -182,31 +198,66 @@ pub(super) fn publish(
 ) {
     let (shared, settling, dirs) = (Arc::clone(shared), Arc::clone(settling), Arc::clone(dirs));
     outcomes.spawn(async move {
-        if job.attempt.number > 1 {
+        if !job.first {
             // What an earlier run left to the settler comes to storage before this, or not at all.
             drop(settling.batch.lock().await);
         }
-        let result = publish_outputs(&shared, &dirs, &job).await;
+        let result = publish_outputs(&shared, &settling, &dirs, &job).await;
         free(&dirs, vec![job.id().clone()], WorkDirs::release).await;
         Outcome::Collected { jobs: vec![(job, result)], large: Vec::new() }
     });
 }
 
-async fn publish_outputs(shared: &Shared, dirs: &WorkDirs, job: &Job) -> Result<Vec<SmallObject>, JobError> {
+async fn publish_outputs(shared: &Shared, settling: &Settling, dirs: &WorkDirs, job: &Job) -> Collected {
     let outputs = dirs.path(job.id()).join("outputs");
+    let replaces = if job.first { Replaces::Nothing } else { Replaces::Earlier };
     let mut backoff = store_backoff();
     loop {
-        match shared.storage.publish(job.id(), &outputs, Replaces::Earlier).await {
-            Ok(_) => break,
+        // A job that was withdrawn and runs again elsewhere has two attempts that publish.
+        let turn = shared.turns.take(job.id()).await;
+        let tried = async {
+            if !is_current(shared, job).await? {
+                return Ok(None);
+            }
+            if shared.storage_is_remote() {
+                settling.store_inputs(shared, job.id()).await?;
+            }
+            shared.storage.publish(job.id(), &outputs, replaces).await.map(Some)
+        };
+        let tried = tried.await;
+        drop(turn);
+        match tried {
+            Ok(Some(_)) => break,
+            Ok(None) => return Collected::Stale,
             Err(error) if error.is_transient() => retry(job, &error, &mut backoff).await,
-            Err(error) => return Err(JobError::new(format!("The job's outputs cannot be stored: {error}"))),
+            Err(error) => {
+                let error = JobError::new(format!("The job's outputs cannot be stored: {error}"));
+                return Collected::Fault(error);
+            }
         }
     }
-    // Apart from publishing, which takes the files away and must not be repeated.
-    while let Err(error) = shared.storage.sync().await {
-        retry(job, &error, &mut backoff).await;
+    match shared.storage.sync().await {
+        Ok(()) => Collected::Kept(Vec::new()),
+        Err(error) => {
+            // The runner's files are the storage's now: there is nothing to store again.
+            tracing::error!(job = %job.id(), %error, "a job's outputs may be lost; it runs again");
+            Collected::Lost
+        }
     }
-    Ok(Vec::new())
+}
+
+/// Whether the job is still this attempt's.
+async fn is_current(shared: &Shared, job: &Job) -> Result<bool, StorageError> {
+    match shared.queue.get(job.id()).await {
+        Ok(record) => Ok(record.is_some_and(|record| match record.state {
+            JobState::Processing { attempt, .. } => attempt == job.attempt,
+            JobState::Queued { .. }
+            | JobState::Done { .. }
+            | JobState::Failed { .. }
+            | JobState::Cancelled { .. } => false,
+        })),
+        Err(error) => Err(StorageError::Unavailable(format!("the job's state cannot be read: {error}"))),
+    }
 }
 
 async fn retry(job: &Job, error: &StorageError, backoff: &mut Backoff) {

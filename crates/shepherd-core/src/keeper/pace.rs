@@ -18,27 +18,40 @@ const MAX_SENT: usize = 128;
 /// At most this many jobs are made ready ahead.
 const MAX_READY: usize = 256;
 
+/// A mean that forgets: one sample in eight.
+fn moved(mean: Option<Duration>, sample: Duration) -> Duration {
+    mean.map_or(sample, |mean| (mean * 7 + sample) / 8)
+}
+
 /// The pace of one runner.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
     mean: Option<Duration>,
+    /// How long inputs take from storage.
+    staging: Option<Duration>,
 }
 
 impl Pace {
     /// `jobs` ended within `elapsed` of the runner's time.
     pub(super) fn record(&mut self, elapsed: Duration, jobs: u32) {
         let Some(each) = elapsed.checked_div(jobs) else { return };
-        // A mean that forgets: one sample in eight.
-        self.mean = Some(self.mean.map_or(each, |mean| (mean * 7 + each) / 8));
+        self.mean = Some(moved(self.mean, each));
+    }
+
+    /// A job's inputs came from storage within `took`.
+    pub(super) fn staged(&mut self, took: Duration) {
+        self.staging = Some(moved(self.staging, took));
     }
 
     pub(super) const fn mean(&self) -> Option<Duration> {
         self.mean
     }
 
-    /// How many jobs to have ready.
+    /// How many jobs to have ready, or on the way to it: the more the longer they
+    /// take to get ready, so that inputs that come from afar come side by side.
     pub(super) fn ready_ahead(&self) -> usize {
-        self.fits(READY_AHEAD).clamp(1, MAX_READY)
+        let coming = self.staging.map_or(0, |staging| self.fits(staging));
+        self.fits(READY_AHEAD).max(coming.saturating_add(1)).min(MAX_READY)
     }
 
     /// How many jobs to send beyond what the runner can start, given what it takes.
@@ -70,7 +83,7 @@ impl Rhythm {
         if let Some(last) = self.last.replace(now) {
             // A pause says that there is time, not how long the next one will be.
             let each = (now - last).min(4 * BRISK) / jobs.max(1);
-            self.mean = Some(self.mean.map_or(each, |mean| (mean * 7 + each) / 8));
+            self.mean = Some(moved(self.mean, each));
         }
     }
 
@@ -96,6 +109,16 @@ mod tests {
         let mut pace = Pace::default();
         pace.record(Duration::from_micros(100), 1);
         assert_eq!((pace.sent_ahead(32), pace.sent_ahead(0), pace.ready_ahead()), (32, 0, 200));
+    }
+
+    #[test]
+    fn inputs_that_take_long_are_fetched_side_by_side() {
+        let mut pace = Pace::default();
+        pace.record(Duration::from_millis(100), 1);
+        pace.staged(Duration::from_millis(1));
+        assert_eq!(pace.ready_ahead(), 1);
+        (0..40).for_each(|_| pace.staged(Duration::from_millis(350)));
+        assert_eq!(pace.ready_ahead(), 4, "one that is ready, and three on their way");
     }
 
     #[test]

@@ -8,14 +8,14 @@ use std::fs::File;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RenameFlags};
+use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 use shepherd_job::{JobId, ObjectPath};
 
 use super::disk::{Disk, is_file, size};
 use super::fault::{failed, failed_io, is_absent};
 use super::key::encoded;
-use super::resolve::{AT, Entry, LIST, Parents, READ, join};
+use super::resolve::{AT, Entry, LIST, Parents, READ, WalkError, join};
 use super::temp::{Temp, empty};
 use crate::{Result, StorageError, Transfer};
 
@@ -32,25 +32,22 @@ impl Disk {
             Errno::NOTDIR | Errno::LOOP => {
                 StorageError::Invalid(format!("{} is not a directory", from.display()))
             }
+            Errno::ACCESS => StorageError::Invalid(format!("{} may not be read", from.display())),
             errno => failed(format_args!("open {}", from.display()), errno),
         })?;
         let found = self.survey(&source)?;
-        let fresh = match self.install(job, CWD, from) {
+        // First of all: what follows the renaming must not fail, for that cannot be repeated.
+        self.unlink_encoded_outputs(job)?;
+        match self.install(job, CWD, from) {
             Err(Errno::XDEV | Errno::ACCESS | Errno::PERM | Errno::BUSY) => {
                 let copy = self.copy(job, &source)?;
-                let fresh = self.install(job, copy.dir(), Path::new(copy.name()));
-                if let Err(errno) = fresh.and_then(|_| empty(&source)) {
-                    // Only the leftovers are at stake when the copy is in place.
-                    fresh.map_err(|errno| publish_failed(job, errno))?;
+                self.install(job, copy.dir(), Path::new(copy.name()))
+                    .map_err(|errno| publish_failed(job, errno))?;
+                if let Err(errno) = empty(&source) {
                     tracing::warn!(dir = %from.display(), error = %errno, "copied outputs cannot be removed");
                 }
-                fresh
             }
-            outcome => outcome,
-        }
-        .map_err(|errno| publish_failed(job, errno))?;
-        if !fresh {
-            self.unlink_encoded_outputs(job)?;
+            outcome => outcome.map_err(|errno| publish_failed(job, errno))?,
         }
         self.changes.note();
         Ok(found)
@@ -59,10 +56,10 @@ impl Disk {
     /// Counts the files, and refuses what cannot be an object.
     fn survey(&self, source: &OwnedFd) -> Result<Transfer> {
         let mut found = Transfer::default();
-        self.resolve.walk(source, ".", |entry| {
+        let walked = self.resolve.walk(source, ".", |entry| {
             let refuse = |why: &str| {
                 let path = join(entry.parent, &entry.name.to_string_lossy());
-                Err(StorageError::Invalid(format!("the output {path:?} {why}")))
+                Err(Unfit::Output(StorageError::Invalid(format!("the output {path:?} {why}"))))
             };
             let Some(path) = entry.path() else { return refuse("has a name that is not UTF-8") };
             if ObjectPath::parse(&format!("{OUTPUTS}/{path}")).is_err() {
@@ -77,17 +74,32 @@ impl Disk {
             match rustix::fs::statat(entry.dir, entry.name, AtFlags::SYMLINK_NOFOLLOW) {
                 Ok(stat) if is_file(&stat) => found.bytes += size(&stat),
                 Ok(_) => return refuse("is not a regular file"),
-                Err(errno) => return Err(failed(format_args!("look at the output {path:?}"), errno)),
+                Err(errno) => {
+                    let error = failed(format_args!("look at the output {path:?}"), errno);
+                    return Err(Unfit::Output(error));
+                }
+            }
+            let access = rustix::fs::accessat(entry.dir, entry.name, Access::READ_OK, AtFlags::EACCESS);
+            if access == Err(Errno::ACCESS) {
+                return refuse("may not be read");
             }
             found.objects += 1;
             Ok(())
-        })?;
-        Ok(found)
+        });
+        match walked {
+            Ok(()) => Ok(found),
+            Err(Unfit::Output(error)) => Err(error),
+            // The runner made it so, and will not mend it: no matter for another try.
+            Err(Unfit::Directory(WalkError { path, errno: Errno::ACCESS | Errno::PERM })) => {
+                Err(StorageError::Invalid(format!("the output directory {path:?} may not be read")))
+            }
+            Err(Unfit::Directory(error)) => Err(error.into()),
+        }
     }
 
     /// Puts the directory `from` in the place of the job's outputs, in one step
-    /// where the file system can. True when there was no such job before.
-    fn install(&self, job: &JobId, from_dir: BorrowedFd<'_>, from: &Path) -> rustix::io::Result<bool> {
+    /// where the file system can.
+    fn install(&self, job: &JobId, from_dir: BorrowedFd<'_>, from: &Path) -> rustix::io::Result<()> {
         let mut tries = TRIES;
         loop {
             let mut made = Vec::new();
@@ -100,7 +112,7 @@ impl Disk {
                     outcome => outcome,
                 }
             });
-            let Err(errno) = outcome else { return Ok(!made.is_empty()) };
+            let Err(errno) = outcome else { return Ok(()) };
             self.resolve.unmake(&self.root, &made);
             tries -= 1;
             // The job was removed between the two steps.
@@ -198,6 +210,18 @@ impl Disk {
                 .map_err(|error| failed_io(format_args!("copy outputs of job {job}"), &error))
         })?;
         Ok(copy)
+    }
+}
+
+/// What stands in the way of a publishing.
+enum Unfit {
+    Output(StorageError),
+    Directory(WalkError),
+}
+
+impl From<WalkError> for Unfit {
+    fn from(error: WalkError) -> Self {
+        Self::Directory(error)
     }
 }
 

@@ -241,6 +241,42 @@ async fn very_deep_trees_are_removed_and_refused_as_outputs() {
     assert_eq!(f.temporaries(), 0);
 }
 
+/// Makes the calling thread one that permissions hold for, also where it is root's.
+fn give_up_privileges() {
+    use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
+
+    let mut sets = capabilities(None).unwrap();
+    let over = CapabilitySet::DAC_OVERRIDE | CapabilitySet::DAC_READ_SEARCH;
+    sets.effective.remove(over);
+    set_capabilities(None, sets).unwrap();
+}
+
+#[tokio::test]
+async fn outputs_that_may_not_be_read_are_refused_for_good() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    for name in ["file", "dir", ""] {
+        let f = Fixture::new();
+        f.storage.put(&job("secretive"), &key("outputs/old"), body("kept")).await.unwrap();
+        let from = f.scratch.join("from");
+        fs::create_dir_all(from.join("dir")).unwrap();
+        fs::write(from.join("file"), "x").unwrap();
+        fs::set_permissions(from.join(name), fs::Permissions::from_mode(0o000)).unwrap();
+        let published = std::thread::scope(|scope| {
+            let publish = scope.spawn(|| {
+                give_up_privileges();
+                f.storage.disk.publish(&job("secretive"), &from)
+            });
+            publish.join().unwrap()
+        });
+        match published {
+            Err(StorageError::Invalid(message)) => assert!(message.contains("may not be read"), "{message}"),
+            outcome => panic!("{name}: {outcome:?}"),
+        }
+        assert_eq!(list(&f.storage, "secretive").await, ["outputs/old"]);
+    }
+}
+
 #[tokio::test]
 async fn ten_thousand_inputs_are_one_job_like_any_other() {
     let f = Fixture::new();

@@ -1,0 +1,267 @@
+//! What is kept beside an object's bytes.
+//!
+//! A file has one extended attribute, [`NAME`], which moves with it through
+//! renames and hard links. It is text:
+//! ```text
+//! 1 SIZE MTIME TAG
+//! content-type: text/plain
+//! x-amz-meta-colour: blue
+//! ```
+//! `SIZE` in bytes and `MTIME` in nanoseconds are the file's own when the attribute
+//! was set. Where they are not the file's any more, somebody has written into it
+//! since: its tag says nothing then, and neither do lines that speak of its bytes.
+//!
+//! Whoever may write the file may set the attribute, so what is read is parsed
+//! strictly, and is not taken at all where it does not parse.
+//!
+//! # Tags
+//! A tag tells one content of an object from another, as S3's `ETag` does. A file
+//! without a tag that can be trusted has the MD5 of its bytes up to [`HASHED`];
+//! a larger one has a token made of its inode, size and time, in a form that no
+//! client takes for an MD5.
+
+use std::fs::File;
+use std::os::fd::OwnedFd;
+
+use md5::{Digest as _, Md5};
+use rustix::fs::{Stat, XattrFlags};
+use rustix::io::Errno;
+use shepherd_job::ObjectPath;
+
+use super::disk::{Disk, meta, size};
+use super::fault::failed;
+use crate::{ObjectMeta, Result, StorageError};
+
+/// The attribute's name. Clients of the file see it with `getfattr -d FILE`.
+const NAME: &str = "user.shepherd";
+/// The longest that is read: more than ext4 holds, and than is ever written.
+const LONGEST: usize = 16 << 10;
+/// Up to how many bytes a file is read to make its tag.
+const HASHED: u64 = 64 << 10;
+
+/// Lines about an object that travel with it, such as `content-type: text/plain`:
+/// lower-case names, each at most once, and values without line breaks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Attributes(Vec<(String, String)>);
+
+impl Attributes {
+    /// Takes the pairs, in their order.
+    ///
+    /// # Errors
+    /// The name of one that cannot be kept: not of `a-z`, `0-9` and `!#$%&'*+-.^_|~`,
+    /// a second of its name, or a value with control characters.
+    pub fn new(pairs: impl IntoIterator<Item = (String, String)>) -> std::result::Result<Self, String> {
+        let mut kept = Self::default();
+        for (name, value) in pairs {
+            if !is_name(&name) || !is_value(&value) || kept.get(&name).is_some() {
+                return Err(name);
+            }
+            kept.0.push((name, value));
+        }
+        Ok(kept)
+    }
+
+    /// The value of `name`.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Leaves those for which `keep` says so.
+    pub fn retain(&mut self, mut keep: impl FnMut(&str) -> bool) {
+        self.0.retain(|(name, _)| keep(name));
+    }
+
+    /// As lines of text.
+    pub(super) fn lines(&self) -> String {
+        self.0.iter().map(|(name, value)| format!("{name}: {value}\n")).collect()
+    }
+
+    /// From lines of text.
+    pub(super) fn parse(lines: &str) -> Option<Self> {
+        let pairs = lines.lines().map(|line| line.split_once(": "));
+        let pairs: Option<Vec<_>> = pairs.collect();
+        Self::new(pairs?.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned()))).ok()
+    }
+}
+
+fn is_name(name: &str) -> bool {
+    !name.is_empty()
+        && name.bytes().all(|b| {
+            b.is_ascii_lowercase() || b.is_ascii_digit() || b"!#$%&'*+-.^_|~".contains(&b)
+        })
+}
+
+fn is_value(value: &str) -> bool {
+    !value.chars().any(char::is_control)
+}
+
+/// An object, and what is kept beside its bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Described {
+    /// Its key, size and time.
+    pub meta: ObjectMeta,
+    /// What tells this content from others: the MD5 of the bytes, in 32 hexadecimal
+    /// digits, or something else with a hyphen in it.
+    pub tag: String,
+    /// Whether nobody wrote into it since the attributes were set, so that those
+    /// which speak of its bytes are true.
+    pub trusted: bool,
+    /// What was stored with it.
+    pub attributes: Attributes,
+}
+
+impl Disk {
+    /// Whether this file system keeps attributes.
+    pub(super) fn keeps_attributes(&self) -> Result<bool> {
+        let (_temp, file) =
+            self.temps.create().map_err(|errno| failed("create a temporary file", errno))?;
+        match rustix::fs::fsetxattr(&file, NAME, b"1", XattrFlags::empty()) {
+            Ok(()) => Ok(true),
+            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::PERM) => Ok(false),
+            Err(errno) => Err(failed("set an extended attribute", errno)),
+        }
+    }
+}
+
+/// What is known of the open file of `key`.
+pub(super) fn describe(path: &ObjectPath, file: &OwnedFd, stat: &Stat) -> Result<Described> {
+    let fail = |errno| failed(format_args!("read the attributes of {:?}", path.as_str()), errno);
+    let (recorded, attributes) = read(file).map_err(fail)?.unwrap_or_default();
+    let tag = recorded.filter(|recorded| recorded.size == size(stat) && recorded.mtime == mtime(stat));
+    let trusted = tag.is_some();
+    let tag = match tag {
+        Some(recorded) => recorded.tag,
+        None => made_up(file, stat).map_err(fail)?,
+    };
+    Ok(Described { meta: meta(path, stat), tag, trusted, attributes })
+}
+
+/// Sets the attribute of a file that is written and not visible yet. The tag that
+/// the file has from now on is returned: where attributes cannot be kept, it is not
+/// the one given.
+pub(super) fn record(file: &File, tag: &str, attributes: &Attributes) -> Result<String> {
+    let stat = rustix::fs::fstat(file).map_err(|errno| failed("look at a temporary file", errno))?;
+    let text = format!("1 {} {} {tag}\n{}", size(&stat), mtime(&stat), attributes.lines());
+    let refused = || StorageError::Invalid("the object has more metadata than the file system can keep".into());
+    match rustix::fs::fsetxattr(file, NAME, text.as_bytes(), XattrFlags::empty()) {
+        Ok(()) => Ok(tag.to_owned()),
+        Err(Errno::TOOBIG | Errno::RANGE) => Err(refused()),
+        // ext4 has a block for the attributes of a file, and says so when that is full.
+        Err(Errno::NOSPC) if text.len() > 1 << 10 => Err(refused()),
+        Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::PERM) => {
+            // A type can be guessed again from the name; nothing else can.
+            match attributes.iter().find(|(name, _)| *name != "content-type") {
+                Some((name, _)) => Err(StorageError::Invalid(format!(
+                    "the file system of the storage keeps no extended attributes, so `{name}` would be lost"
+                ))),
+                None if size(&stat) <= HASHED => Ok(tag.to_owned()),
+                None => Ok(token(&stat)),
+            }
+        }
+        Err(errno) => Err(failed("set an extended attribute", errno)),
+    }
+}
+
+/// The MD5 of what is left to read of a file, as a tag.
+pub(super) fn hash(file: &mut impl std::io::Read) -> std::io::Result<String> {
+    let mut hash = Md5::new();
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        match file.read(&mut buffer) {
+            Ok(0) => return Ok(hex(&hash.finalize())),
+            Ok(read) => hash.update(&buffer[..read]),
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Lower-case hexadecimal digits.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    let digit = |nibble: u8| char::from(b"0123456789abcdef"[usize::from(nibble)]);
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+}
+
+/// What an attribute says of the file's bytes.
+struct Recorded {
+    size: u64,
+    mtime: i128,
+    tag: String,
+}
+
+/// The attribute of a file; none where there is none, or not one of ours.
+fn read(file: &OwnedFd) -> rustix::io::Result<Option<(Option<Recorded>, Attributes)>> {
+    let mut buffer = [0; 512];
+    let text = match rustix::fs::fgetxattr(file, NAME, &mut buffer[..]) {
+        Ok(length) => buffer[..length].to_vec(),
+        Err(Errno::RANGE) => {
+            let mut buffer = vec![0; LONGEST];
+            match rustix::fs::fgetxattr(file, NAME, &mut buffer[..]) {
+                Ok(length) => buffer.truncate(length),
+                Err(Errno::RANGE | Errno::TOOBIG | Errno::NODATA) => return Ok(None),
+                Err(errno) => return Err(errno),
+            }
+            buffer
+        }
+        Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::NOSYS | Errno::PERM) => return Ok(None),
+        Err(errno) => return Err(errno),
+    };
+    Ok(std::str::from_utf8(&text).ok().and_then(parse))
+}
+
+fn parse(text: &str) -> Option<(Option<Recorded>, Attributes)> {
+    let (head, lines) = text.split_once('\n')?;
+    let mut words = head.split(' ');
+    let ("1", Some(size), Some(mtime), Some(tag), None) =
+        (words.next()?, words.next(), words.next(), words.next(), words.next())
+    else {
+        return None;
+    };
+    let is_tag = (1..=64).contains(&tag.len()) && tag.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    let recorded = Recorded { size: size.parse().ok()?, mtime: mtime.parse().ok()?, tag: tag.to_owned() };
+    Some((is_tag.then_some(recorded), Attributes::parse(lines)?))
+}
+
+/// The tag of a file that has none of its own.
+fn made_up(file: &OwnedFd, stat: &Stat) -> rustix::io::Result<String> {
+    if size(stat) > HASHED {
+        return Ok(token(stat));
+    }
+    let mut hash = Md5::new();
+    let mut part = vec![0; usize::try_from(size(stat)).unwrap_or(0) + 1];
+    let mut at = 0;
+    loop {
+        match rustix::io::pread(file, &mut part[..], at) {
+            Ok(0) => return Ok(hex(&hash.finalize())),
+            Ok(read) => {
+                hash.update(&part[..read]);
+                at += u64::try_from(read).unwrap_or(u64::MAX);
+            }
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+        }
+        // Somebody is writing into it.
+        if at > HASHED {
+            return Ok(token(stat));
+        }
+    }
+}
+
+fn token(stat: &Stat) -> String {
+    let told = format!("{} {} {}", stat.st_ino, size(stat), mtime(stat));
+    format!("{}-1", hex(&Md5::digest(told.as_bytes())))
+}
+
+fn mtime(stat: &Stat) -> i128 {
+    i128::from(stat.st_mtime) * 1_000_000_000 + i128::from(stat.st_mtime_nsec)
+}
