@@ -207,6 +207,15 @@ impl Farm {
 
     /// A sheep for each script: `sheep-0`, `sheep-1`...
     pub(crate) async fn flock(scripts: Vec<Script>, keeping: Keeping) -> Self {
+        Self::over(scripts, keeping, |storage| Arc::clone(storage) as _).await
+    }
+
+    /// The same over what `storage` makes of the test's storage.
+    pub(crate) async fn over(
+        scripts: Vec<Script>,
+        keeping: Keeping,
+        wrap: impl FnOnce(&Arc<LocalStorage>) -> Arc<dyn Storage>,
+    ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (data_root, state) = (dir.path().join("data"), dir.path().join("state"));
         std::fs::create_dir_all(&state).unwrap();
@@ -221,8 +230,9 @@ impl Farm {
             options.flock.push(Member { id, sheep, keeping: keeping.clone() });
         }
         let storage = Arc::new(LocalStorage::open(&dir.path().join("storage")).unwrap());
-        let shared: Arc<dyn Storage> = Arc::clone(&storage) as _;
-        let shepherd = Shepherd::start(options, Arc::new(MemoryQueue::new()), shared).await.unwrap();
+        options.status_document = Some(|record| format!("{:?}", record.state.phase()).into());
+        let queue = Arc::new(MemoryQueue::new());
+        let shepherd = Shepherd::start(options, queue, wrap(&storage)).await.unwrap();
         Self { dir, shepherd, storage, flock }
     }
 

@@ -25,7 +25,7 @@ async fn a_job_is_done_and_its_files_come_to_storage() {
     farm.shepherd.shutdown(Duration::from_secs(5)).await;
     assert_eq!(std::fs::read(dir.join("outputs/output")).unwrap(), b"hello");
     assert_eq!(std::fs::read(dir.join("inputs/input")).unwrap(), b"hello");
-    assert!(!dir.join(STATUS_OBJECT).exists(), "no document was asked for");
+    assert_eq!(std::fs::read(dir.join(STATUS_OBJECT)).unwrap(), b"Done");
 }
 
 #[tokio::test(flavor = "multi_thread")]

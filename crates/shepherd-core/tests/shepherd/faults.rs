@@ -1,0 +1,344 @@
+//! Storages that are far away, refuse, hang, or lose what they took.
+
+use std::collections::HashSet;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use shepherd_core::{Accepted, Data, Keeping, Submit};
+use shepherd_job::{JobId, JobState, ObjectPath, STATUS_OBJECT};
+use shepherd_protocol::Input;
+use shepherd_storage::{
+    Body, LocalStorage, Object, ObjectMeta, Replaces, Result, SmallObjects, Storage, StorageError, Transfer,
+    body,
+};
+use tokio::sync::Semaphore;
+
+use crate::fake::{Farm, Io, PATIENCE, Script, echoing, file, spec};
+
+/// A local storage that can be made to misbehave.
+struct Faulty {
+    local: Arc<LocalStorage>,
+    remote: bool,
+    /// Jobs of which nothing small can be stored.
+    refused: Mutex<HashSet<JobId>>,
+    /// How many syncs fail from now on.
+    lost: AtomicU32,
+    /// Publishing takes a permit, and is stopped while there is none.
+    gate: Semaphore,
+    /// Publishing has come to the gate so often.
+    at_gate: Semaphore,
+    /// How many publishings fail from now on.
+    unpublished: AtomicU32,
+    away: AtomicBool,
+    asked: Mutex<Vec<String>>,
+}
+
+impl Faulty {
+    fn new(local: &Arc<LocalStorage>) -> Self {
+        Self {
+            local: Arc::clone(local),
+            remote: false,
+            refused: Mutex::default(),
+            lost: AtomicU32::new(0),
+            gate: Semaphore::new(Semaphore::MAX_PERMITS),
+            at_gate: Semaphore::new(0),
+            unpublished: AtomicU32::new(0),
+            away: AtomicBool::new(false),
+            asked: Mutex::default(),
+        }
+    }
+
+    fn answers(&self) -> Result<()> {
+        match self.away.load(Ordering::SeqCst) {
+            true => Err(StorageError::Unavailable("away".into())),
+            false => Ok(()),
+        }
+    }
+
+    /// Whether this is one of so many calls that are to fail.
+    fn counts_down(failing: &AtomicU32) -> bool {
+        failing.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok()
+    }
+
+    fn note(&self, what: impl Into<String>) {
+        self.asked.lock().unwrap().push(what.into());
+    }
+}
+
+#[async_trait]
+impl Storage for Faulty {
+    fn small_objects(&self) -> SmallObjects {
+        let small = self.local.small_objects();
+        if self.remote { SmallObjects { outputs: 0, ..small } } else { small }
+    }
+
+    async fn contains(&self, job: &JobId) -> Result<bool> {
+        self.answers()?;
+        self.local.contains(job).await
+    }
+
+    async fn put(&self, job: &JobId, path: &ObjectPath, body: Body) -> Result<ObjectMeta> {
+        self.answers()?;
+        self.local.put(job, path, body).await
+    }
+
+    async fn put_batch(&self, objects: Vec<(JobId, ObjectPath, Bytes)>) -> Result<Vec<Result<()>>> {
+        self.answers()?;
+        let mut results = Vec::new();
+        for object in objects {
+            self.note(format!("put {}/{}", object.0, object.1));
+            if self.refused.lock().unwrap().contains(&object.0) {
+                results.push(Err(StorageError::Denied("refused".into())));
+            } else {
+                results.extend(self.local.put_batch(vec![object]).await?);
+            }
+        }
+        Ok(results)
+    }
+
+    async fn get(&self, job: &JobId, path: &ObjectPath, range: Option<Range<u64>>) -> Result<Object> {
+        self.answers()?;
+        self.local.get(job, path, range).await
+    }
+
+    async fn head(&self, job: &JobId, path: &ObjectPath) -> Result<ObjectMeta> {
+        self.answers()?;
+        self.local.head(job, path).await
+    }
+
+    async fn list(
+        &self,
+        job: &JobId,
+        prefix: &str,
+        after: Option<&ObjectPath>,
+        limit: usize,
+    ) -> Result<Vec<ObjectMeta>> {
+        self.answers()?;
+        self.local.list(job, prefix, after, limit).await
+    }
+
+    async fn stage(&self, job: &JobId, to: &Path) -> Result<Transfer> {
+        self.answers()?;
+        self.local.stage(job, to).await
+    }
+
+    async fn publish(&self, job: &JobId, from: &Path, replaces: Replaces) -> Result<Transfer> {
+        self.note(format!("publish {job} {replaces:?}"));
+        self.at_gate.add_permits(1);
+        self.gate.acquire().await.unwrap().forget();
+        self.answers()?;
+        if Self::counts_down(&self.unpublished) {
+            return Err(StorageError::Unavailable("not now".into()));
+        }
+        self.local.publish(job, from, replaces).await
+    }
+
+    async fn sync(&self) -> Result<()> {
+        if Self::counts_down(&self.lost) {
+            return Err(StorageError::Unavailable("lost".into()));
+        }
+        self.local.sync().await
+    }
+
+    async fn remove(&self, job: &JobId) -> Result<()> {
+        self.answers()?;
+        self.local.remove(job).await
+    }
+
+    async fn check(&self) -> Result<()> {
+        self.answers()?;
+        self.local.check().await
+    }
+}
+
+/// A farm of one sheep over a storage that `change` made faulty.
+async fn farm(scripts: Vec<Script>, change: impl FnOnce(&mut Faulty)) -> (Farm, Arc<Faulty>) {
+    let mut faulty = None;
+    let farm = Farm::over(scripts, Keeping::default(), |local| {
+        let mut storage = Faulty::new(local);
+        change(&mut storage);
+        let storage = Arc::new(storage);
+        faulty = Some(Arc::clone(&storage));
+        storage
+    });
+    (farm.await, faulty.unwrap())
+}
+
+fn path(text: &str) -> ObjectPath {
+    ObjectPath::parse(text).unwrap()
+}
+
+fn id(name: &str) -> JobId {
+    spec(name, "m").id
+}
+
+/// Answers with outputs too large to ride in the queue's commit, saying who it is.
+fn large(name: &'static str) -> Script {
+    Arc::new(move |io: &mut Io| {
+        while let Some(input) = io.next() {
+            write_large(&input, name);
+            io.done(&input);
+        }
+    })
+}
+
+fn write_large(input: &Input, name: &str) {
+    std::fs::write(file(input, "outputs/output"), name.repeat(100_000)).unwrap();
+}
+
+async fn eventually(mut holds: impl AsyncFnMut() -> bool) {
+    let waiting = async {
+        while !holds().await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, waiting).await.expect("it comes to hold");
+}
+
+fn exists(farm: &Farm, path: &str) -> bool {
+    farm.dir.path().join("storage").join(path).exists()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_withdrawn_attempt_that_still_publishes_does_not_replace_the_winner() {
+    // Whichever sheep comes first is the one whose publishing hangs.
+    let change = |faulty: &mut Faulty| {
+        faulty.gate = Semaphore::new(0);
+        faulty.unpublished = AtomicU32::new(1);
+    };
+    let (farm, storage) = farm(vec![large("a"), large("b")], change).await;
+    let id = farm.submit("job-1", "m", "x").await;
+    storage.at_gate.acquire().await.unwrap().forget();
+    let first = farm.shepherd.job(&id).await.unwrap();
+    let JobState::Processing { sheep: first, .. } = &first.state else { panic!("{:?}", first.state) };
+    farm.shepherd.cancel(&id).await.unwrap();
+
+    // The same job again, on the other sheep. The first attempt's try fails, and would be repeated.
+    let other = if first.as_str() == "sheep-0" { "sheep-1" } else { "sheep-0" };
+    let mut again = spec("job-1", "m");
+    again.sheep = Some(shepherd_job::SheepId::parse(other).unwrap());
+    farm.shepherd.catch_up(&id).await.unwrap();
+    let accepted = farm.shepherd.submit(Submit { spec: again, data: Data::Stored }).await.unwrap();
+    assert!(matches!(accepted, Accepted::Queued(_)));
+    storage.gate.add_permits(9);
+    farm.is_done(&id).await;
+    let winner = if other == "sheep-0" { "a" } else { "b" };
+    let output = farm.dir.path().join("storage/job-1/outputs/output");
+    tokio::time::timeout(PATIENCE, farm.shepherd.shutdown(Duration::from_secs(5))).await.unwrap();
+    assert_eq!(std::fs::read(output).unwrap(), winner.repeat(100_000).as_bytes());
+    let tries = storage.asked.lock().unwrap().iter().filter(|asked| asked.starts_with("publish")).count();
+    assert_eq!(tries, 2, "one of each attempt");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_attempt_that_is_not_the_jobs_any_more_does_not_try_again() {
+    let change = |faulty: &mut Faulty| {
+        faulty.gate = Semaphore::new(0);
+        faulty.unpublished = AtomicU32::new(1);
+    };
+    let (farm, storage) = farm(vec![large("a")], change).await;
+    let id = farm.submit("job-1", "m", "x").await;
+    storage.at_gate.acquire().await.unwrap().forget();
+    farm.shepherd.cancel(&id).await.unwrap();
+    storage.gate.add_permits(1);
+    // The directory is free only once the attempt was given up.
+    storage.gate.add_permits(1);
+    let next = farm.submit("job-2", "m", "x").await;
+    farm.is_done(&next).await;
+    farm.shutdown().await;
+    assert!(storage.local.list(&id, "outputs/", None, 9).await.unwrap().is_empty());
+    let tries = storage.asked.lock().unwrap().iter().filter(|a| a.starts_with("publish job-1")).count();
+    assert_eq!(tries, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn outputs_that_a_failed_sync_may_have_lost_are_made_again() {
+    let (farm, storage) = farm(vec![large("a")], |faulty| faulty.remote = true).await;
+    storage.local.put(&id("job-1"), &path("inputs/input"), body("x")).await.unwrap();
+    farm.shepherd.submit(Submit { spec: spec("job-1", "m"), data: Data::Stored }).await.unwrap();
+    storage.lost.store(u32::MAX, Ordering::SeqCst);
+    storage.at_gate.acquire().await.unwrap().forget();
+    // It has published once; the sync that follows fails, and so do those of the settler.
+    let given_back = async || {
+        let record = farm.shepherd.job(&id("job-1")).await.unwrap();
+        matches!(record.state, JobState::Queued { .. })
+    };
+    eventually(given_back).await;
+    storage.lost.store(0, Ordering::SeqCst);
+    farm.is_done(&id("job-1")).await;
+    let published = storage.asked.lock().unwrap().iter().filter(|asked| asked.starts_with("publish")).count();
+    assert_eq!(published, 2);
+    farm.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_hears_done_finds_all_of_it_in_a_remote_storage() {
+    let (farm, storage) = farm(vec![echoing()], |faulty| faulty.remote = true).await;
+    let mut jobs = Vec::new();
+    for number in 0..50 {
+        jobs.push(farm.submit(&format!("job-{number}"), "m", "hello").await);
+    }
+    for id in &jobs {
+        farm.is_done(id).await;
+        assert!(exists(&farm, &format!("{id}/outputs/output")));
+        assert!(exists(&farm, &format!("{id}/inputs/input")));
+    }
+    farm.shutdown().await;
+    let asked = storage.asked.lock().unwrap();
+    assert!(
+        asked.iter().filter(|asked| asked.starts_with("publish")).all(|asked| asked.ends_with("Nothing"))
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_cannot_be_written_holds_up_no_other() {
+    let refuse = |faulty: &mut Faulty| {
+        let refused = (0..600).map(|number| id(&format!("sour-{number}")));
+        faulty.refused = Mutex::new(refused.collect());
+    };
+    let (farm, _storage) = farm(Vec::new(), refuse).await;
+    for number in 0..600 {
+        farm.submit(&format!("sour-{number}"), "m", "x").await;
+    }
+    let good = farm.submit("good", "m", "x").await;
+    eventually(async || exists(&farm, "good/inputs/input")).await;
+    assert!(farm.shepherd.catch_up(&id("sour-0")).await.is_err());
+    farm.shepherd.catch_up(&good).await.unwrap();
+    assert_eq!(farm.shepherd.lagging().await.unwrap().len(), 600);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_are_there_for_those_who_ask() {
+    // They follow fast: their outputs ride in the queue's commits.
+    let (farm, _storage) = farm(vec![echoing()], |_| ()).await;
+    for number in 0..200 {
+        let id = farm.submit(&format!("job-{number}"), "m", "hello").await;
+        farm.is_done(&id).await;
+        farm.shepherd.catch_up(&id).await.unwrap();
+        assert!(exists(&farm, &format!("{id}/outputs/output")));
+        assert!(exists(&farm, &format!("{id}/{STATUS_OBJECT}")));
+    }
+    farm.shepherd.catch_up(&id("nobody-knows-it")).await.unwrap();
+    farm.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_storage_that_is_away_delays_jobs_and_loses_none() {
+    let (farm, storage) = farm(vec![large("a")], |faulty| faulty.remote = true).await;
+    let jobs = [farm.submit("job-1", "m", "x").await, farm.submit("job-2", "m", "x").await];
+    storage.away.store(true, Ordering::SeqCst);
+    let refused = farm.shepherd.submit(Submit { spec: spec("job-3", "m"), data: Data::Stored }).await;
+    assert!(refused.is_err(), "nobody can say whether its data is there");
+    eventually(async || !farm.shepherd.readiness().problems.is_empty()).await;
+    storage.away.store(false, Ordering::SeqCst);
+    for id in &jobs {
+        farm.is_done(id).await;
+        assert_eq!(farm.read(id, "outputs/output").await, "a".repeat(100_000).as_bytes());
+    }
+    farm.shutdown().await;
+}
