@@ -15,10 +15,9 @@
 //! written before it says that it may have to be removed: by the same task when
 //! the submit fails, by the next start when the daemon was killed in between.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::StreamExt as _;
@@ -30,8 +29,12 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::ShepherdError;
 use crate::settle::Settling;
-use crate::shared::{Shared, now};
+use crate::shared::{Shared, now, store_backoff};
 use crate::supervise::TaskKind;
+
+use holds::{Holds, Reserved};
+
+mod holds;
 
 /// How many submits one commit takes at most.
 const BATCH: usize = 1024;
@@ -117,6 +120,61 @@ impl Admission {
         }
     }
 
+    /// Removes what submits left in storage when the daemon was killed before their
+    /// jobs were in the queue. What cannot be removed now is tried again until it can
+    /// be: a storage that is away does not keep the shepherd from starting.
+    ///
+    /// # Errors
+    /// When the markers cannot be read.
+    pub(crate) async fn sweep(self: &Arc<Self>) -> Result<(), ShepherdError> {
+        let markers = std::fs::read_dir(&self.markers).map_err(|e| {
+            ShepherdError::Unavailable(format!("cannot read {}: {e}", self.markers.display()))
+        })?;
+        // Job ids of either rule are legal here: which was in force then is not known.
+        let id = |name: String| JobId::parse(&name, JobIdRule::Prefix).ok();
+        let mut left: VecDeque<JobId> =
+            markers.filter_map(|entry| entry.ok()?.file_name().into_string().ok().and_then(id)).collect();
+        while let Some(id) = left.front() {
+            if let Err(error) = self.sweep_one(id).await {
+                tracing::warn!(payloads = left.len(), %error, "cannot remove payloads of submits that were cut off; trying again");
+                break;
+            }
+            left.pop_front();
+        }
+        if !left.is_empty() {
+            let this = Arc::clone(self);
+            self.shared.tasks.spawn(TaskKind::Request, "sweep", async move {
+                let again = async {
+                    let mut backoff = store_backoff();
+                    while let Some(id) = left.front() {
+                        tokio::time::sleep(backoff.step()).await;
+                        if this.sweep_one(id).await.is_ok() {
+                            backoff.reset();
+                            left.pop_front();
+                        }
+                    }
+                };
+                tokio::select! {
+                    () = again => tracing::info!("payloads of submits that were cut off are removed"),
+                    () = this.shared.tasks.draining.cancelled() => {}
+                }
+            });
+        }
+        Ok(())
+    }
+
+    async fn sweep_one(&self, id: &JobId) -> Result<(), ShepherdError> {
+        let busy = || ShepherdError::Unavailable(format!("job `{id}` is being submitted"));
+        let _reserved = Reserved::alone(&self.reserved, id).ok_or_else(busy)?;
+        let Shared { queue, storage, .. } = &*self.shared;
+        if queue.get(id).await?.is_none() {
+            tracing::info!(job = %id, "removing the payload of a submit that was cut off");
+            storage.remove(id).await?;
+        }
+        unmark(&self.markers.join(id.as_str())).await;
+        Ok(())
+    }
+
     async fn request(&self, spec: JobSpec, objects: Vec<(ObjectPath, Bytes)>, check: DataCheck) -> Answer {
         let existing = match check {
             DataCheck::Present => Existing::Rerun,
@@ -177,67 +235,6 @@ impl Admission {
     }
 }
 
-/// Ids that submits are about just now.
-#[derive(Debug, Default)]
-struct Holds(Mutex<HashMap<JobId, Hold>>);
-
-/// Who holds an id.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Hold {
-    /// So many submits that bring little or nothing: the queue decides between them.
-    Shared(usize),
-    /// One whose large payload is on its way to storage.
-    Alone,
-}
-
-impl Holds {
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<JobId, Hold>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// One hold of an id, until it is dropped.
-struct Reserved {
-    holds: Arc<Holds>,
-    id: JobId,
-}
-
-impl Reserved {
-    fn alone(holds: &Arc<Holds>, id: &JobId) -> Option<Self> {
-        match holds.lock().entry(id.clone()) {
-            Entry::Occupied(_) => return None,
-            Entry::Vacant(free) => free.insert(Hold::Alone),
-        };
-        Some(Self { holds: Arc::clone(holds), id: id.clone() })
-    }
-
-    fn share(holds: &Arc<Holds>, id: &JobId) -> Option<Self> {
-        match holds.lock().entry(id.clone()) {
-            Entry::Occupied(mut held) => match held.get_mut() {
-                Hold::Shared(count) => *count += 1,
-                Hold::Alone => return None,
-            },
-            Entry::Vacant(free) => {
-                free.insert(Hold::Shared(1));
-            }
-        }
-        Some(Self { holds: Arc::clone(holds), id: id.clone() })
-    }
-}
-
-impl Drop for Reserved {
-    fn drop(&mut self) {
-        if let Entry::Occupied(mut held) = self.holds.lock().entry(self.id.clone()) {
-            match held.get_mut() {
-                Hold::Shared(count) if *count > 1 => *count -= 1,
-                Hold::Shared(_) | Hold::Alone => {
-                    held.remove();
-                }
-            }
-        }
-    }
-}
-
 async fn mark(marker: &Path) -> Result<(), ShepherdError> {
     let marker = marker.to_owned();
     let made = tokio::task::spawn_blocking(move || {
@@ -258,25 +255,6 @@ async fn unmark(marker: &Path) {
         // Harmless: the next start finds the job in the queue, and removes the marker alone.
         tracing::warn!(marker = %marker.display(), %error, "cannot remove a marker");
     }
-}
-
-/// Removes what submits left in storage when the daemon was killed before their
-/// jobs were in the queue.
-pub(crate) async fn sweep_markers(shared: &Shared, markers: &Path) -> Result<(), ShepherdError> {
-    let names = match std::fs::read_dir(markers) {
-        Ok(entries) => entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()),
-        Err(e) => return Err(ShepherdError::Unavailable(format!("cannot read {}: {e}", markers.display()))),
-    };
-    for name in names {
-        // Job ids of either rule are legal here: which was in force then is not known.
-        let Ok(id) = JobId::parse(&name, JobIdRule::Prefix) else { continue };
-        if shared.queue.get(&id).await?.is_none() {
-            tracing::info!(job = %id, "removing the payload of a submit that was cut off");
-            shared.storage.remove(&id).await?;
-        }
-        unmark(&markers.join(name)).await;
-    }
-    Ok(())
 }
 
 async fn admit(shared: Arc<Shared>, settling: Arc<Settling>, mut requests: mpsc::Receiver<Request>) {

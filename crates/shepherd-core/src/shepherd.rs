@@ -13,7 +13,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::admission::{Accepted, Admission, Submit, sweep_markers};
+use crate::admission::{Accepted, Admission, Submit};
 use crate::flock::{Cell, Command, SheepView, drive};
 use crate::health::Health;
 use crate::keeper::{Charge, Keeper, Keeping};
@@ -124,7 +124,6 @@ impl Shepherd {
             turns: Turns::default(),
             status_document,
         });
-        sweep_markers(&shared, &markers).await?;
         let mut homes = Vec::with_capacity(flock.len());
         for member in &flock {
             let path = data_root.join(member.id.as_str());
@@ -133,6 +132,10 @@ impl Shepherd {
 
         let settling = Settling::start(&shared);
         let admission = Admission::start(&shared, &settling, markers);
+        if let Err(error) = admission.sweep().await {
+            shared.tasks.draining.cancel();
+            return Err(error.into());
+        }
         let health = Health::start(&shared).await;
         let stirred = Arc::new(Notify::new());
         let forced = CancellationToken::new();

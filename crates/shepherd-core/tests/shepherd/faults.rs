@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use shepherd_core::{Accepted, Data, Keeping, Submit};
+use shepherd_core::{Accepted, Data, Keeping, Options, Shepherd, Submit};
 use shepherd_job::{JobId, JobState, ObjectPath, STATUS_OBJECT};
 use shepherd_protocol::Input;
+use shepherd_queue::MemoryQueue;
 use shepherd_storage::{
     Body, LocalStorage, Object, ObjectMeta, Replaces, Result, SmallObjects, Storage, StorageError, Transfer,
     body,
@@ -341,4 +342,26 @@ async fn a_storage_that_is_away_delays_jobs_and_loses_none() {
         assert_eq!(farm.read(id, "outputs/output").await, "a".repeat(100_000).as_bytes());
     }
     farm.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_storage_that_is_away_does_not_keep_the_shepherd_from_starting() {
+    let dir = tempfile::tempdir().unwrap();
+    let object = dir.path().join("storage/cut-off/inputs/input");
+    let marker = dir.path().join("state/incoming/cut-off");
+    for file in [&object, &marker] {
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        std::fs::write(file, "").unwrap();
+    }
+    let storage = Arc::new(Faulty::new(&Arc::new(LocalStorage::open(&dir.path().join("storage")).unwrap())));
+    storage.away.store(true, Ordering::SeqCst);
+    let options = Options::new(dir.path().join("data"), dir.path().join("state"));
+    let queue = Arc::new(MemoryQueue::new());
+    let shepherd = Shepherd::start(options, queue, Arc::clone(&storage) as _).await.unwrap();
+    assert!(!shepherd.readiness().problems.is_empty());
+    storage.away.store(false, Ordering::SeqCst);
+    // What was cut off is removed as soon as that can be done.
+    eventually(async || !object.exists() && !marker.exists()).await;
+    eventually(async || shepherd.readiness().problems.is_empty()).await;
+    shepherd.shutdown(Duration::from_secs(5)).await;
 }
