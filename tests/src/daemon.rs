@@ -1,5 +1,6 @@
 //! One life of a daemon.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
@@ -10,6 +11,9 @@ use crate::{Client, Log, PATIENCE, process};
 
 /// What a daemon says once it can be asked.
 const AVAILABLE: &str = "Shepherd API is available at http://";
+
+/// What a daemon says once its storage can be asked over S3.
+const SERVED: &str = "The storage is available over S3 at http://";
 
 /// How long a dead daemon's output is read when something else holds it open.
 const LAST_WORDS: std::time::Duration = std::time::Duration::from_millis(500);
@@ -53,12 +57,23 @@ impl Daemon {
     /// # Panics
     /// When the daemon ends instead.
     pub async fn available(&mut self) {
-        let line = self.await_line(AVAILABLE).await;
-        let address = line.split_once(AVAILABLE).map(|(_, rest)| rest).unwrap_or_default();
+        self.client = Some(Client::new(self.address_after(AVAILABLE).await));
+    }
+
+    /// The URL of the S3 endpoint, once it answers.
+    ///
+    /// # Panics
+    /// When the daemon ends instead.
+    pub async fn s3_url(&self) -> String {
+        format!("http://{}", self.address_after(SERVED).await)
+    }
+
+    async fn address_after(&self, words: &str) -> SocketAddr {
+        let line = self.await_line(words).await;
+        let address = line.split_once(words).map(|(_, rest)| rest).unwrap_or_default();
         let is_end = |c: char| !(c.is_ascii_hexdigit() || matches!(c, '.' | ':' | '[' | ']'));
         let address = address.split(is_end).next().unwrap_or_default();
-        let address = address.parse().unwrap_or_else(|e| panic!("no address in `{line}`: {e}"));
-        self.client = Some(Client::new(address));
+        address.parse().unwrap_or_else(|e| panic!("no address in `{line}`: {e}"))
     }
 
     /// Waits for a line in the log.

@@ -21,6 +21,8 @@ pub enum Script {
     Env(String),
     /// Writes these files below `outputs`: a name, which may hold `/`, and a text.
     Files(Vec<(String, String)>),
+    /// Copies every input to an output of the same name.
+    Copy,
     /// Writes this many files below `outputs`, named `out-00000` and so on.
     Many(usize),
     /// Writes a file of this many bytes to `outputs/output`, see [`big_byte`].

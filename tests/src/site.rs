@@ -6,6 +6,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::s3::{ACCESS_KEY, Layout, SECRET_KEY};
 use crate::{Daemon, Ended, Journal, Manner, Model, ids, process, programs};
 
 /// A place to run daemons in, one after the other. Removed when dropped, and every
@@ -27,6 +28,29 @@ impl Site {
         site.model(ids::SCRIPTED, Manner::Sdk);
         site.model(ids::RAW, Manner::Raw);
         site
+    }
+
+    /// As [`new`](Self::new), with storage in the S3 server at a URL.
+    ///
+    /// # Panics
+    /// When the directories cannot be made.
+    pub fn on_s3(url: &str, layout: Layout) -> Self {
+        let mut site = Self::new();
+        let mut storage = json!({"url": url, "access_key": ACCESS_KEY, "secret_key": SECRET_KEY});
+        if let Layout::Prefix { bucket, prefix } = layout {
+            merge(&mut storage, json!({"layout": "prefix", "bucket": bucket, "prefix": prefix}));
+        }
+        site.config["storage"] = storage;
+        site
+    }
+
+    /// As [`new`](Self::new), with the storage's directory served over S3 at any port.
+    ///
+    /// # Panics
+    /// When the directories cannot be made.
+    pub fn serving_s3() -> Self {
+        let served = json!({"listen": "127.0.0.1:0", "access_key": ACCESS_KEY, "secret_key": SECRET_KEY});
+        Self::new().with(json!({"storage": {"serve_s3": served}}))
     }
 
     /// A site in a new directory below `parent`, with storage in a directory, and

@@ -1,6 +1,6 @@
 //! The daemon is killed at random moments, again and again, under load.
 //!
-//! What is held against it, at the end of at least 50 lives:
+//! What is held against it, at the end of many lives, over storage in a directory and over storage in S3:
 //!
 //! - every job whose submit was answered 200 is done, with its own output, and the
 //!   answer to a repeated submit never says otherwise;
@@ -12,16 +12,19 @@
 //! The moments come from a seed that is printed; `SHEPHERD_TEST_SEED` repeats it.
 
 use std::collections::{HashMap, HashSet};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use shepherd_tests::ids::{RAW, SCRIPTED};
+use shepherd_tests::s3::{Layout, S3Server};
 use shepherd_tests::{Client, Journal, Model, Random, Script, Site, eventually, start_body};
 use tokio::sync::watch;
 
 const ROUNDS: u32 = 55;
+const ROUNDS_WITH_S3: u32 = 15;
 const SUBMITTERS: u64 = 12;
 /// From before the store is open to well into the work.
 const LONGEST_LIFE: Duration = Duration::from_millis(900);
@@ -165,8 +168,23 @@ fn body(job: &str, random: &mut Random) -> Value {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_accepted_is_lost_and_nothing_finishes_twice() {
+    let site = Site::new();
+    let storage = site.path("storage");
+    survive(site, &storage, ROUNDS).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_lost_with_storage_in_s3() {
+    let server = S3Server::start();
+    let site = Site::on_s3(&server.url(), Layout::BucketPerJob);
+    // The server keeps a bucket as a directory and an object as a file.
+    survive(site, server.root(), ROUNDS_WITH_S3).await;
+}
+
+/// Kills the daemon of a site again and again; `storage` is where objects are in the end, as files.
+async fn survive(site: Site, storage: &Path, rounds: u32) {
     let mut random = Random::new();
-    let site = Site::new().with_sheep("second", json!({})).with(json!({"limits": {"crash_retries": 0}}));
+    let site = site.with_sheep("second", json!({})).with(json!({"limits": {"crash_retries": 0}}));
     let (lives, daemon) = watch::channel(None);
     let load = Arc::new(Load {
         daemon,
@@ -181,7 +199,7 @@ async fn nothing_accepted_is_lost_and_nothing_finishes_twice() {
         submitters.spawn(submitter(Arc::clone(&load), number, random.split()));
     }
 
-    for round in 0..ROUNDS {
+    for round in 0..rounds {
         let mut daemon = site.spawn(site.command());
         let life = random.up_to(LONGEST_LIFE);
         let begun = tokio::time::Instant::now();
@@ -219,12 +237,13 @@ async fn nothing_accepted_is_lost_and_nothing_finishes_twice() {
 
     let submits = load.submits.load(Ordering::Relaxed);
     assert_eq!(seen.len() as u64, submits, "every accepted job was seen done");
-    assert!(submits > u64::from(ROUNDS), "too few jobs to tell anything: {submits}");
+    assert!(submits > u64::from(rounds), "too few jobs to tell anything: {submits}");
     for job in seen.keys() {
         // What lies in storage in the end is what clients were given.
-        assert_eq!(std::fs::read_to_string(site.object(job, "outputs/output")).unwrap(), *job);
+        assert_eq!(std::fs::read_to_string(storage.join(job).join("outputs/output")).unwrap(), *job);
         let status: Value =
-            serde_json::from_slice(&std::fs::read(site.object(job, "job_status.json")).unwrap()).unwrap();
+            serde_json::from_slice(&std::fs::read(storage.join(job).join("job_status.json")).unwrap())
+                .unwrap();
         assert_eq!(status["status"], "done", "{job}");
     }
     let runs = site.journal().runs();
@@ -240,7 +259,7 @@ async fn nothing_accepted_is_lost_and_nothing_finishes_twice() {
         assert!(run.offset < seen.journal, "{} ran again after it was seen done", run.job);
     }
     println!(
-        "{ROUNDS} kills: {submits} jobs in {} attempts, {} submits whose answer was lost",
+        "{rounds} kills: {submits} jobs in {} attempts, {} submits whose answer was lost",
         runs.len(),
         load.repeats.load(Ordering::Relaxed),
     );

@@ -47,7 +47,7 @@ impl Report {
 /// Set-up or build failed, the daemon did not start or stop as it should, or a text was not recognised.
 pub(crate) fn run(profile: Profile) -> Result<()> {
     setup::build_tools()?;
-    let python = python::environment()?;
+    let python = python::DEMO.make()?;
     let binaries = build_binaries(profile)?;
     let place = Place::prepare()?;
     let pictures = pictures::load(&root().join("examples/demo/pictures"))?;

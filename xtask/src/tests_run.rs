@@ -3,18 +3,19 @@
 use std::process::Command;
 
 use crate::command::{self, build_binaries, cargo};
-use crate::{Profile, Result, setup};
+use crate::{Profile, Result, python, setup};
 
 /// Sets up, builds the binaries that end-to-end tests start, and runs `cargo test` with `arguments` (the whole
 /// workspace when there are none). cargo's closing lines are the last thing printed.
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
     setup::build_tools()?;
+    let python = python::TESTS.make()?.join("python3");
     // cargo builds a package's binaries for that package's own tests only, and the end-to-end tests are a
     // package of their own: they are told where the binaries are, or each would build its own. The
     // development profile is the tests' profile too, so nothing is built twice.
     let binaries = build_binaries(Profile::Dev)?;
     let mut test = test_command(arguments);
-    test.env("SHEPHERD_BIN_DIR", binaries);
+    test.env("SHEPHERD_BIN_DIR", binaries).env("SHEPHERD_TEST_PYTHON", python);
     if std::env::var_os("CI").is_some_and(|value| value == "true") {
         // A part that a test needs and CI lacks is a failure there, not a skip.
         test.env("SHEPHERD_TEST_NO_SKIP", "1");

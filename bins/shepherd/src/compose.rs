@@ -1,86 +1,56 @@
 //! From a configuration to the parts of a shepherd.
 
+mod flock;
+mod storage;
+
 use std::sync::Arc;
 
-use anyhow::{Context as _, bail};
-use shepherd_api::{ApiOptions, Cors};
-use shepherd_config::{Config, CorsOrigins, Device, SheepConfig, SheepKind, StorageConfig, Transport};
-use shepherd_core::{Keeping, Member, Options, Shepherd};
+use anyhow::Context as _;
+use shepherd_api::{ApiOptions, Cors, ServeOptions};
+use shepherd_config::{Config, CorsOrigins};
+use shepherd_core::{Options, Shepherd};
 use shepherd_queue::{SqliteOptions, SqliteQueue};
-use shepherd_sheep::{BareOptions, BareSheep, Sheep};
-use shepherd_storage::{LocalStorage, Storage};
+use shepherd_s3::Endpoint;
+use tokio::net::TcpListener;
+
+/// What was started.
+pub(crate) struct Started {
+    pub(crate) shepherd: Shepherd,
+    /// The endpoint over the storage, and what it is to listen at.
+    pub(crate) endpoint: Option<(TcpListener, Endpoint)>,
+}
 
 /// Opens the queue and the storage, and starts the shepherd over them.
-pub(crate) async fn start(config: &Config) -> anyhow::Result<Shepherd> {
+pub(crate) async fn start(config: &Config) -> anyhow::Result<Started> {
     let state_dir = &config.state_dir;
     std::fs::create_dir_all(state_dir)
         .with_context(|| format!("cannot make the state directory {}", state_dir.display()))?;
     // The queue's lock comes first: nothing of a running shepherd is touched by a second one.
     let queue = SqliteQueue::open(state_dir, SqliteOptions::default())?;
-    let storage = storage(config)?;
+    // The endpoint's address too is taken before anything runs.
+    let opened = storage::open(config).await?;
     let mut options = Options::new(&config.data_root, state_dir);
     options.status_document = Some(shepherd_api::status_document);
     for sheep in &config.sheep {
-        let member = member(config, sheep)?;
+        let member = flock::member(config, sheep)?;
         tracing::info!("Created sheep `{}` of type `{}`", member.id, member.sheep.kind());
         options.flock.push(member);
     }
-    let shepherd = Shepherd::start(options, Arc::new(queue), storage).await?;
+    let shepherd = Shepherd::start(options, Arc::new(queue), opened.storage).await?;
     if shepherd.readiness().problems.is_empty() {
         tracing::info!("Storage appears to be up and running");
     }
-    Ok(shepherd)
+    let endpoint = opened.served.map(|served| served.over(&shepherd));
+    Ok(Started { shepherd, endpoint })
 }
 
-fn storage(config: &Config) -> anyhow::Result<Arc<dyn Storage>> {
-    match &config.storage {
-        StorageConfig::Local(local) => {
-            let storage = LocalStorage::open(&local.dir)
-                .with_context(|| format!("cannot open the storage directory {}", local.dir.display()))?;
-            Ok(Arc::new(storage))
-        }
-        StorageConfig::S3(_) => bail!("storage.url names an S3 service, which this version cannot use yet"),
-    }
-}
-
-fn member(config: &Config, sheep: &SheepConfig) -> anyhow::Result<Member> {
-    let keeping = Keeping {
-        heartbeat_timeout: sheep.heartbeat_timeout,
-        run_timeout: sheep.run_timeout,
-        start_timeout: sheep.start_timeout,
-        stop_grace: sheep.stop_grace,
-        crash_retries: config.limits.crash_retries,
-    };
-    let kind: Arc<dyn Sheep> = match &sheep.kind {
-        SheepKind::Bare(bare) => {
-            let home = config.data_root.join(sheep.id.as_str());
-            let mut options = BareOptions::new(sheep.id.clone(), bare.working_directory.clone(), home);
-            options.state_dir.clone_from(&config.state_dir);
-            options.transport = match bare.transport {
-                Transport::Ipc => shepherd_sheep::Transport::Ipc,
-                Transport::Tcp { .. } => shepherd_sheep::Transport::Tcp,
-            };
-            if let Some(port) = bare.port {
-                options.port = port;
-            }
-            options.devices = sheep.devices.iter().map(device_path).collect();
-            options.stdout_file.clone_from(&bare.stdout_file);
-            options.stderr_file.clone_from(&bare.stderr_file);
-            options.runner_command.clone_from(&bare.runner_command);
-            options.env = sheep.env.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
-            Arc::new(BareSheep::new(options))
-        }
-        SheepKind::Docker(_) => {
-            bail!("sheep `{}` is of type docker, which this version cannot run yet", sheep.id)
-        }
-    };
-    Ok(Member { id: sheep.id.clone(), sheep: kind, keeping })
-}
-
-fn device_path(device: &Device) -> String {
-    match device {
-        Device::Gpu(number) => format!("/dev/nvidia{number}"),
-        Device::Path(path) => path.to_string_lossy().into_owned(),
+/// How connections are treated, wherever they come in.
+pub(crate) fn serve_options(config: &Config) -> ServeOptions {
+    ServeOptions {
+        header_timeout: config.limits.request_header_timeout,
+        max_connections: usize::try_from(config.limits.max_connections).unwrap_or(usize::MAX),
+        drain_timeout: config.shutdown.grace,
+        ..ServeOptions::default()
     }
 }
 

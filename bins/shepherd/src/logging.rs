@@ -2,18 +2,28 @@
 
 use std::io::IsTerminal as _;
 
-use shepherd_config::{LogFormat, LoggingConfig};
+use shepherd_config::{LogFormat, LogLevel, LoggingConfig};
 use tracing_subscriber::EnvFilter;
 
 /// Starts logging. `RUST_LOG`, when it is set, says what is logged in place of the
 /// configured level.
 pub(crate) fn start(config: &LoggingConfig) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(config.level.as_str()));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(filter(config.level)));
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let log =
         tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr);
     match config.format {
         LogFormat::Pretty => log.with_target(false).init(),
         LogFormat::Json => log.json().init(),
+    }
+}
+
+/// What is logged at a level.
+fn filter(level: LogLevel) -> String {
+    let name = level.as_str();
+    match level {
+        // It calls every request that a client got wrong an error of its own.
+        LogLevel::Error | LogLevel::Warn | LogLevel::Info => format!("{name},s3s=off"),
+        LogLevel::Debug | LogLevel::Trace => name.to_owned(),
     }
 }

@@ -4,6 +4,7 @@
 mod args;
 mod compose;
 mod logging;
+mod servers;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -11,7 +12,9 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use args::{Cli, Command, RunArgs};
 use clap::Parser as _;
-use shepherd_api::{Api, ServeOptions, serve};
+use compose::Started;
+use servers::Servers;
+use shepherd_api::Api;
 use shepherd_config::{Config, Environment};
 use shepherd_core::Shepherd;
 use tokio::net::TcpListener;
@@ -70,7 +73,24 @@ async fn serve_until_told(config: &Config, run: &RunArgs) -> anyhow::Result<()> 
         .with_context(|| format!("cannot listen at {host}, port {port}"))?;
     let address = listener.local_addr()?;
 
-    let shepherd = compose::start(config).await?;
+    let api_options = compose::api_options(config)?;
+    let Started { shepherd, endpoint } = compose::start(config).await?;
+    let mut servers = Servers::new();
+    let options = compose::serve_options(config);
+    if let Some((listener, endpoint)) = endpoint {
+        let address = listener.local_addr()?;
+        if !address.ip().is_loopback() {
+            tracing::warn!(
+                "The S3 endpoint is open to everybody who can reach {address} and has the keys, and what goes \
+                 over it is not encrypted. Let storage.serve_s3 listen at 127.0.0.1 unless this network is trusted"
+            );
+        }
+        tracing::info!("The storage is available over S3 at http://{address}");
+        let options = options.clone();
+        servers.start("the S3 endpoint", |enough| {
+            shepherd_s3::serve(listener, endpoint, options, enough.wait())
+        });
+    }
     if !address.ip().is_loopback() {
         tracing::warn!(
             "The API is open to everybody who can reach {address}: it asks for no password. \
@@ -78,19 +98,8 @@ async fn serve_until_told(config: &Config, run: &RunArgs) -> anyhow::Result<()> 
         );
     }
     tracing::info!("Shepherd API is available at http://{address}");
-
-    let api = Api::new(shepherd.clone(), compose::api_options(config)?);
-    let options = ServeOptions {
-        header_timeout: config.limits.request_header_timeout,
-        max_connections: usize::try_from(config.limits.max_connections).unwrap_or(usize::MAX),
-        drain_timeout: config.shutdown.grace,
-        ..ServeOptions::default()
-    };
-    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let mut served = tokio::spawn(serve(listener, api, options, async {
-        // An error means that the sender is gone, which says the same.
-        let _ = stopped.await;
-    }));
+    let api = Api::new(shepherd.clone(), api_options);
+    servers.start("the API", |enough| shepherd_api::serve(listener, api, options, enough.wait()));
 
     let failed = tokio::select! {
         name = signals.next() => {
@@ -98,18 +107,22 @@ async fn serve_until_told(config: &Config, run: &RunArgs) -> anyhow::Result<()> 
             false
         }
         () = shepherd.failed() => true,
+        failure = servers.failed() => {
+            tracing::error!("{failure}");
+            true
+        }
     };
-    drop(stop);
+    servers.drain();
     let ended = drain(&shepherd, config, &mut signals).await;
-    // The API drains beside the shepherd, in the same time; answers that are on their way may arrive.
+    // They drain beside the shepherd, in the same time; answers that are on their way may arrive. What is left
+    // when this returns is aborted.
     match ended {
         Drain::InTime => tokio::select! {
-            _ = &mut served => {}
+            () = servers.ended() => {}
             _ = signals.next() => {}
         },
         Drain::Forced => {}
     }
-    served.abort();
     if failed {
         anyhow::bail!("a part of the shepherd failed; start it again, nothing that was accepted is lost");
     }

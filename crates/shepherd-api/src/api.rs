@@ -15,13 +15,13 @@ use http::request::Parts;
 use http::{Method, Request, Response, StatusCode, Uri};
 use http_body::Body;
 use shepherd_job::JobIdRule;
+use shepherd_serve::Drain;
 
 use crate::backend::Backend;
 use crate::body::ApiBody;
 use crate::cors::{Cors, Grant};
 use crate::error::{Answer, ApiError, json_response};
 use crate::route::{Methods, OfJob, Route};
-use crate::serve::drain::Drain;
 use crate::submit::spool::Spool;
 use crate::unread::Sends;
 use crate::{docs, files, jobs, json, submit, unread};

@@ -1,7 +1,7 @@
 //! The HTTP API of the shepherd, on hyper and tower.
 //!
 //! ```text
-//!  socket ── serve (accept, drain, stall timeouts) ── hyper ── Api (tower Service)
+//!  socket ── shepherd_serve (accept, drain, timeouts) ── hyper ── Api (tower Service)
 //!                                                              │ route: path → Route
 //!                    ┌────────────┬────────────┬───────────────┼──────────┐
 //!                 submit         jobs        files           status     docs
@@ -67,4 +67,5 @@ pub use backend::Backend;
 pub use body::ApiBody;
 pub use cors::Cors;
 pub use json::status_document;
-pub use serve::{Drained, ServeOptions, serve};
+pub use serve::serve;
+pub use shepherd_serve::{Drained, ServeOptions};

@@ -1,74 +1,12 @@
-//! Connections: accepting them, bounding them, and ending them.
-//!
-//! ```text
-//!  permit ─▶ accept ─▶ task: hyper over Socket ─▶ permit back
-//!    │                   ▲
-//!    └ max_connections   └ Drain: running ─▶ draining ─▶ forced
-//! ```
-//!
-//! A connection is accepted only when there is room for it; more wait in the
-//! kernel's queue. What a client does not do in time ends its connection: sending
-//! a request's head here, taking an answer in `socket`, sending a body where it
-//! is read. Errors of accepting are waited out, since they pass.
+//! Serving the API on a listener.
 
-use std::future::{Future, poll_fn};
-use std::io;
-use std::net::SocketAddr;
-use std::pin::pin;
-use std::sync::Arc;
-use std::time::Duration;
+use std::future::Future;
 
-use hyper::server::conn::http1;
-use hyper_util::rt::TokioTimer;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
-use tokio_util::task::TaskTracker;
+use shepherd_serve::{Drained, ServeOptions};
+use tokio::net::TcpListener;
 
 use crate::api::Api;
 use crate::backend::Backend;
-
-pub(crate) mod drain;
-mod socket;
-
-use drain::Phase;
-use socket::Socket;
-
-/// hyper's buffer for a connection's input, and so the bound on a request's head.
-const MAX_BUFFER: usize = 64 * 1024;
-
-/// How connections are treated.
-#[derive(Clone, Debug)]
-pub struct ServeOptions {
-    /// How many may be open at once; more wait to be accepted.
-    pub max_connections: usize,
-    /// How long a client may take to send the head of a request, and how long a
-    /// connection may be idle between requests.
-    pub header_timeout: Duration,
-    /// How long a client may take nothing of an answer that is being sent.
-    pub stall_timeout: Duration,
-    /// How long requests in progress may take once the shutdown began; then their
-    /// connections are closed.
-    pub drain_timeout: Duration,
-}
-
-impl Default for ServeOptions {
-    /// 10,000 connections, a minute for heads and stalls, five seconds to drain.
-    fn default() -> Self {
-        Self {
-            max_connections: 10_000,
-            header_timeout: Duration::from_secs(60),
-            stall_timeout: Duration::from_secs(60),
-            drain_timeout: Duration::from_secs(5),
-        }
-    }
-}
-
-/// How serving ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Drained {
-    /// Connections that were cut off because their requests took too long.
-    pub aborted: usize,
-}
 
 /// Serves `api` on `listener` until `shutdown` is ready, then drains: accepts no
 /// more, lets requests in progress finish, answers `wait_ready` with 503, and
@@ -81,117 +19,6 @@ pub async fn serve<B: Backend>(
     options: ServeOptions,
     shutdown: impl Future<Output = ()>,
 ) -> Drained {
-    let tasks = TaskTracker::new();
-    let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(options.header_timeout).max_buf_size(MAX_BUFFER);
-    let permits = Arc::new(Semaphore::new(options.max_connections.clamp(1, Semaphore::MAX_PERMITS)));
-    let accepting = async {
-        loop {
-            // Never closed, so the error cannot be.
-            let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
-            let stream = accept(&listener).await;
-            let connection = connection(http.clone(), stream, api.clone(), options.stall_timeout);
-            tasks.spawn(async move {
-                connection.await;
-                drop(permit);
-            });
-        }
-    };
-    // Both are dropped here, not resumed.
-    tokio::select! {
-        biased;
-        () = shutdown => {}
-        () = accepting => {}
-    }
-    drop(listener);
-    api.drain().begin();
-    tasks.close();
-    if tokio::time::timeout(options.drain_timeout, tasks.wait()).await.is_ok() {
-        return Drained { aborted: 0 };
-    }
-    let aborted = tasks.len();
-    api.drain().force();
-    tasks.wait().await;
-    Drained { aborted }
-}
-
-/// One connection's life.
-async fn connection<B: Backend>(http: http1::Builder, stream: TcpStream, api: Api<B>, stall: Duration) {
-    if let Err(error) = set_options(&stream) {
-        tracing::debug!(%error, "a connection is gone already");
-        return;
-    }
     let drain = api.drain().clone();
-    let mut connection = pin!(http.serve_connection(Socket::new(stream, stall, drain.clone()), api));
-    let mut watch = drain.watch();
-    let mut draining = false;
-    let ended = poll_fn(|cx| {
-        match watch.poll(cx) {
-            Phase::Running => {}
-            Phase::Draining if draining => {}
-            Phase::Draining => {
-                draining = true;
-                connection.as_mut().graceful_shutdown();
-            }
-            Phase::Forced => return std::task::Poll::Ready(None),
-        }
-        connection.as_mut().poll(cx).map(Some)
-    });
-    match ended.await {
-        Some(Ok(())) => {}
-        Some(Err(error)) => tracing::debug!(%error, "a connection ended with an error"),
-        None => tracing::warn!("a connection was cut off at shutdown"),
-    }
+    shepherd_serve::serve(listener, api, drain, options, shutdown).await
 }
-
-fn set_options(stream: &TcpStream) -> io::Result<()> {
-    use rustix::net::sockopt;
-    // Without it, answers to pipelined requests wait for the client's delayed acks.
-    stream.set_nodelay(true)?;
-    // A client that vanished without a word while it waits is noticed after two
-    // minutes: 60 seconds of silence and four probes.
-    sockopt::set_socket_keepalive(stream, true)?;
-    sockopt::set_tcp_keepidle(stream, Duration::from_secs(60))?;
-    sockopt::set_tcp_keepintvl(stream, Duration::from_secs(15))?;
-    sockopt::set_tcp_keepcnt(stream, 4)?;
-    Ok(())
-}
-
-/// Where connections come from: a listener, or a test.
-trait Accept {
-    fn accept(&self) -> impl Future<Output = io::Result<(TcpStream, SocketAddr)>> + Send;
-}
-
-impl Accept for TcpListener {
-    fn accept(&self) -> impl Future<Output = io::Result<(TcpStream, SocketAddr)>> + Send {
-        Self::accept(self)
-    }
-}
-
-/// The next connection, however long it takes. One that was gone before it was
-/// accepted is skipped; having no descriptors or memory left is waited out.
-async fn accept(listener: &impl Accept) -> TcpStream {
-    const LONGEST: Duration = Duration::from_secs(1);
-    let mut pause = Duration::from_millis(5);
-    loop {
-        match listener.accept().await {
-            Ok((stream, _)) => return stream,
-            Err(error) if is_of_one_connection(&error) => {
-                tracing::debug!(%error, "a client left before it was accepted");
-            }
-            Err(error) => {
-                tracing::warn!(%error, ?pause, "no connection can be accepted now");
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(LONGEST);
-            }
-        }
-    }
-}
-
-fn is_of_one_connection(error: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
-    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
-}
-
-#[cfg(test)]
-mod tests;

@@ -11,6 +11,15 @@ use std::sync::Arc;
 use crate::problem::{Place, Problem};
 use crate::yaml::{Entry, Kind, Node, given_twice, index_path, key_path};
 
+/// What replacing the references of a tree found.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    pub(crate) problems: Vec<Problem>,
+    /// The values that refer to variables, by the paths of their keys, and the
+    /// variables' names.
+    pub(crate) references: Vec<(String, String)>,
+}
+
 /// Replaces the references to environment variables in everything that came from
 /// the file. A value that an override has replaced is taken as it is: whoever set
 /// the variable had a shell to expand it, and a secret may hold a dollar sign.
@@ -18,7 +27,7 @@ pub(crate) fn interpolate(
     node: &mut Node,
     path: &str,
     variable: &dyn Fn(&str) -> Option<String>,
-    problems: &mut Vec<Problem>,
+    found: &mut Found,
 ) {
     match &mut node.kind {
         Kind::Null | Kind::Refused => {}
@@ -26,10 +35,14 @@ pub(crate) fn interpolate(
             Place::Variable { .. } => {}
             Place::At { .. } | Place::Whole { .. } => match expand(text, variable) {
                 Ok(None) => {}
-                Ok(Some(expanded)) => *text = Arc::from(expanded),
+                Ok(Some((expanded, names))) => {
+                    *text = Arc::from(expanded);
+                    found.references.extend(names.into_iter().map(|name| (path.to_owned(), name)));
+                }
                 Err(faults) => {
                     for message in faults {
-                        problems.push(Problem { place: node.place.clone(), key: path.to_owned(), message });
+                        let (place, key) = (node.place.clone(), path.to_owned());
+                        found.problems.push(Problem { place, key, message });
                     }
                     node.kind = Kind::Refused;
                 }
@@ -37,10 +50,10 @@ pub(crate) fn interpolate(
         },
         Kind::List(items) => {
             for (index, item) in items.iter_mut().enumerate() {
-                interpolate(item, &index_path(path, index), variable, problems);
+                interpolate(item, &index_path(path, index), variable, found);
             }
         }
-        Kind::Map(entries) => interpolate_map(entries, path, variable, problems),
+        Kind::Map(entries) => interpolate_map(entries, path, variable, found),
     }
 }
 
@@ -48,16 +61,17 @@ fn interpolate_map(
     entries: &mut Vec<Entry>,
     path: &str,
     variable: &dyn Fn(&str) -> Option<String>,
-    problems: &mut Vec<Problem>,
+    found: &mut Found,
 ) {
     let mut kept: Vec<Entry> = Vec::with_capacity(entries.len());
     for mut entry in entries.drain(..) {
         let mut report = |message: String, key: &str| {
-            problems.push(Problem { place: entry.place.clone(), key: key_path(path, key), message });
+            let (place, key) = (entry.place.clone(), key_path(path, key));
+            found.problems.push(Problem { place, key, message });
         };
         match expand(&entry.key, variable) {
             Ok(None) => {}
-            Ok(Some(key)) => {
+            Ok(Some((key, _))) => {
                 if let Some(first) = kept.iter().find(|other| other.key == key) {
                     report(given_twice(&first.place), &key);
                     continue;
@@ -71,20 +85,24 @@ fn interpolate_map(
                 continue;
             }
         }
-        interpolate(&mut entry.value, &key_path(path, &entry.key), variable, problems);
+        interpolate(&mut entry.value, &key_path(path, &entry.key), variable, found);
         kept.push(entry);
     }
     *entries = kept;
 }
 
-/// The text with its references replaced, or nothing where it holds none.
+/// The text with its references replaced and the names of the variables, or nothing
+/// where it holds none.
 ///
 /// # Errors
 /// A message for each reference that cannot be replaced.
-fn expand(text: &str, variable: &dyn Fn(&str) -> Option<String>) -> Result<Option<String>, Vec<String>> {
+fn expand(
+    text: &str,
+    variable: &dyn Fn(&str) -> Option<String>,
+) -> Result<Option<(String, Vec<String>)>, Vec<String>> {
     let mut expanded = String::new();
     let mut faults = Vec::new();
-    let mut found = false;
+    let mut names = Vec::new();
     let mut rest = text;
     while let Some(dollar) = rest.find('$') {
         expanded.push_str(&rest[..dollar]);
@@ -95,7 +113,7 @@ fn expand(text: &str, variable: &dyn Fn(&str) -> Option<String>) -> Result<Optio
             expanded.push('$');
             continue;
         }
-        found = true;
+        names.push(name.to_owned());
         rest = &after[name.len()..];
         if braced {
             match rest.strip_prefix('}') {
@@ -115,7 +133,7 @@ fn expand(text: &str, variable: &dyn Fn(&str) -> Option<String>) -> Result<Optio
     if !faults.is_empty() {
         return Err(faults);
     }
-    Ok(found.then_some(expanded))
+    Ok((!names.is_empty()).then_some((expanded, names)))
 }
 
 /// The variable's name at the beginning of `text`; empty where there is none.

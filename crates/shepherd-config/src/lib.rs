@@ -17,7 +17,9 @@
 //!   and with `-` and `.` written as `_`; a sheep that the file does not have gets
 //!   the lower-case name.
 //! - **Secrets.** For each secret key `X` the key `X_file` names a file that holds
-//!   it instead. They are kept as [`Secret`], which no log can show.
+//!   it instead. They are kept as [`Secret`], which no log can show. The variables
+//!   that they came from are told ([`Config::withheld_env`]), so that they can be
+//!   kept from other programs.
 //! - **Paths.** A relative path starts at the current directory, as it is passed
 //!   in. `data_root` is emptied at every start, so places where that would destroy
 //!   something are refused.
@@ -68,6 +70,7 @@ pub use problem::{ConfigError, Place, Problem};
 pub use schema::Config;
 pub use schema::device::Device;
 pub use schema::registry::{Credentials, RegistryConfig};
+pub use schema::serve_s3::ServeS3;
 pub use schema::service::{
     ApiConfig, CorsOrigins, LimitsConfig, LogFormat, LogLevel, LoggingConfig, ShutdownConfig,
 };

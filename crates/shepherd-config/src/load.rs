@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::environment::Environment;
-use crate::interpolate::interpolate;
+use crate::interpolate::{Found, interpolate};
 use crate::problem::{ConfigError, Place, Problem};
 use crate::read::{Context, Value};
 use crate::schema::{self, Config};
@@ -53,7 +53,7 @@ impl Config {
         if text.len() > MAX_BYTES {
             return Err(too_large(file));
         }
-        let (root, mut problems) = yaml::parse(text, Origin::File(&Arc::from(file)));
+        let (root, problems) = yaml::parse(text, Origin::File(&Arc::from(file)));
         let Some(mut root) = root else {
             return Err(ConfigError::new(problems));
         };
@@ -61,13 +61,18 @@ impl Config {
             environment.apply_to(&mut root);
         }
         let variable = |name: &str| environment.get(name).map(str::to_owned);
-        interpolate(&mut root, "", &variable, &mut problems);
+        let mut found = Found { problems, references: Vec::new() };
+        interpolate(&mut root, "", &variable, &mut found);
 
-        let cx = Context::new(cwd, problems);
+        let cx = Context::new(cwd, environment, found.problems);
         let home = environment.get("HOME").filter(|home| home.starts_with('/')).map(Path::new);
-        let config = Value::new(&cx, &root, String::new())
+        let mut config = Value::new(&cx, &root, String::new())
             .section()
             .and_then(|section| schema::read(&cx, section, Path::new(file), home));
+        if let Some(config) = &mut config {
+            let is_secret = |(key, _): &(String, String)| cx.is_secret(key);
+            config.withheld_env.extend(found.references.into_iter().filter(is_secret).map(|(_, name)| name));
+        }
         let problems = cx.into_problems();
         match config {
             Some(config) if problems.is_empty() => Ok(config),

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::environment::Environment;
 use crate::paths;
 use crate::problem::{Place, Problem};
 use crate::units;
@@ -26,12 +27,25 @@ pub(crate) use section::Section;
 /// What reading needs besides the tree, and what it has found.
 pub(crate) struct Context {
     pub(crate) cwd: PathBuf,
+    pub(crate) environment: Environment,
     problems: RefCell<Vec<Problem>>,
+    /// The paths of keys whose values are secrets.
+    secrets: RefCell<Vec<String>>,
 }
 
 impl Context {
-    pub(crate) fn new(cwd: &Path, problems: Vec<Problem>) -> Self {
-        Self { cwd: cwd.to_owned(), problems: RefCell::new(problems) }
+    pub(crate) fn new(cwd: &Path, environment: &Environment, problems: Vec<Problem>) -> Self {
+        Self {
+            cwd: cwd.to_owned(),
+            environment: environment.clone(),
+            problems: RefCell::new(problems),
+            secrets: RefCell::default(),
+        }
+    }
+
+    /// Whether the value of a key was read as a secret.
+    pub(crate) fn is_secret(&self, key: &str) -> bool {
+        self.secrets.borrow().iter().any(|secret| secret == key)
     }
 
     pub(crate) fn report(&self, place: &Place, key: &str, message: impl Into<String>) {

@@ -9,6 +9,7 @@
 //! | `sheep` | required; [`sheep`] by id |
 //! | `logging`, `limits`, `shutdown`, `api` | [`service`] |
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use crate::paths::{Layout, Located};
@@ -16,6 +17,7 @@ use crate::read::{Context, Section};
 
 pub(crate) mod device;
 pub(crate) mod registry;
+pub(crate) mod serve_s3;
 pub(crate) mod service;
 pub(crate) mod sheep;
 pub(crate) mod storage;
@@ -49,6 +51,9 @@ pub struct Config {
     pub shutdown: ShutdownConfig,
     /// Where the API listens.
     pub api: ApiConfig,
+    /// The names of the environment variables that secrets came from: runners have
+    /// no business with them.
+    pub withheld_env: BTreeSet<String>,
 }
 
 /// Reads the top of the file. The result counts only if nothing was reported.
@@ -67,7 +72,8 @@ pub(crate) fn read(cx: &Context, top: Section<'_>, file: &Path, home: Option<&Pa
             key: top.path_of("state_dir"),
         }),
     };
-    let storage = storage::read(&top, state_dir.as_ref(), &mut kept);
+    let mut withheld_env = BTreeSet::new();
+    let storage = storage::read(&top, state_dir.as_ref(), &mut kept, &mut withheld_env);
     let registry = top.get("registry").map(|value| registry::read(&value, &mut kept));
     let sheep = sheep::read(cx, &top, &mut kept);
     let config_of_service = service::read(&top);
@@ -109,6 +115,7 @@ pub(crate) fn read(cx: &Context, top: Section<'_>, file: &Path, home: Option<&Pa
         limits,
         shutdown,
         api,
+        withheld_env,
     })
 }
 

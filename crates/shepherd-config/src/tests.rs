@@ -8,6 +8,7 @@ mod environment;
 mod places;
 mod problems;
 mod robustness;
+mod storage;
 mod values;
 
 /// Two lines that are valid; a test adds its own from line 3.

@@ -76,6 +76,7 @@ const CHECKS: &[(&str, Check)] = checks![
     objects::a_put_that_is_dropped_leaves_nothing,
     objects::puts_of_one_key_at_once_never_mix,
     objects::a_batch_stores_in_order,
+    objects::what_goes_with_others_is_stored_beside_them,
     objects::ranges_are_clipped_or_refused,
     objects::an_open_object_outlives_its_replacement,
     objects::remove_takes_one_job_and_all_of_it,

@@ -1,8 +1,9 @@
 //! Where the data of jobs lies.
 //!
 //! One trait, [`Storage`]: objects by job and key, streamed with bounded memory.
-//! [`LocalStorage`] keeps them as files in a directory. It knows nothing of sheep,
-//! queues or HTTP, and keeps no state of a job beyond its objects.
+//! [`LocalStorage`] keeps them as files in a directory, [`S3Storage`] in an S3
+//! service. Neither knows anything of sheep or queues, or keeps any state of a job
+//! beyond its objects.
 //!
 //! The suite in `contract` (feature `contract`) says what every backend must do,
 //! and each backend runs it.
@@ -35,6 +36,15 @@ pub mod contract;
 mod error;
 mod local;
 mod object;
+mod s3;
+
+/// A local storage's directory as buckets of objects, which is how S3 clients see it.
+pub mod buckets {
+    pub use crate::local::{
+        Attributes, Bucket, BucketError, Buckets, Completion, Condition, Content, Described, Inspect, Part,
+        Source, Upload,
+    };
+}
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -43,6 +53,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use shepherd_job::{JobId, ObjectPath};
 
+pub use self::s3::{S3Credentials, S3Layout, S3Limits, S3Options, S3Storage};
 pub use error::{Result, StorageError};
 pub use local::{LocalStorage, Staging};
 pub use object::{Body, Object, ObjectMeta, body};

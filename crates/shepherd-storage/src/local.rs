@@ -5,6 +5,7 @@
 //! DIR/<job_id>/inputs/input          an object is a file, its key is its path
 //! DIR/<job_id>/.shepherd-keys/=...   keys that cannot be paths, encoded
 //! DIR/.shepherd/tmp/<process>/...    what is being written or removed
+//! DIR/.shepherd/uploads/<id>/...     parts of objects to be (`buckets::uploads`)
 //! ```
 //! Whatever regular file lies in a job's directory is an object at once, so a
 //! person or a script may put files there and read them. Directories are no
@@ -36,11 +37,15 @@
 //! deletions makes each creation ten times as dear. So what is published or
 //! replaced as a whole is renamed, and staging links.
 
+mod attributes;
+mod buckets;
 mod disk;
 mod fault;
 mod get;
 mod key;
 mod list;
+mod outputs;
+mod place;
 mod publish;
 mod put;
 mod resolve;
@@ -59,7 +64,13 @@ use bytes::Bytes;
 use shepherd_job::{JobId, ObjectPath};
 use tokio::task::{JoinError, JoinHandle};
 
+pub use self::attributes::{Attributes, Described};
+pub use self::buckets::{
+    Bucket, BucketError, Buckets, Completion, Condition, Content, Inspect, Part, Source, Upload,
+};
 use self::disk::Disk;
+pub(crate) use self::outputs::{Output, Outputs};
+pub(crate) use self::place::Places;
 use self::sync::Group;
 use crate::{Body, Object, ObjectMeta, Replaces, Result, SmallObjects, Storage, StorageError, Transfer};
 
@@ -175,6 +186,10 @@ impl Storage for LocalStorage {
         objects: Vec<(JobId, ObjectPath, Bytes, PathBuf)>,
     ) -> Result<Vec<Result<()>>> {
         self.run(move |disk| Ok(disk.adopt_batch(&objects))).await
+    }
+
+    async fn put_beside(&self, objects: Vec<(JobId, ObjectPath, Bytes)>) -> Result<Vec<Result<()>>> {
+        self.run(move |disk| Ok(disk.put_beside(&objects))).await
     }
 
     async fn put_batch(&self, objects: Vec<(JobId, ObjectPath, Bytes)>) -> Result<Vec<Result<()>>> {

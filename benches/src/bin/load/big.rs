@@ -72,7 +72,7 @@ pub(crate) fn measure(options: &Options) -> anyhow::Result<Section> {
 }
 
 /// Fills a file with bytes that no file system can do without storing.
-fn fill(path: &Path, bytes: u64) -> anyhow::Result<()> {
+pub(crate) fn fill(path: &Path, bytes: u64) -> anyhow::Result<()> {
     let mut random = Random::new();
     let mut file = File::create(path)?;
     let mut left = bytes;
@@ -88,7 +88,7 @@ fn fill(path: &Path, bytes: u64) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn last_time(times: &Path) -> anyhow::Result<f64> {
+pub(crate) fn last_time(times: &Path) -> anyhow::Result<f64> {
     let text = std::fs::read_to_string(times)?;
     Ok(text.lines().last().context("the runner noted its time")?.parse()?)
 }

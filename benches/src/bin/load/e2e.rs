@@ -46,7 +46,17 @@ fn measure(
     section: &mut Section,
     figures: impl Fn(&mut Section, &mut Measured<Usage>),
 ) -> anyhow::Result<()> {
-    let ranch = Ranch::new(options, &Runner::default())?;
+    measure_on(&Ranch::new(options, &Runner::default())?, options, clients, section, figures)
+}
+
+/// The same on a given ranch.
+pub(crate) fn measure_on(
+    ranch: &Ranch,
+    options: &Options,
+    clients: usize,
+    section: &mut Section,
+    figures: impl Fn(&mut Section, &mut Measured<Usage>),
+) -> anyhow::Result<()> {
     let daemon = ranch.start();
     ranch.warm_up(&daemon)?;
     let ids = Ids::new(options);

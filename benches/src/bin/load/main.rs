@@ -21,6 +21,8 @@ mod percentile;
 mod poll;
 mod ranch;
 mod report;
+mod s3;
+mod s3_server;
 mod status;
 mod submit;
 mod usage;
@@ -106,6 +108,10 @@ enum Mode {
     Status,
     /// A large input and a large output.
     Big,
+    /// Jobs whose storage is an S3 server, and a large input and output in it.
+    S3,
+    /// The embedded S3 endpoint: objects of 1 MB, against s3s-fs.
+    Endpoint,
     /// Start-up and idle memory.
     Idle,
     /// A queue of a million jobs: restart after kill -9.
@@ -115,12 +121,17 @@ enum Mode {
     /// What `status` compares with: answers every request with a body from standard input.
     #[command(hide = true)]
     Bare,
+    /// The S3 server of `s3` and `endpoint`.
+    #[command(hide = true)]
+    S3Server,
 }
 
 fn main() -> anyhow::Result<()> {
     let Arguments { mode, options } = Arguments::parse();
-    if mode == Mode::Bare {
-        return bare::serve();
+    match mode {
+        Mode::Bare => return bare::serve(),
+        Mode::S3Server => return s3_server::serve(),
+        _ => {}
     }
     let keep = options.keep;
     let outcome = measure(mode, &options);
@@ -133,7 +144,17 @@ fn main() -> anyhow::Result<()> {
 fn measure(mode: Mode, options: &Options) -> anyhow::Result<()> {
     let modes = match mode {
         Mode::All => {
-            vec![Mode::Idle, Mode::Latency, Mode::E2e, Mode::Submit, Mode::Status, Mode::Big, Mode::Million]
+            vec![
+                Mode::Idle,
+                Mode::Latency,
+                Mode::E2e,
+                Mode::Submit,
+                Mode::Status,
+                Mode::Big,
+                Mode::S3,
+                Mode::Endpoint,
+                Mode::Million,
+            ]
         }
         one => vec![one],
     };
@@ -145,9 +166,11 @@ fn measure(mode: Mode, options: &Options) -> anyhow::Result<()> {
             Mode::Submit => submit::measure(options),
             Mode::Status => status::measure(options),
             Mode::Big => big::measure(options),
+            Mode::S3 => s3::measure(options),
+            Mode::Endpoint => s3::endpoint(options),
             Mode::Idle => idle::measure(options),
             Mode::Million => million::measure(options),
-            Mode::All | Mode::Bare => continue,
+            Mode::All | Mode::Bare | Mode::S3Server => continue,
         }?;
         println!("{section}");
         report.sections.push(section);

@@ -63,6 +63,13 @@ impl Ranch {
         self
     }
 
+    /// The same site with this storage.
+    pub(crate) fn with_storage(mut self, storage: &Value) -> Self {
+        // Keys of the storage before would be merged with these.
+        self.site = self.site.with(json!({"storage": null})).with(json!({"storage": storage}));
+        self
+    }
+
     pub(crate) fn start(&self) -> Daemon {
         self.runtime.block_on(self.site.start())
     }

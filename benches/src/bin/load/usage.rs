@@ -32,6 +32,11 @@ impl Usage {
         later.at - self.at
     }
 
+    /// What the daemon used between two readings, in microseconds for each of `count`.
+    pub(crate) fn daemon_micros(&self, later: &Self, count: usize) -> f64 {
+        (later.daemon - self.daemon).as_secs_f64() / count.max(1) as f64 * 1e6
+    }
+
     /// Adds what was used between two readings, in all and for each of `count`.
     pub(crate) fn report(&self, later: &Self, count: usize, section: &mut Section) {
         let window = self.until(later).as_secs_f64();

@@ -87,6 +87,7 @@ impl<'a> Section<'a> {
                 None
             }
             (Some(plain), None) => {
+                self.cx.secrets.borrow_mut().push(plain.key.clone());
                 let secret = Secret::new(plain.secret_text()?);
                 Some(FoundSecret { secret, file: None })
             }
@@ -105,6 +106,16 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// Whether a secret is given, be it rightly or wrongly.
+    pub(crate) fn gives(&self, key: &'static str, key_file: &'static str) -> bool {
+        self.get(key).is_some() || self.get(key_file).is_some()
+    }
+
+    /// A variable of the environment that holds something.
+    pub(crate) fn variable(&self, name: &str) -> Option<&'a str> {
+        self.cx.environment.get(name).filter(|value| !value.is_empty())
+    }
+
     /// A secret that must be given one way or the other.
     pub(crate) fn require_secret(
         &self,
@@ -113,7 +124,7 @@ impl<'a> Section<'a> {
     ) -> Option<FoundSecret<'a>> {
         let found = self.secret(key, key_file);
         // Absent, and not merely refused.
-        if found.is_none() && self.get(key).is_none() && self.get(key_file).is_none() {
+        if found.is_none() && !self.gives(key, key_file) {
             self.missing(key, &format!("is missing, expected `{key}` or `{key_file}`"));
         }
         found

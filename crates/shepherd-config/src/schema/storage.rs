@@ -1,21 +1,33 @@
 //! `storage`: a local directory or an S3 service.
 //!
-//! `url` says which: `file:///DIR`, or `http(s)://HOST[:PORT]` of a service, with
-//! `access_key`, `secret_key`, `session_token?` (each also as `*_file`), `region?`
-//! and, for one bucket, `layout: prefix` with `bucket` and `prefix?`.
+//! `url` says which: `file:///DIR`, perhaps with [`serve_s3`], or
+//! `http(s)://HOST[:PORT]` of a service, with `access_key`, `secret_key`,
+//! `session_token?` (each also as `*_file`), `region?`, `ca_file?` and, for one
+//! bucket, `layout: prefix` with `bucket` and `prefix?`.
+//!
+//! A service without keys in the file takes those that its other clients take, from
+//! `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` and `AWS_SESSION_TOKEN`. Keys of the
+//! file and of the environment are never mixed.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use shepherd_job::{JobId, JobIdRule};
 
 use crate::paths::Located;
 use crate::read::{Section, Value};
+use crate::schema::serve_s3::{self, ServeS3};
 use crate::secret::Secret;
-use crate::url::{HttpUrl, file_url, is_file_url};
+use crate::url::{HttpUrl, Scheme, file_url, is_file_url};
 
 const DEFAULT_REGION: &str = "us-east-1";
 /// A key of S3 has 1,024 bytes; the job's id and the name of a file need most.
 const MAX_PREFIX: usize = 256;
+
+/// The variables that clients of S3 take keys from.
+const AWS_ACCESS_KEY: &str = "AWS_ACCESS_KEY_ID";
+const AWS_SECRET_KEY: &str = "AWS_SECRET_ACCESS_KEY";
+const AWS_SESSION_TOKEN: &str = "AWS_SESSION_TOKEN";
 
 /// Where the data of jobs is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +45,8 @@ pub struct LocalStorage {
     pub dir: PathBuf,
     /// Decides which job ids are legal.
     pub layout: StorageLayout,
+    /// How it is served over S3, where it is; the layout is a bucket a job then.
+    pub serve_s3: Option<ServeS3>,
 }
 
 /// How jobs lie in storage.
@@ -67,6 +81,8 @@ pub struct S3Storage {
     pub session_token: Option<Secret>,
     /// The region that requests are signed for; `us-east-1` unless told.
     pub region: String,
+    /// Certificates of authorities that are trusted besides the system's.
+    pub ca_file: Option<PathBuf>,
     /// How jobs lie in it.
     pub layout: S3Layout,
 }
@@ -101,14 +117,19 @@ impl StorageConfig {
 /// The storage and, of a local one, the directory with its key.
 type Found = (StorageConfig, Option<Located>);
 
-pub(super) fn read(top: &Section<'_>, state_dir: Option<&Located>, kept: &mut Vec<Located>) -> Option<Found> {
+pub(super) fn read(
+    top: &Section<'_>,
+    state_dir: Option<&Located>,
+    kept: &mut Vec<Located>,
+    withheld_env: &mut BTreeSet<String>,
+) -> Option<Found> {
     let in_state_dir = || {
         let state = state_dir?;
         let (key, place) = (top.path_of("storage"), state.place.clone());
         Some(Located { key, place, path: state.path.join("storage") })
     };
     let Some(value) = top.get("storage") else {
-        return Some(local(in_state_dir()?, StorageLayout::BucketPerJob));
+        return Some(local(in_state_dir()?, StorageLayout::BucketPerJob, None));
     };
     let section = value.section()?;
     let layout = match section.get("layout") {
@@ -117,8 +138,8 @@ pub(super) fn read(top: &Section<'_>, state_dir: Option<&Located>, kept: &mut Ve
             .choice(&[("bucket-per-job", StorageLayout::BucketPerJob), ("prefix", StorageLayout::Prefix)]),
     };
     let Some(url) = section.get("url") else {
-        finish_local(section);
-        return Some(local(in_state_dir()?, layout?));
+        let serve_s3 = finish_local(section, layout, kept);
+        return Some(local(in_state_dir()?, layout?, serve_s3?));
     };
     let text = url.secret_text()?;
     if is_file_url(text) {
@@ -129,17 +150,32 @@ pub(super) fn read(top: &Section<'_>, state_dir: Option<&Located>, kept: &mut Ve
                 None
             }
         };
-        finish_local(section);
-        return Some(local(located?, layout?));
+        let serve_s3 = finish_local(section, layout, kept);
+        return Some(local(located?, layout?, serve_s3?));
     }
-    s3(section, &url, layout, kept).map(|storage| (StorageConfig::S3(storage), None))
+    s3(section, &url, layout, kept, withheld_env).map(|storage| (StorageConfig::S3(storage), None))
 }
 
-fn local(located: Located, layout: StorageLayout) -> Found {
-    (StorageConfig::Local(LocalStorage { dir: located.path.clone(), layout }), Some(located))
+fn local(located: Located, layout: StorageLayout, serve_s3: Option<ServeS3>) -> Found {
+    let dir = located.path.clone();
+    (StorageConfig::Local(LocalStorage { dir, layout, serve_s3 }), Some(located))
 }
 
-fn finish_local(section: Section<'_>) {
+/// How the directory is served, where it is.
+fn finish_local(
+    section: Section<'_>,
+    layout: Option<StorageLayout>,
+    kept: &mut Vec<Located>,
+) -> Option<Option<ServeS3>> {
+    let serve_s3 = section.get("serve_s3").map(|value| {
+        if layout == Some(StorageLayout::Prefix) {
+            value.fail(
+                "cannot serve `layout: prefix`, with which a job's id need not be a bucket's name, expected \
+                 `layout: bucket-per-job`",
+            );
+        }
+        serve_s3::read(&value, kept)
+    });
     let reason = "has no meaning for a local directory, expected only with an http or https `url`";
     let of_s3 = [
         "access_key",
@@ -149,10 +185,15 @@ fn finish_local(section: Section<'_>) {
         "session_token",
         "session_token_file",
         "region",
+        "ca_file",
         "bucket",
         "prefix",
     ];
     section.finish(&of_s3.map(|key| (key, reason)));
+    match serve_s3 {
+        None => Some(None),
+        Some(read) => read.map(Some),
+    }
 }
 
 fn s3(
@@ -160,6 +201,7 @@ fn s3(
     url: &Value<'_>,
     layout: Option<StorageLayout>,
     kept: &mut Vec<Located>,
+    withheld_env: &mut BTreeSet<String>,
 ) -> Option<S3Storage> {
     let url = match HttpUrl::parse(url.secret_text()?) {
         Ok(url) => Some(url),
@@ -168,40 +210,94 @@ fn s3(
             None
         }
     };
-    let access_key = section.require_secret("access_key", "access_key_file").map(|found| found.keep(kept));
-    let secret_key = section.require_secret("secret_key", "secret_key_file").map(|found| found.keep(kept));
-    let session_token = section.secret("session_token", "session_token_file").map(|found| found.keep(kept));
+    let keys = keys(&section, kept, withheld_env);
     let region = match section.get("region") {
         None => Some(DEFAULT_REGION.to_owned()),
         Some(value) => value.text().map(str::to_owned),
     };
+    let ca_file = section.get("ca_file").map(|value| ca_file(&value, url.as_ref(), kept));
+    let not_local = ("serve_s3", "has no meaning for an S3 service, expected only with a local directory");
     let layout = match layout {
         None => {
             // Whichever layout was meant, these are keys of storage.
             let _ = (section.get("bucket"), section.get("prefix"));
-            section.finish(&[]);
+            section.finish(&[not_local]);
             None
         }
         Some(StorageLayout::BucketPerJob) => {
             let reason = "has no meaning for a bucket per job, expected only with `layout: prefix`";
-            section.finish(&[("bucket", reason), ("prefix", reason)]);
+            section.finish(&[not_local, ("bucket", reason), ("prefix", reason)]);
             Some(S3Layout::BucketPerJob)
         }
         Some(StorageLayout::Prefix) => {
             let bucket = section.require("bucket", "the bucket that holds all jobs").and_then(|v| bucket(&v));
             let prefix = section.get("prefix").map_or(Some(String::new()), |value| prefix(&value));
-            section.finish(&[]);
+            section.finish(&[not_local]);
             bucket.zip(prefix).map(|(bucket, prefix)| S3Layout::Prefix { bucket, prefix })
         }
     };
+    let keys = keys?;
     Some(S3Storage {
         url: url?,
-        access_key: access_key?,
-        secret_key: secret_key?,
-        session_token,
+        access_key: keys.access_key,
+        secret_key: keys.secret_key,
+        session_token: keys.session_token,
         region: region?,
+        ca_file: match ca_file {
+            None => None,
+            Some(read) => Some(read?),
+        },
         layout: layout?,
     })
+}
+
+struct Keys {
+    access_key: Secret,
+    secret_key: Secret,
+    session_token: Option<Secret>,
+}
+
+fn keys(section: &Section<'_>, kept: &mut Vec<Located>, withheld_env: &mut BTreeSet<String>) -> Option<Keys> {
+    let [access, secret, token] = [
+        ("access_key", "access_key_file"),
+        ("secret_key", "secret_key_file"),
+        ("session_token", "session_token_file"),
+    ];
+    let given = [access, secret, token].map(|(key, key_file)| section.gives(key, key_file));
+    if given == [false; 3] {
+        let found = [AWS_ACCESS_KEY, AWS_SECRET_KEY].map(|name| section.variable(name));
+        if let [Some(access_key), Some(secret_key)] = found {
+            let names = [AWS_ACCESS_KEY, AWS_SECRET_KEY, AWS_SESSION_TOKEN];
+            withheld_env.extend(names.map(str::to_owned));
+            return Some(Keys {
+                access_key: Secret::new(access_key),
+                secret_key: Secret::new(secret_key),
+                session_token: section.variable(AWS_SESSION_TOKEN).map(Secret::new),
+            });
+        }
+        section.missing(
+            access.0,
+            &format!(
+                "is missing, expected `{}` and `{}` here (or `{}` and `{}`), or {AWS_ACCESS_KEY} and \
+                 {AWS_SECRET_KEY} in the environment",
+                access.0, secret.0, access.1, secret.1
+            ),
+        );
+        return None;
+    }
+    let access_key = section.require_secret(access.0, access.1).map(|found| found.keep(kept));
+    let secret_key = section.require_secret(secret.0, secret.1).map(|found| found.keep(kept));
+    let session_token = section.secret(token.0, token.1).map(|found| found.keep(kept));
+    Some(Keys { access_key: access_key?, secret_key: secret_key?, session_token })
+}
+
+fn ca_file(value: &Value<'_>, url: Option<&HttpUrl>, kept: &mut Vec<Located>) -> Option<PathBuf> {
+    if url.is_some_and(|url| url.scheme() == Scheme::Http) {
+        value.fail("has no meaning without TLS, expected only with an https `url`");
+    }
+    let path = value.path()?;
+    kept.push(Located { key: value.key.clone(), place: value.place().clone(), path: path.clone() });
+    Some(path)
 }
 
 fn bucket(value: &Value<'_>) -> Option<String> {
@@ -217,7 +313,7 @@ fn bucket(value: &Value<'_>) -> Option<String> {
 }
 
 fn prefix(value: &Value<'_>) -> Option<String> {
-    let text = value.text()?.trim_matches('/');
+    let text = value.any_text()?.trim_matches('/');
     if text.len() > MAX_PREFIX
         || text.split('/').any(|part| matches!(part, "." | ".."))
         || text.contains("//")

@@ -243,7 +243,7 @@ sheep:
 
 #[test]
 fn storage_is_checked() {
-    let cases: [(&str, &[&str]); 10] = [
+    let cases: [(&str, &[&str]); 13] = [
         (
             "storage: {url: 'ftp://x', access_key: a, secret_key: b}\n",
             &["c.yml:3:16: storage.url: does not begin with http:// or https://, expected file:///DIR or \
@@ -294,10 +294,38 @@ fn storage_is_checked() {
         (
             "storage: {url: 'http://h:0'}\n",
             &[
-                "c.yml:3:10: storage.access_key: is missing, expected `access_key` or `access_key_file`",
-                "c.yml:3:10: storage.secret_key: is missing, expected `secret_key` or `secret_key_file`",
+                "c.yml:3:10: storage.access_key: is missing, expected `access_key` and `secret_key` here (or \
+                 `access_key_file` and `secret_key_file`), or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the \
+                 environment",
                 "c.yml:3:16: storage.url: has no valid host and port, expected file:///DIR or http://HOST[:PORT] \
                  or https://HOST[:PORT]",
+            ],
+        ),
+        (
+            "storage: {url: 'http://h', session_token: t, serve_s3: {}, ca_file: ca.pem}\n",
+            &[
+                "c.yml:3:10: storage.access_key: is missing, expected `access_key` or `access_key_file`",
+                "c.yml:3:10: storage.secret_key: is missing, expected `secret_key` or `secret_key_file`",
+                "c.yml:3:46: storage.serve_s3: has no meaning for an S3 service, expected only with a local \
+                 directory",
+                "c.yml:3:69: storage.ca_file: has no meaning without TLS, expected only with an https `url`",
+            ],
+        ),
+        (
+            "storage: {serve_s3: {listen: '7000', access_key: a, keys: b}}\n",
+            &[
+                "c.yml:3:21: storage.serve_s3.secret_key: is missing, expected `secret_key` or `secret_key_file`",
+                "c.yml:3:30: storage.serve_s3.listen: is `7000`, expected an address to listen at, such as \
+                 127.0.0.1:7000",
+                "c.yml:3:53: storage.serve_s3.keys: is not a known key, expected `access_key`, \
+                 `access_key_file`, `listen`, `secret_key` or `secret_key_file`",
+            ],
+        ),
+        (
+            "storage: {layout: prefix, serve_s3: {access_key: a, secret_key: b}}\n",
+            &[
+                "c.yml:3:37: storage.serve_s3: cannot serve `layout: prefix`, with which a job's id need not be a \
+               bucket's name, expected `layout: bucket-per-job`",
             ],
         ),
         (

@@ -3,12 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use shepherd_job::JobIdRule;
-
 use super::{check, check_more, valid, valid_with};
 use crate::{
-    CorsOrigins, Device, LogFormat, LogLevel, S3Layout, Scheme, SheepKind, StorageConfig, StorageLayout,
-    Transport, units,
+    CorsOrigins, Device, LogFormat, LogLevel, Scheme, SheepKind, StorageConfig, StorageLayout, Transport,
+    units,
 };
 
 #[test]
@@ -99,39 +97,6 @@ sheep:
     let SheepKind::Docker(docker) = &alpha.kind else { panic!("{alpha:?}") };
     assert_eq!((docker.port, docker.autoremove_containers), (9002, true));
     assert_eq!(config.docker_sheep().count(), 1);
-}
-
-#[test]
-fn storage_in_s3_is_read() {
-    let config = valid("storage: {url: 'http://127.0.0.1:7000', access_key: AUTO, secret_key: 1e3}\n");
-    let StorageConfig::S3(s3) = &config.storage else { panic!("{:?}", config.storage) };
-    assert_eq!(s3.url.to_string(), "http://127.0.0.1:7000");
-    assert_eq!((s3.access_key.expose(), s3.secret_key.expose()), ("AUTO", "1e3"));
-    assert_eq!(
-        (s3.region.as_str(), &s3.session_token, &s3.layout),
-        ("us-east-1", &None, &S3Layout::BucketPerJob)
-    );
-    assert_eq!(config.storage.job_id_rule(), JobIdRule::Bucket);
-
-    let config = valid(
-        "storage: {url: 'https://s3.eu.example/base/', access_key: a, secret_key: b, session_token: t, \
-         region: eu-1, layout: prefix, bucket: jobs, prefix: /team/a/}\n",
-    );
-    let StorageConfig::S3(s3) = &config.storage else { panic!("{:?}", config.storage) };
-    assert_eq!((s3.url.to_string().as_str(), s3.region.as_str()), ("https://s3.eu.example/base", "eu-1"));
-    assert_eq!(s3.session_token.as_ref().unwrap().expose(), "t");
-    assert_eq!(s3.layout, S3Layout::Prefix { bucket: "jobs".into(), prefix: "team/a".into() });
-    assert_eq!(config.storage.job_id_rule(), JobIdRule::Prefix);
-}
-
-#[test]
-fn storage_in_a_directory_is_read() {
-    let config = valid("storage: {url: 'file:///srv/job%20data/', layout: prefix}\n");
-    let StorageConfig::Local(local) = &config.storage else { panic!("{:?}", config.storage) };
-    assert_eq!((local.dir.as_path(), local.layout), (Path::new("/srv/job data"), StorageLayout::Prefix));
-    let config = valid("state_dir: /state\nstorage: {layout: prefix}\n");
-    let StorageConfig::Local(local) = &config.storage else { panic!("{:?}", config.storage) };
-    assert_eq!(local.dir, Path::new("/state/storage"));
 }
 
 #[test]

@@ -145,6 +145,24 @@ pub(super) async fn a_batch_stores_in_order(b: Backend<'_>) {
     }
 }
 
+pub(super) async fn what_goes_with_others_is_stored_beside_them(b: Backend<'_>) {
+    let (job, gone) = (job("beside"), job("beside-nothing"));
+    b.put(&job, "inputs/input", "x").await;
+    b.put(&gone, "inputs/input", "x").await;
+    b.remove(&gone).await;
+    let document = |job: &JobId| (job.clone(), key("job_status.json"), Bytes::from_static(b"{}"));
+    for _ in 0..2 {
+        let outcomes = b.storage.put_beside(vec![document(&gone), document(&job)]).await.unwrap();
+        assert!(matches!(outcomes[..], [Ok(()), Ok(())]), "{outcomes:?}");
+        b.storage.sync().await.unwrap();
+        assert_eq!(b.read(&job, "job_status.json").await, b"{}");
+        // Of the other a storage may keep it; nothing else of it is there.
+        assert!(matches!(b.list(&gone, "").await[..], [] | [_]));
+    }
+    b.remove(&job).await;
+    b.remove(&gone).await;
+}
+
 pub(super) async fn ranges_are_clipped_or_refused(b: Backend<'_>) {
     let job = job("range");
     let bytes = noise(1_000_000);

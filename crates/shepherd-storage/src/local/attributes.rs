@@ -96,9 +96,9 @@ impl Attributes {
 
 fn is_name(name: &str) -> bool {
     !name.is_empty()
-        && name.bytes().all(|b| {
-            b.is_ascii_lowercase() || b.is_ascii_digit() || b"!#$%&'*+-.^_|~".contains(&b)
-        })
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"!#$%&'*+-.^_|~".contains(&b))
 }
 
 fn is_value(value: &str) -> bool {
@@ -123,8 +123,7 @@ pub struct Described {
 impl Disk {
     /// Whether this file system keeps attributes.
     pub(super) fn keeps_attributes(&self) -> Result<bool> {
-        let (_temp, file) =
-            self.temps.create().map_err(|errno| failed("create a temporary file", errno))?;
+        let (_temp, file) = self.temps.create().map_err(|errno| failed("create a temporary file", errno))?;
         match rustix::fs::fsetxattr(&file, NAME, b"1", XattrFlags::empty()) {
             Ok(()) => Ok(true),
             Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::PERM) => Ok(false),
@@ -146,13 +145,20 @@ pub(super) fn describe(path: &ObjectPath, file: &OwnedFd, stat: &Stat) -> Result
     Ok(Described { meta: meta(path, stat), tag, trusted, attributes })
 }
 
+/// What is known of a file that may not be read.
+pub(super) fn unreadable(path: &ObjectPath, stat: &Stat) -> Described {
+    let attributes = Attributes::default();
+    Described { meta: meta(path, stat), tag: token(stat), trusted: false, attributes }
+}
+
 /// Sets the attribute of a file that is written and not visible yet. The tag that
 /// the file has from now on is returned: where attributes cannot be kept, it is not
 /// the one given.
 pub(super) fn record(file: &File, tag: &str, attributes: &Attributes) -> Result<String> {
     let stat = rustix::fs::fstat(file).map_err(|errno| failed("look at a temporary file", errno))?;
     let text = format!("1 {} {} {tag}\n{}", size(&stat), mtime(&stat), attributes.lines());
-    let refused = || StorageError::Invalid("the object has more metadata than the file system can keep".into());
+    let refused =
+        || StorageError::Invalid("the object has more metadata than the file system can keep".into());
     match rustix::fs::fsetxattr(file, NAME, text.as_bytes(), XattrFlags::empty()) {
         Ok(()) => Ok(tag.to_owned()),
         Err(Errno::TOOBIG | Errno::RANGE) => Err(refused()),

@@ -11,6 +11,7 @@ use rustix::io::Errno;
 use shepherd_job::{JobId, ObjectPath, Timestamp};
 
 use super::Staging;
+use super::buckets::Locks;
 use super::fault::{failed, failed_io, is_absent};
 use super::key::{encoded, is_plain};
 use super::resolve::{AT, LIST, Resolve};
@@ -26,6 +27,7 @@ pub(super) struct Disk {
     pub(super) temps: Arc<Temps>,
     pub(super) changes: Changes,
     pub(super) staging: Staging,
+    pub(super) keys: Locks,
     /// Whether this file system may be able to share blocks between files.
     pub(super) may_clone: AtomicBool,
 }
@@ -44,15 +46,18 @@ impl Disk {
             // Later syncs reach up to the directory itself, but not above it.
             rustix::fs::syncfs(&root).map_err(|errno| failed(format_args!("sync {shown}"), errno))?;
         }
-        Ok(Self {
+        let disk = Self {
             path: path.to_owned(),
             root,
             resolve,
             temps: Arc::new(temps),
             changes: Changes::default(),
             staging: Staging::Share,
+            keys: Locks::default(),
             may_clone: AtomicBool::new(true),
-        })
+        };
+        disk.clear_old_uploads();
+        Ok(disk)
     }
 
     pub(super) fn contains(&self, job: &JobId) -> Result<bool> {
@@ -133,8 +138,11 @@ pub(super) fn size(stat: &Stat) -> u64 {
     u64::try_from(stat.st_size).unwrap_or(0)
 }
 
-pub(super) fn meta(path: &ObjectPath, stat: &Stat) -> ObjectMeta {
+pub(super) fn modified(stat: &Stat) -> Timestamp {
     let micros = i64::try_from(stat.st_mtime_nsec / 1000).unwrap_or(0);
-    let modified = Timestamp::from_micros(stat.st_mtime.saturating_mul(1_000_000).saturating_add(micros));
-    ObjectMeta { path: path.clone(), size: size(stat), modified }
+    Timestamp::from_micros(stat.st_mtime.saturating_mul(1_000_000).saturating_add(micros))
+}
+
+pub(super) fn meta(path: &ObjectPath, stat: &Stat) -> ObjectMeta {
+    ObjectMeta { path: path.clone(), size: size(stat), modified: modified(stat) }
 }

@@ -29,7 +29,16 @@ pub(super) struct Opened {
 impl Disk {
     pub(super) fn get(&self, job: &JobId, path: &ObjectPath, range: Option<Range<u64>>) -> Result<Opened> {
         let (file, stat) = self.find(job, path.as_str(), READ)?;
-        let meta = meta(path, &stat);
+        self.opened(file, meta(path, &stat), range)
+    }
+
+    /// Reads the beginning of an open object, or of the part of it in `range`.
+    pub(super) fn opened(
+        &self,
+        file: OwnedFd,
+        meta: ObjectMeta,
+        range: Option<Range<u64>>,
+    ) -> Result<Opened> {
         let range = match range {
             None => 0..meta.size,
             Some(range) if range.start >= meta.size || range.start > range.end => {
@@ -37,8 +46,9 @@ impl Disk {
             }
             Some(range) => range.start..range.end.min(meta.size),
         };
-        let first = read(&file, &range)
-            .map_err(|errno| failed(format_args!("read {:?} of job {job}", path.as_str()), errno))?;
+        let first = read(&file, &range).map_err(|errno| {
+            failed(format_args!("read {:?} in {}", meta.path, self.path.display()), errno)
+        })?;
         Ok(Opened { file, meta, range, first })
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::Write as _;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -12,6 +13,7 @@ use rustix::io::Errno;
 use shepherd_job::{JobId, ObjectPath};
 use tokio::task::JoinHandle;
 
+use super::buckets::{BucketError, Condition};
 use super::disk::{Disk, meta};
 use super::fault::{failed, failed_io, is_absent, is_refused};
 use super::key::{AREA, encoded, is_plain, split};
@@ -31,23 +33,39 @@ const PIECES: usize = 4096;
 const TRIES: usize = 16;
 
 /// An object on its way in.
-struct Upload {
-    temp: Temp,
-    file: File,
+pub(super) struct Upload {
+    pub(super) temp: Temp,
+    pub(super) file: File,
 }
 
 /// Streams `body` into an object.
-pub(super) async fn put(
+pub(super) async fn put(disk: &Arc<Disk>, job: &JobId, path: &ObjectPath, body: Body) -> Result<ObjectMeta> {
+    let write = |disk: &Disk, upload, part: &[Bytes]| disk.write(upload, part).map(Some);
+    let (upload, part) = stream(disk, None, body, write).await?;
+    let (job, path) = (job.clone(), path.clone());
+    blocking(disk, move |disk| {
+        let upload = disk.write(upload, &part)?;
+        disk.finish(upload, &job, &path, &mut Parents::default())
+    })
+    .await
+}
+
+/// Hands `body` to `write`, which turns one state into the next, part by part and
+/// on blocking threads. The last part is given back with the state that it meets:
+/// writing it is best done together with what follows.
+pub(super) async fn stream<S: Send + 'static>(
     disk: &Arc<Disk>,
-    job: &JobId,
-    path: &ObjectPath,
+    state: S,
     mut body: Body,
-) -> Result<ObjectMeta> {
+    write: fn(&Disk, S, &[Bytes]) -> Result<S>,
+) -> Result<(S, Vec<Bytes>)> {
+    const HERE: &str = "the state is here or with the part being written";
     let mut part = Vec::new();
     let mut held = 0;
+    let mut state = Some(state);
     // The part being written. When this future is dropped, it ends by itself, and
     // the temporary file goes with its outcome.
-    let mut writing: Option<JoinHandle<Result<Upload>>> = None;
+    let mut writing: Option<JoinHandle<Result<S>>> = None;
     while let Some(piece) = body.next().await {
         let piece = piece.map_err(|error| StorageError::Invalid(format!("the body broke off: {error}")))?;
         if piece.is_empty() {
@@ -56,19 +74,14 @@ pub(super) async fn put(
         held += piece.len();
         part.push(piece);
         if held >= PART || part.len() >= PIECES {
-            let upload = joined(writing.take()).await?;
+            let state = joined(writing.take()).await?.or(state.take()).expect(HERE);
             let (disk, part) = (Arc::clone(disk), std::mem::take(&mut part));
-            writing = Some(tokio::task::spawn_blocking(move || disk.write(upload, &part)));
+            writing = Some(tokio::task::spawn_blocking(move || write(&disk, state, &part)));
             held = 0;
         }
     }
-    let upload = joined(writing.take()).await?;
-    let (job, path) = (job.clone(), path.clone());
-    blocking(disk, move |disk| {
-        let upload = disk.write(upload, &part)?;
-        disk.finish(upload, &job, &path, &mut Parents::default())
-    })
-    .await
+    let state = joined(writing.take()).await?.or(state).expect(HERE);
+    Ok((state, part))
 }
 
 impl Disk {
@@ -82,6 +95,19 @@ impl Disk {
             Ok(())
         };
         objects.iter().map(&mut put).collect()
+    }
+
+    /// Stores small objects of jobs that have data, one after another.
+    pub(super) fn put_beside(&self, objects: &[(JobId, ObjectPath, Bytes)]) -> Vec<Result<()>> {
+        let put = |(job, path, bytes): &(JobId, ObjectPath, Bytes)| {
+            let temp = self.write(None, std::slice::from_ref(bytes))?.temp;
+            match self.place_object(temp, job, path, &Condition::Always) {
+                Ok(()) | Err(BucketError::NoBucket) => Ok(()),
+                Err(BucketError::Storage(error)) => Err(error),
+                Err(error) => Err(StorageError::Unavailable(error.to_string())),
+            }
+        };
+        objects.iter().map(put).collect()
     }
 
     /// Stores small objects, for each of which there may be a file to take.
@@ -99,7 +125,7 @@ impl Disk {
         objects.iter().map(&mut put).collect()
     }
 
-    fn write(&self, upload: Option<Upload>, part: &[Bytes]) -> Result<Upload> {
+    pub(super) fn write(&self, upload: Option<Upload>, part: &[Bytes]) -> Result<Upload> {
         let mut upload = match upload {
             Some(upload) => upload,
             None => {
@@ -166,16 +192,27 @@ impl Disk {
         place: &str,
         parents: &mut Parents,
     ) -> rustix::io::Result<Vec<String>> {
+        self.place_below(&self.root, temp, place, parents)
+    }
+
+    /// The same below a directory.
+    pub(super) fn place_below(
+        &self,
+        root: &OwnedFd,
+        temp: &Temp,
+        place: &str,
+        parents: &mut Parents,
+    ) -> rustix::io::Result<Vec<String>> {
         let (parent, name) = split(place);
         let mut tries = TRIES;
         loop {
             let mut made = Vec::new();
             let placed = parents
-                .make(self.resolve, &self.root, parent, &mut made)
+                .make(self.resolve, root, parent, &mut made)
                 .and_then(|dir| rustix::fs::renameat(temp.dir(), temp.name(), dir, name));
             let Err(errno) = placed else { return Ok(made) };
             parents.forget();
-            self.resolve.unmake(&self.root, &made);
+            self.resolve.unmake(root, &made);
             tries -= 1;
             // The directory was removed between the two steps.
             if errno != Errno::NOENT || tries == 0 {

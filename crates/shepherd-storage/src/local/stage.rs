@@ -1,7 +1,8 @@
 //! Bringing inputs to a sheep.
 //!
-//! Every input becomes a file in the sheep's directory without a copy where that
-//! can be had: blocks shared by the file system, then a hard link, then a copy.
+//! Every input becomes a file in the sheep's directory (`place` says where) without
+//! a copy where that can be had: blocks shared by the file system, then a hard
+//! link, then a copy.
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -14,24 +15,30 @@ use shepherd_job::JobId;
 
 use super::Staging;
 use super::disk::{Disk, is_file, size};
-use super::fault::{failed, failed_io, is_absent, is_refused};
+use super::fault::{failed, failed_io, is_absent};
 use super::key::{encoded, is_plain, split};
-use super::resolve::{AT, Parents, READ};
+use super::place::Places;
+use super::resolve::{AT, READ};
 use crate::{Result, StorageError, Transfer};
 
 const INPUTS: &str = "inputs";
 
-/// Where inputs are brought to, and how that is done best.
+/// Where inputs are brought to.
 struct Stage<'a> {
     disk: &'a Disk,
     job: &'a JobId,
-    to: OwnedFd,
-    parents: Parents,
-    /// What may still work between the two places.
+    to: Places,
+    how: How<'a>,
+    done: Transfer,
+}
+
+/// How they are brought best: what may still work between the two places.
+struct How<'a> {
+    disk: &'a Disk,
+    job: &'a JobId,
     clone: bool,
     link: bool,
     same_device: bool,
-    done: Transfer,
 }
 
 /// A file to be brought: its directory, and its name there.
@@ -44,25 +51,22 @@ struct Source<'a> {
 
 impl Disk {
     pub(super) fn stage(&self, job: &JobId, to: &Path) -> Result<Transfer> {
-        let fail = |errno| match errno {
-            Errno::NOENT => StorageError::NotFound,
-            errno => failed(format_args!("open {}", to.display()), errno),
+        let places = Places::open(to)?.resolving(self.resolve);
+        let device = |fd: &OwnedFd| {
+            rustix::fs::fstat(fd)
+                .map(|stat| stat.st_dev)
+                .map_err(|errno| failed(format_args!("look at {}", to.display()), errno))
         };
-        let to = rustix::fs::open(to, AT | OFlags::CLOEXEC, Mode::empty()).map_err(fail)?;
-        let device = |fd: &OwnedFd| rustix::fs::fstat(fd).map(|stat| stat.st_dev);
-        let same_device = device(&to).map_err(fail)? == device(&self.root).map_err(fail)?;
-        let share = self.staging == Staging::Share;
-        let mut stage = Stage {
+        let same_device = device(places.dir())? == device(&self.root)?;
+        let how = How {
             disk: self,
             job,
-            to,
-            parents: Parents::default(),
             // Subvolumes of one file system are different devices that share blocks.
             clone: !same_device || self.may_clone.load(Ordering::Relaxed),
-            link: share && same_device,
+            link: self.staging == Staging::Share && same_device,
             same_device,
-            done: Transfer::default(),
         };
+        let mut stage = Stage { disk: self, job, to: places, how, done: Transfer::default() };
         stage.plain()?;
         stage.encoded()?;
         Ok(stage.done)
@@ -116,7 +120,8 @@ impl Stage<'_> {
             });
             match found {
                 Ok((dir, stat)) if is_file(&stat) => {
-                    if size(&stat) == 0 && self.folder(rest)? {
+                    if size(&stat) == 0 && self.to.folder(rest)? {
+                        self.done.objects += 1;
                         continue;
                     }
                     self.bring(Source { dir: dir.as_fd(), name, stat: &stat }, rest)?;
@@ -129,71 +134,21 @@ impl Stage<'_> {
         Ok(())
     }
 
-    /// Makes the directory that an empty object `rest` marks, if it does.
-    fn folder(&mut self, rest: &str) -> Result<bool> {
-        let dir = rest.strip_suffix('/').unwrap_or(rest);
-        let made = if rest.is_empty() {
-            Ok(())
-        } else if dir.len() < rest.len() && is_plain(dir) {
-            self.disk.resolve.make(&self.to, dir, &mut Vec::new()).map(drop)
-        } else {
-            return Ok(false);
-        };
-        match made {
-            Ok(()) => {
-                self.done.objects += 1;
-                Ok(true)
-            }
-            Err(errno) if is_refused(errno) => Ok(false),
-            Err(errno) => Err(self.failed(rest, errno)),
-        }
-    }
-
     fn bring(&mut self, source: Source<'_>, rest: &str) -> Result<()> {
-        let mut brought = Err(Errno::INVAL);
-        if is_plain(rest) {
-            brought = self.bring_to(source, rest)?;
-        }
-        if brought.is_err_and(is_refused) {
-            brought = self.bring_to(source, &encoded(rest))?;
-        }
+        let how = &mut self.how;
+        let brought = self.to.place(rest, |dir, name| how.transfer(source, dir, name))?;
         brought.map_err(|errno| self.failed(rest, errno))?;
         self.done.objects += 1;
         self.done.bytes += size(source.stat);
         Ok(())
     }
 
-    /// The outer error is final; the inner one may be the name's fault.
-    fn bring_to(&mut self, source: Source<'_>, path: &str) -> Result<rustix::io::Result<()>> {
-        let (parent, name) = split(path);
-        let (disk, mut made) = (self.disk, Vec::new());
-        for _ in 0..2 {
-            let mut parents = std::mem::take(&mut self.parents);
-            let outcome = match parents.make(disk.resolve, &self.to, parent, &mut made) {
-                Ok(dir) => self.transfer(source, dir, name)?,
-                Err(errno) => Err(errno),
-            };
-            self.parents = parents;
-            match outcome {
-                Err(Errno::EXIST) => {}
-                Ok(()) => return Ok(Ok(())),
-                Err(errno) => {
-                    self.parents.forget();
-                    disk.resolve.unmake(&self.to, &made);
-                    return Ok(Err(errno));
-                }
-            }
-            // Something of an earlier staging, which a directory's is not: that
-            // belongs to other keys of this one.
-            match disk.resolve.unlink(&self.to, path, AtFlags::empty()) {
-                Ok(()) | Err(Errno::NOENT) => {}
-                Err(Errno::ISDIR | Errno::PERM) => return Ok(Err(Errno::EXIST)),
-                Err(errno) => return Ok(Err(errno)),
-            }
-        }
-        Ok(Err(Errno::EXIST))
+    fn failed(&self, rest: &str, errno: Errno) -> StorageError {
+        failed(format_args!("stage the input {rest:?} of job {}", self.job), errno)
     }
+}
 
+impl How<'_> {
     fn transfer(
         &mut self,
         source: Source<'_>,
@@ -232,10 +187,6 @@ impl Stage<'_> {
                 Err(failed_io(format_args!("stage inputs of job {}", self.job), &error))
             }
         }
-    }
-
-    fn failed(&self, rest: &str, errno: Errno) -> StorageError {
-        failed(format_args!("stage the input {rest:?} of job {}", self.job), errno)
     }
 }
 

@@ -41,7 +41,7 @@ impl Disk {
 
 /// Lets calls that arrive together share one run of a flush that began after each
 /// of them.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Group {
     begun: Arc<AtomicU64>,
     turn: Arc<tokio::sync::Mutex<Turn>>,
@@ -77,7 +77,27 @@ impl Group {
                 Err(_) => return Err(Errno::CANCELED),
             };
         }
-        match turn.failed {
+        turn.outcome(wanted)
+    }
+
+    /// The same from a blocking thread, on which the flush is done.
+    pub(super) fn run_here(&self, flush: impl FnOnce() -> Result<()>) -> Result<()> {
+        let wanted = self.begun.load(Ordering::SeqCst) + 1;
+        let mut turn = self.turn.blocking_lock();
+        if turn.done < wanted {
+            let number = self.begun.fetch_add(1, Ordering::SeqCst) + 1;
+            if let Err(errno) = flush() {
+                turn.failed = Some((number, errno));
+            }
+            turn.done = number;
+        }
+        turn.outcome(wanted)
+    }
+}
+
+impl Turn {
+    fn outcome(&self, wanted: u64) -> Result<()> {
+        match self.failed {
             // A failure after the wanted run counts too: this caller may be one
             // that was slow to ask for the wanted one's outcome.
             Some((number, errno)) if number >= wanted => Err(errno),

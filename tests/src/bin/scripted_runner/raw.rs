@@ -183,6 +183,7 @@ fn misbehave(socket: &Socket, input: &Input, dir: &Path, script: &Script) -> boo
         | Script::Gate(_)
         | Script::Env(_)
         | Script::Files(_)
+        | Script::Copy
         | Script::Many(_)
         | Script::Big(_)
         | Script::Nothing

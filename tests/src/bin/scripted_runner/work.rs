@@ -35,6 +35,7 @@ pub(crate) fn work(job: &Path, cancelled: &dyn Fn() -> bool) -> anyhow::Result<(
             }
             Ok(())
         }
+        Script::Copy => copy_all(&job.join("inputs"), &job.join("outputs")),
         Script::Many(count) => {
             for i in 0..count {
                 let name = format!("out-{i:05}");
@@ -120,6 +121,20 @@ fn copy(job: &Path, output: &Path) -> anyhow::Result<()> {
         }
         Err(e) => Err(e.into()),
     }
+}
+
+fn copy_all(from: &Path, to: &Path) -> anyhow::Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let to = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy_all(&entry.path(), &to)?;
+        } else {
+            std::fs::copy(entry.path(), &to).with_context(|| format!("copying {}", to.display()))?;
+        }
+    }
+    Ok(())
 }
 
 fn list(dir: &Path, prefix: &str, lines: &mut Vec<String>) -> anyhow::Result<()> {

@@ -241,6 +241,18 @@ async fn very_deep_trees_are_removed_and_refused_as_outputs() {
     assert_eq!(f.temporaries(), 0);
 }
 
+#[tokio::test]
+async fn a_document_does_not_bring_a_job_back() {
+    let f = Fixture::new();
+    let documents = vec![(job("removed"), key("job_status.json"), Bytes::from_static(b"{}"))];
+    assert!(f.storage.put_beside(documents.clone()).await.unwrap()[0].is_ok());
+    assert!(!f.storage.contains(&job("removed")).await.unwrap());
+    fs::create_dir(f.dir.join("removed")).unwrap();
+    assert!(f.storage.put_beside(documents).await.unwrap()[0].is_ok());
+    assert_eq!(list(&f.storage, "removed").await, ["job_status.json"]);
+    assert_eq!(f.temporaries(), 0);
+}
+
 /// Makes the calling thread one that permissions hold for, also where it is root's.
 fn give_up_privileges() {
     use rustix::thread::{CapabilitySet, capabilities, set_capabilities};

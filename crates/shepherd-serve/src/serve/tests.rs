@@ -33,7 +33,7 @@ async fn accepting_goes_on_after_errors() {
 
 #[tokio::test]
 async fn draining_wakes_whoever_waits_for_it_before_and_after() {
-    let drain = drain::Drain::new();
+    let drain = Drain::new();
     let waiting = tokio::spawn({
         let drain = drain.clone();
         async move { drain.begun().await }

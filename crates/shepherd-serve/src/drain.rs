@@ -14,7 +14,7 @@ use tokio::sync::futures::OwnedNotified;
 
 /// How far the end has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Phase {
+pub(crate) enum Phase {
     /// It has not begun.
     Running,
     /// What is in progress may finish; nothing new begins.
@@ -23,25 +23,32 @@ pub(super) enum Phase {
     Forced,
 }
 
-/// A handle to it.
+/// A handle to it: what [`serve`](crate::serve) raises, and a service may wait for.
 #[derive(Clone, Debug)]
-pub(crate) struct Drain {
+pub struct Drain {
     phase: Arc<AtomicU8>,
     changed: Arc<Notify>,
 }
 
-impl Drain {
-    pub(crate) fn new() -> Self {
+impl Default for Drain {
+    fn default() -> Self {
         Self { phase: Arc::new(AtomicU8::new(Phase::Running as u8)), changed: Arc::new(Notify::new()) }
+    }
+}
+
+impl Drain {
+    /// One that has not begun.
+    pub fn new() -> Self {
+        Self::default()
     }
 
     /// Lets no more begin.
-    pub(super) fn begin(&self) {
+    pub(crate) fn begin(&self) {
         self.raise(Phase::Draining);
     }
 
     /// Lets nothing go on.
-    pub(super) fn force(&self) {
+    pub(crate) fn force(&self) {
         self.raise(Phase::Forced);
     }
 
@@ -51,7 +58,7 @@ impl Drain {
         self.changed.notify_waiters();
     }
 
-    pub(super) fn phase(&self) -> Phase {
+    pub(crate) fn phase(&self) -> Phase {
         match self.phase.load(Ordering::Acquire) {
             0 => Phase::Running,
             1 => Phase::Draining,
@@ -59,8 +66,8 @@ impl Drain {
         }
     }
 
-    /// Waits until it has begun.
-    pub(crate) async fn begun(&self) {
+    /// Waits until it has begun: what waits for something long had better answer.
+    pub async fn begun(&self) {
         let changed = self.changed.notified();
         let mut changed = std::pin::pin!(changed);
         // Registered before the phase is read: a change between is not missed.
@@ -71,14 +78,14 @@ impl Drain {
     }
 
     /// Follows it from one task.
-    pub(super) fn watch(&self) -> Watch {
+    pub(crate) fn watch(&self) -> Watch {
         Watch { drain: self.clone(), change: None, seen: Phase::Running }
     }
 }
 
 /// See [`Drain::watch`]. To be polled by one task only: the waker is registered
 /// once for each phase.
-pub(super) struct Watch {
+pub(crate) struct Watch {
     drain: Drain,
     change: Option<Pin<Box<OwnedNotified>>>,
     seen: Phase,
@@ -86,7 +93,7 @@ pub(super) struct Watch {
 
 impl Watch {
     /// The phase; the task is woken when it changes.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Phase {
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Phase {
         if self.change.is_none() || self.drain.phase() != self.seen {
             let mut change = Box::pin(Arc::clone(&self.drain.changed).notified_owned());
             let _ = change.as_mut().poll(cx);

@@ -18,14 +18,14 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep};
 
-use super::drain::{Drain, Phase};
+use crate::drain::{Drain, Phase};
 
 /// How long a client is listened to after its connection ended, in all and
 /// without a byte.
 const LINGER: Duration = Duration::from_secs(30);
 const LINGER_IDLE: Duration = Duration::from_secs(3);
 
-pub(super) struct Socket {
+pub(crate) struct Socket {
     stream: TokioIo<TcpStream>,
     stall: Duration,
     drain: Drain,
@@ -37,7 +37,7 @@ pub(super) struct Socket {
 }
 
 impl Socket {
-    pub(super) fn new(stream: TcpStream, stall: Duration, drain: Drain) -> Self {
+    pub(crate) fn new(stream: TcpStream, stall: Duration, drain: Drain) -> Self {
         Self { stream: TokioIo::new(stream), stall, drain, timer: None, stalled: false, lingers_until: None }
     }
 

@@ -1,0 +1,168 @@
+//! A request's body on its way to s3s: what it may cost is bounded, and what went
+//! wrong with it is noted.
+//!
+//! s3s wraps the body in streams that verify it, and their errors cannot be told
+//! apart from outside. So it is noted here whether the body itself broke off; when
+//! it did not and the streams still fail, then what they verify is wrong.
+
+use std::future::Future as _;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+use tokio::time::{Instant, Sleep, sleep};
+
+use crate::chunks::{BadChunk, Chunks};
+
+/// How long a client may send nothing of a body that is being read.
+const STALL: Duration = Duration::from_secs(60);
+
+/// What went wrong with a body, apart from what s3s verifies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// It ended early.
+    Broken,
+    /// Nothing came for too long.
+    Stalled,
+    /// It is not framed as its headers say.
+    Framing,
+    /// A signed chunk is too large.
+    Chunk,
+}
+
+/// What was noted of a request's body; travels with the request.
+#[derive(Clone, Debug)]
+pub(crate) struct Noted {
+    shared: Arc<Mutex<State>>,
+    chunked: bool,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    fault: Option<Fault>,
+    failed: bool,
+}
+
+impl Noted {
+    fn note(&self, fault: Fault) {
+        self.with(|state| state.fault = state.fault.or(Some(fault)));
+    }
+
+    pub(crate) fn fault(&self) -> Option<Fault> {
+        self.with(|state| state.fault)
+    }
+
+    /// Notes that reading the body, through all that verifies it, gave an error.
+    pub(crate) fn failed(&self) {
+        self.with(|state| state.failed = true);
+    }
+
+    pub(crate) fn was_failed(&self) -> bool {
+        self.with(|state| state.failed)
+    }
+
+    pub(crate) fn is_chunked(&self) -> bool {
+        self.chunked
+    }
+
+    fn with<T>(&self, act: impl FnOnce(&mut State) -> T) -> T {
+        act(&mut self.shared.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// See the module.
+pub(crate) struct Intake<B> {
+    body: Pin<Box<B>>,
+    chunks: Option<Chunks>,
+    noted: Noted,
+    /// Armed while nothing comes.
+    timer: Pin<Box<Sleep>>,
+    armed: bool,
+    over: bool,
+}
+
+impl<B: Body<Data = Bytes>> Intake<B> {
+    pub(crate) fn new(body: B, headers: &HeaderMap) -> (Self, Noted) {
+        let digest = headers.get("x-amz-content-sha256").map(http::HeaderValue::as_bytes);
+        let chunked = digest.is_some_and(|digest| digest.starts_with(b"STREAMING-"));
+        let noted = Noted { shared: Arc::default(), chunked };
+        let intake = Self {
+            body: Box::pin(body),
+            chunks: chunked.then(Chunks::new),
+            noted: noted.clone(),
+            timer: Box::pin(sleep(STALL)),
+            armed: false,
+            over: false,
+        };
+        (intake, noted)
+    }
+
+    fn fail<T>(&mut self, fault: Fault, kind: io::ErrorKind) -> Poll<Option<io::Result<T>>> {
+        self.noted.note(fault);
+        self.over = true;
+        Poll::Ready(Some(Err(kind.into())))
+    }
+}
+
+impl<B: Body<Data = Bytes>> Body for Intake<B> {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        let this = self.get_mut();
+        loop {
+            if let Some(bytes) = this.chunks.as_mut().and_then(Chunks::pop) {
+                return Poll::Ready(Some(Ok(Frame::data(bytes))));
+            }
+            if this.over {
+                return Poll::Ready(None);
+            }
+            let Poll::Ready(frame) = this.body.as_mut().poll_frame(cx) else {
+                if !this.armed {
+                    this.armed = true;
+                    this.timer.as_mut().reset(Instant::now() + STALL);
+                }
+                ready!(this.timer.as_mut().poll(cx));
+                return this.fail(Fault::Stalled, io::ErrorKind::TimedOut);
+            };
+            this.armed = false;
+            match (frame, &mut this.chunks) {
+                (Some(Ok(frame)), None) => return Poll::Ready(Some(Ok(frame))),
+                (Some(Ok(frame)), Some(chunks)) => {
+                    let Ok(bytes) = frame.into_data() else { continue };
+                    match chunks.push(bytes) {
+                        Ok(()) => {}
+                        Err(BadChunk::Framing) => {
+                            return this.fail(Fault::Framing, io::ErrorKind::InvalidData);
+                        }
+                        Err(BadChunk::TooLarge) => {
+                            return this.fail(Fault::Chunk, io::ErrorKind::InvalidData);
+                        }
+                    }
+                }
+                (Some(Err(_)), _) => return this.fail(Fault::Broken, io::ErrorKind::UnexpectedEof),
+                // s3s takes a body without the last chunk for whole.
+                (None, Some(chunks)) if !chunks.is_whole() => {
+                    return this.fail(Fault::Broken, io::ErrorKind::UnexpectedEof);
+                }
+                (None, _) => {
+                    this.over = true;
+                    return Poll::Ready(None);
+                }
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.over || (self.chunks.is_none() && self.body.is_end_stream())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        if self.chunks.is_some() { SizeHint::default() } else { self.body.size_hint() }
+    }
+}

@@ -1,0 +1,38 @@
+//! What the directory does not hold yet.
+
+use async_trait::async_trait;
+use shepherd_job::JobId;
+
+/// A queue may hold small objects of a job that are no files yet. Before a bucket
+/// is looked at or changed, they must be.
+#[async_trait]
+pub trait Mirror: Send + Sync + 'static {
+    /// Returns once everything of `bucket` that was there when this was called is in
+    /// the directory. Cheap when nothing lags.
+    ///
+    /// # Errors
+    /// Why not now, as a message for the client: it is answered that the service is
+    /// unavailable.
+    async fn catch_up(&self, bucket: &JobId) -> Result<(), String>;
+
+    /// The buckets that may be no directories yet.
+    ///
+    /// # Errors
+    /// As [`catch_up`](Self::catch_up).
+    async fn lagging(&self) -> Result<Vec<JobId>, String>;
+}
+
+/// For a directory that is all there is.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoMirror;
+
+#[async_trait]
+impl Mirror for NoMirror {
+    async fn catch_up(&self, _: &JobId) -> Result<(), String> {
+        Ok(())
+    }
+
+    async fn lagging(&self) -> Result<Vec<JobId>, String> {
+        Ok(Vec::new())
+    }
+}

@@ -1,0 +1,63 @@
+//! Copies inside the storage.
+
+use s3s::dto::{self, CopySource};
+use s3s::{S3Request, S3Response, S3Result, s3_error};
+use shepherd_storage::buckets::{Described, Source};
+
+use super::{Answer, Store, only_version};
+use crate::attributes::kept;
+use crate::conditions::{Of, Wanted, tag, time};
+use crate::error::answer;
+use crate::listing::key;
+
+impl Store {
+    pub(super) async fn copy(&self, req: S3Request<dto::CopyObjectInput>) -> Answer<dto::CopyObjectOutput> {
+        let input = req.input;
+        let from = self.source(&input.copy_source).await?;
+        let bucket = self.bucket(&input.bucket).await?;
+        let key = key(&input.key)?;
+        let attributes = match input.metadata_directive.as_ref().map(dto::MetadataDirective::as_str) {
+            None | Some(dto::MetadataDirective::COPY) => None,
+            Some(dto::MetadataDirective::REPLACE) => Some(kept(&req.headers)?),
+            Some(_) => return Err(s3_error!(InvalidArgument, "Unknown metadata directive.")),
+        };
+        if attributes.is_none() && from.bucket == bucket && from.key == key {
+            return Err(s3_error!(
+                InvalidRequest,
+                "An object can be copied to itself only to replace its metadata"
+            ));
+        }
+        let wanted = Wanted {
+            if_match: input.copy_source_if_match,
+            if_none_match: input.copy_source_if_none_match,
+            if_modified_since: input.copy_source_if_modified_since,
+            if_unmodified_since: input.copy_source_if_unmodified_since,
+        };
+        let choose = move |described: &Described| {
+            wanted.check(described, Of::CopySource)?;
+            Ok::<_, s3s::S3Error>(attributes)
+        };
+        let copy = self.buckets.copy(from, &bucket, &key, choose).await.map_err(answer)??;
+        Ok(S3Response::new(dto::CopyObjectOutput {
+            copy_object_result: Some(dto::CopyObjectResult {
+                e_tag: Some(tag(&copy)),
+                last_modified: Some(time(copy.meta.modified)),
+                ..Default::default()
+            }),
+            ..Default::default()
+        }))
+    }
+
+    /// The object that a copy is made from.
+    pub(super) async fn source(&self, source: &CopySource) -> S3Result<Source> {
+        match source {
+            CopySource::Bucket { bucket, key: from, version_id } => {
+                only_version(version_id.as_deref())?;
+                Ok(Source { bucket: self.bucket(bucket).await?, key: key(from)? })
+            }
+            CopySource::AccessPoint { .. } | CopySource::Outpost { .. } => {
+                Err(s3_error!(NotImplemented, "There are no access points here"))
+            }
+        }
+    }
+}

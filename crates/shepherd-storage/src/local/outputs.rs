@@ -1,0 +1,135 @@
+//! What a runner left, for a storage that reads it file by file.
+
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use rustix::fs::{FileType, Mode, OFlags};
+use rustix::io::Errno;
+use shepherd_job::ObjectPath;
+
+use super::disk::{is_file, size};
+use super::fault::failed;
+use super::resolve::{Entry, LIST, READ, Resolve, WalkError, join};
+use super::temp::empty;
+use crate::{Result, StorageError};
+
+const OUTPUTS: &str = "outputs";
+
+/// An open directory of a runner.
+pub(crate) struct Outputs {
+    dir: OwnedFd,
+    resolve: Resolve,
+}
+
+/// A file in it.
+#[derive(Clone, Debug)]
+pub(crate) struct Output {
+    /// Its path there.
+    pub(crate) path: String,
+    /// The key of the object that it becomes.
+    pub(crate) key: ObjectPath,
+}
+
+/// Ends a walk.
+struct Stop(StorageError);
+
+impl From<WalkError> for Stop {
+    fn from(WalkError { path, errno }: WalkError) -> Self {
+        Self(match errno {
+            Errno::ACCESS | Errno::PERM => refused(&path, "may not be read"),
+            errno => failed(format_args!("read the directory {path:?}"), errno),
+        })
+    }
+}
+
+fn refused(path: &str, why: &str) -> StorageError {
+    StorageError::Invalid(format!("the output {path:?} {why}"))
+}
+
+impl Outputs {
+    /// Opens the directory `from`.
+    ///
+    /// # Errors
+    /// [`StorageError::NotFound`] when there is none.
+    pub(crate) fn open(from: &Path) -> Result<Self> {
+        let flags = LIST | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let dir = rustix::fs::open(from, flags, Mode::empty()).map_err(|errno| match errno {
+            Errno::NOENT => StorageError::NotFound,
+            Errno::NOTDIR | Errno::LOOP => {
+                StorageError::Invalid(format!("{} is not a directory", from.display()))
+            }
+            Errno::ACCESS | Errno::PERM => {
+                StorageError::Invalid(format!("{} may not be read", from.display()))
+            }
+            errno => failed(format_args!("open {}", from.display()), errno),
+        })?;
+        let resolve = Resolve::probe(&dir);
+        Ok(Self { dir, resolve })
+    }
+
+    /// All files, each of which could be opened.
+    ///
+    /// # Errors
+    /// [`StorageError::Invalid`] for what cannot become an object.
+    pub(crate) fn survey(&self) -> Result<Vec<Output>> {
+        let mut found = Vec::new();
+        let walked = self.resolve.walk(&self.dir, ".", |entry: &Entry<'_>| {
+            let shown = || join(entry.parent, &entry.name.to_string_lossy());
+            let refuse = |why: &str| Err(Stop(refused(&shown(), why)));
+            let Some(path) = entry.path() else { return refuse("has a name that is not UTF-8") };
+            let Ok(key) = ObjectPath::parse(&format!("{OUTPUTS}/{path}")) else {
+                return refuse("has a path of more than 1,024 bytes");
+            };
+            match entry.kind {
+                FileType::RegularFile => {}
+                FileType::Directory => return Ok(()),
+                FileType::Symlink => return refuse("is a symbolic link"),
+                _ => return refuse("is not a regular file"),
+            }
+            let flags = READ | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            match rustix::fs::openat(entry.dir, entry.name, flags, Mode::empty()) {
+                Ok(_) => {}
+                Err(errno) => return Err(Stop(unreadable(&path, errno))),
+            }
+            found.push(Output { path, key });
+            Ok(())
+        });
+        match walked {
+            Ok(()) => Ok(found),
+            Err(Stop(error)) => Err(error),
+        }
+    }
+
+    /// Opens one of the files that the survey found, and gives its size.
+    ///
+    /// # Errors
+    /// [`StorageError::Invalid`] when it is another thing by now.
+    pub(crate) fn file(&self, output: &Output) -> Result<(File, u64)> {
+        let path = &output.path;
+        let opened = self
+            .resolve
+            .open(&self.dir, path, READ)
+            .and_then(|file| rustix::fs::fstat(&file).map(|stat| (file, stat)));
+        match opened {
+            Ok((file, stat)) if is_file(&stat) => Ok((File::from(file), size(&stat))),
+            Ok(_) => Err(refused(path, "is not a regular file")),
+            Err(errno) => Err(unreadable(path, errno)),
+        }
+    }
+
+    /// Removes everything in the directory.
+    pub(crate) fn clear(&self) -> Result<()> {
+        empty(&self.dir).map_err(|errno| failed("remove published outputs", errno))
+    }
+}
+
+fn unreadable(path: &str, errno: Errno) -> StorageError {
+    match errno {
+        Errno::ACCESS | Errno::PERM => refused(path, "may not be read"),
+        Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NXIO | Errno::XDEV => {
+            refused(path, "was removed or replaced while it was published")
+        }
+        errno => failed(format_args!("open the output {path:?}"), errno),
+    }
+}
