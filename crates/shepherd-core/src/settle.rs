@@ -39,7 +39,7 @@ const SOFT: u64 = 200_000;
 const HARD: u64 = 1_000_000;
 /// How long files may lag under load where clients read the storage by themselves.
 /// Most short jobs are through by then, and need one status document, not three.
-const PATIENCE: Duration = Duration::from_millis(250);
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// The settler's side that others see.
 #[derive(Debug)]

@@ -1,15 +1,17 @@
 //! What a runner left, for a storage that reads it file by file.
 
 use std::fs::File;
+use std::io::Read as _;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
+use bytes::Bytes;
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 use shepherd_job::ObjectPath;
 
 use super::disk::{is_file, size};
-use super::fault::failed;
+use super::fault::{failed, failed_io};
 use super::resolve::{Entry, LIST, READ, Resolve, WalkError, join};
 use super::temp::empty;
 use crate::{Result, StorageError};
@@ -115,6 +117,25 @@ impl Outputs {
             Ok((file, stat)) if is_file(&stat) => Ok((File::from(file), size(&stat))),
             Ok(_) => Err(refused(path, "is not a regular file")),
             Err(errno) => Err(unreadable(path, errno)),
+        }
+    }
+
+    /// The bytes of a file that has at most `most`; `None` for a larger one.
+    ///
+    /// # Errors
+    /// As [`file`](Self::file).
+    pub(crate) fn read_small(&self, output: &Output, most: usize) -> Result<Option<Bytes>> {
+        let (file, len) = self.file(output)?;
+        let len = usize::try_from(len).unwrap_or(usize::MAX);
+        if len > most {
+            return Ok(None);
+        }
+        let mut bytes = Vec::with_capacity(len + 1);
+        // It may grow while it is read.
+        match file.take(most as u64 + 1).read_to_end(&mut bytes) {
+            Ok(_) if bytes.len() <= most => Ok(Some(bytes.into())),
+            Ok(_) => Ok(None),
+            Err(error) => Err(failed_io(format_args!("read the output {:?}", output.path), &error)),
         }
     }
 

@@ -8,6 +8,7 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 
 use super::fault::Kind;
@@ -25,6 +26,10 @@ const OUTPUTS: &str = "outputs/";
 /// How many files of one job are stored at once.
 const AT_ONCE: usize = 16;
 
+/// Up to how many bytes of a job's files are read while they are looked through:
+/// small outputs are what most jobs have, and another thread costs more than they do.
+const READ_AT_ONCE: usize = 16 << 10;
+
 /// [`Storage::publish`](crate::Storage::publish).
 pub(super) async fn publish(
     store: &Arc<Store>,
@@ -35,12 +40,19 @@ pub(super) async fn publish(
     let path = from.to_owned();
     let (outputs, found) = super::joined(tokio::task::spawn_blocking(move || {
         let outputs = Outputs::open(&path)?;
-        let found = outputs.survey()?;
+        let mut left = READ_AT_ONCE;
+        let mut found = Vec::new();
+        for output in outputs.survey()? {
+            let few = found.len() < AT_ONCE;
+            let bytes = if few { outputs.read_small(&output, left)? } else { None };
+            left -= bytes.as_ref().map_or(0, Bytes::len);
+            found.push((output, bytes));
+        }
         Ok((Arc::new(outputs), found))
     }))
     .await?;
     let mut keys = HashSet::new();
-    for output in &found {
+    for (output, _) in &found {
         keys.insert(home.key(&output.key)?);
     }
     match replaces {
@@ -49,9 +61,17 @@ pub(super) async fn publish(
             .await
             .map_err(|fault| fault.of(format_args!("abort earlier uploads to bucket {}", home.bucket)))?,
     }
-    let stored = stream::iter(found).map(|output| {
+    let stored = stream::iter(found).map(|(output, bytes)| {
         let (outputs, home) = (Arc::clone(&outputs), home.clone());
-        async move { store_one(store, home, outputs, output).await }
+        async move {
+            let _turn = store.turn().await?;
+            match bytes {
+                Some(bytes) => {
+                    put::put_one(store, &home, &home.key(&output.key)?, Payload::Bytes(bytes)).await
+                }
+                None => store_file(store, home, outputs, output).await,
+            }
+        }
     });
     let bytes: Vec<u64> = stored.buffer_unordered(AT_ONCE).try_collect().await?;
     match replaces {
@@ -66,8 +86,7 @@ pub(super) async fn publish(
     Ok(Transfer { objects: bytes.len() as u64, bytes: bytes.iter().sum() })
 }
 
-async fn store_one(store: &Arc<Store>, home: Home, outputs: Arc<Outputs>, output: Output) -> Result<u64> {
-    let _turn = store.turn().await?;
+async fn store_file(store: &Arc<Store>, home: Home, outputs: Arc<Outputs>, output: Output) -> Result<u64> {
     let key = home.key(&output.key)?;
     let name: Arc<str> = output.path.as_str().into();
     let (file, len) = super::joined(tokio::task::spawn_blocking(move || outputs.file(&output))).await?;
