@@ -47,7 +47,7 @@ pub use log::Log;
 pub use mount::SmallDisk;
 pub use port::free_port;
 pub use programs::built;
-pub use python::{python, run_script, script};
+pub use python::{python, run_python, run_script, script};
 pub use random::Random;
 pub use script::{Manner, Script, big_byte};
 pub use site::Site;

@@ -30,11 +30,25 @@ pub fn script(name: &str) -> PathBuf {
 /// # Panics
 /// When it fails, with what it printed, or does not end.
 pub async fn run_script(python: &Path, name: &str, variables: &[(&str, &str)]) -> String {
+    run_python(python, &script(name), &[], variables).await
+}
+
+/// As [`run_script`], for a script anywhere, with arguments.
+///
+/// # Panics
+/// As it does.
+pub async fn run_python(
+    python: &Path,
+    script: &Path,
+    arguments: &[&str],
+    variables: &[(&str, &str)],
+) -> String {
     let mut command = Command::new(python);
-    command.arg(script(name)).stdin(Stdio::null()).kill_on_drop(true);
+    command.arg(script).args(arguments).stdin(Stdio::null()).kill_on_drop(true);
     // Settings of this machine's own S3 clients are no part of a test.
     command.env_clear().envs(variables.iter().copied()).env("PYTHONUTF8", "1");
     command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
+    let name = script.display();
     let output = tokio::time::timeout(2 * crate::PATIENCE, command.output()).await;
     let output = output.unwrap_or_else(|_| panic!("{name} did not end"));
     let output = output.unwrap_or_else(|e| panic!("cannot run {name}: {e}"));

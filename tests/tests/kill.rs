@@ -11,6 +11,8 @@
 //!
 //! The moments come from a seed that is printed; `SHEPHERD_TEST_SEED` repeats it.
 
+#![allow(clippy::unwrap_used, reason = "what several tests share is a test, too")]
+
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

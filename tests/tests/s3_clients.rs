@@ -1,9 +1,13 @@
 //! Clients that others wrote, against the endpoint that serves the storage's directory.
 
+#![allow(clippy::unwrap_used, reason = "what several tests share is a test, too")]
+
+use std::path::Path;
+
 use serde_json::json;
-use shepherd_tests::ids::SCRIPTED;
+use shepherd_tests::ids::{self, SCRIPTED};
 use shepherd_tests::s3::{ACCESS_KEY, Layout, Moto, S3Client, SECRET_KEY};
-use shepherd_tests::{Script, Site, python, run_script};
+use shepherd_tests::{Model, Script, Site, python, run_python, run_script};
 
 /// So many that lists have pages.
 const CROWD: usize = 5000;
@@ -84,6 +88,39 @@ async fn hard_keys_pass_through_a_server_that_keeps_any() {
     nothing_escaped(&site);
 }
 
+/// The README's walk, against whatever storage a site has.
+async fn walk(python: &Path, site: Site, s3_url: Option<String>) {
+    // The README's model, run by the runner that is there by default.
+    let site = site.with_sheep(ids::SHEEP, json!({"runner_command": null}));
+    let model = site.model_dir(Model { name: "upper", version: "1" });
+    std::fs::write(model.join("config.yaml"), "").unwrap();
+    let runner = r#"runner: {command: ["sh", "-c", "tr a-z A-Z < \"$1/input\" > \"$2/output\"", "upper", "{inputs}", "{outputs}"]}"#;
+    std::fs::write(model.join("runner.yaml"), runner).unwrap();
+    let daemon = site.start().await;
+    let s3 = match s3_url {
+        Some(url) => url,
+        None => daemon.s3_url().await,
+    };
+    let api = format!("http://{}", daemon.client().address());
+    let variables = [
+        ("S3_URL", s3.as_str()),
+        ("API_URL", &api),
+        ("MINIO_ACCESS_KEY", ACCESS_KEY),
+        ("MINIO_SECRET_KEY", SECRET_KEY),
+    ];
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/clients/minio_walk.py");
+    let printed = run_python(python, &script, &["walked-job", "counting sheep"], &variables).await;
+    assert_eq!(printed, "outputs/output\nCOUNTING SHEEP\n", "{s3}");
+}
+
+#[tokio::test]
+async fn the_walk_of_the_readme_works_with_the_endpoint_and_with_a_server() {
+    let (Some(python), Some(moto)) = (python(), Moto::shared()) else { return };
+    walk(&python, Site::serving_s3(), None).await;
+    // Not s3s-fs, which takes the empty delimiter of this client for one.
+    walk(&python, Site::on_s3(&moto.url(), Layout::BucketPerJob), Some(moto.url())).await;
+}
+
 #[tokio::test]
 async fn what_the_queue_still_has_is_there_over_s3_at_once() {
     const JOBS: usize = 150;
@@ -110,7 +147,6 @@ async fn what_the_queue_still_has_is_there_over_s3_at_once() {
     // And what is put there is the job's at once.
     s3.make_bucket("put-there").await;
     s3.put("put-there", "inputs/input", "copied").await;
-    assert_eq!(client.get("/jobs/put-there/input").await.status, 400, "it is no job yet");
     let reply = client.start_job(&json!({"job_id": "put-there", "model": SCRIPTED.json()})).await;
     assert_eq!(reply.status, 200, "{reply:?}");
     assert_eq!(client.finished("put-there").await["status"], "done");

@@ -1,6 +1,8 @@
 //! What goes wrong between the daemon and its S3 server: every job ends done or failed with a reason, none is
 //! stuck, nothing is lost, and who sees `done` sees every output.
 
+#![allow(clippy::unwrap_used, reason = "what several tests share is a test, too")]
+
 use std::collections::HashSet;
 use std::sync::Mutex;
 use std::time::Duration;
