@@ -214,8 +214,8 @@ async fn a_job_costs_as_few_requests_as_its_layout_allows() {
     ] {
         let (requests, documents) = requests_of(layout, "one-job", is_stored).await;
         assert_eq!(requests, expected, "{layout:?}");
-        // Processing and done; queued too, when starting the runner takes its time.
-        assert!((2..=3).contains(&documents), "{documents} status documents");
+        // Processing and done; queued too, when starting the runner takes its time, and one of them twice.
+        assert!((2..=4).contains(&documents), "{documents} status documents");
     }
 }
 

@@ -18,13 +18,14 @@
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use shepherd_job::{DEFAULT_INPUT, JobId, JobIdRule, JobSpec, ObjectPath};
 use shepherd_queue::{Existing, JobRecord, NewJob, Submitted};
-use shepherd_storage::Body;
+use shepherd_storage::{Body, StorageError};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::ShepherdError;
@@ -38,6 +39,9 @@ mod holds;
 
 /// How many submits one commit takes at most.
 const BATCH: usize = 1024;
+
+/// How long a storage may take to say which data it has before submits are refused.
+const LOOK: Duration = Duration::from_secs(10);
 
 /// How many batches are under way at most where the storage takes long to answer.
 const BATCHES: usize = 32;
@@ -100,7 +104,7 @@ impl Admission {
     /// Starts the task that takes batches.
     pub(crate) fn start(shared: &Arc<Shared>, settling: &Arc<Settling>, markers: PathBuf) -> Arc<Self> {
         let (sender, receiver) = mpsc::channel(4 * BATCH);
-        let task = admit(Arc::clone(shared), Arc::clone(settling), receiver);
+        let task = admit(Arc::clone(shared), Arc::clone(settling), markers.clone(), receiver);
         shared.tasks.spawn(TaskKind::Pillar, "admission", task);
         Arc::new(Self { shared: Arc::clone(shared), sender, reserved: Arc::default(), markers })
     }
@@ -142,34 +146,53 @@ impl Admission {
             left.pop_front();
         }
         if !left.is_empty() {
-            let this = Arc::clone(self);
-            self.shared.tasks.spawn(TaskKind::Request, "sweep", async move {
-                let again = async {
-                    let mut backoff = store_backoff();
-                    while let Some(id) = left.front() {
-                        tokio::time::sleep(backoff.step()).await;
-                        if this.sweep_one(id).await.is_ok() {
-                            backoff.reset();
-                            left.pop_front();
-                        }
-                    }
-                };
-                tokio::select! {
-                    () = again => tracing::info!("payloads of submits that were cut off are removed"),
-                    () = this.shared.tasks.draining.cancelled() => {}
-                }
-            });
+            self.sweep_later(left);
         }
         Ok(())
+    }
+
+    /// Sweeps in a task, until all is swept or the shepherd ends.
+    fn sweep_later(self: &Arc<Self>, mut left: VecDeque<JobId>) {
+        let this = Arc::clone(self);
+        self.shared.tasks.spawn(TaskKind::Request, "sweep", async move {
+            let again = async {
+                let mut backoff = store_backoff();
+                while let Some(id) = left.pop_front() {
+                    tokio::time::sleep(backoff.step()).await;
+                    match this.sweep_one(&id).await {
+                        Ok(()) => backoff.reset(),
+                        Err(error) => {
+                            tracing::debug!(job = %id, %error, "cannot remove the payload of a submit that was cut off");
+                            left.push_back(id);
+                        }
+                    }
+                }
+            };
+            tokio::select! {
+                () = again => tracing::info!("payloads of submits that were cut off are removed"),
+                () = this.shared.tasks.draining.cancelled() => {}
+            }
+        });
     }
 
     async fn sweep_one(&self, id: &JobId) -> Result<(), ShepherdError> {
         let busy = || ShepherdError::Unavailable(format!("job `{id}` is being submitted"));
         let _reserved = Reserved::alone(&self.reserved, id).ok_or_else(busy)?;
+        self.sweep_reserved(id).await
+    }
+
+    /// Removes what a submit left whose job is not in the queue, and its marker. The
+    /// caller holds the id.
+    async fn sweep_reserved(&self, id: &JobId) -> Result<(), ShepherdError> {
         let Shared { queue, storage, .. } = &*self.shared;
         if queue.get(id).await?.is_none() {
-            tracing::info!(job = %id, "removing the payload of a submit that was cut off");
-            storage.remove(id).await?;
+            let left = storage.list(id, "", None, 2).await?;
+            if left.iter().all(|object| object.path.as_str() == DEFAULT_INPUT) {
+                tracing::info!(job = %id, "removing the payload of a submit that was cut off");
+                storage.remove(id).await?;
+            } else {
+                tracing::info!(job = %id, "somebody has put data where a submit was cut off: it stays");
+            }
         }
         unmark(&self.markers.join(id.as_str())).await;
         Ok(())
@@ -204,12 +227,19 @@ impl Admission {
         answered.await.map_err(|_| ShepherdError::Unavailable("the submit broke off".into()))?
     }
 
-    async fn carry_large(&self, spec: JobSpec, body: Body) -> Answer {
+    async fn carry_large(self: &Arc<Self>, spec: JobSpec, body: Body) -> Answer {
         let id = spec.id.clone();
         let _reserved = Reserved::alone(&self.reserved, &id).ok_or(ShepherdError::AlreadySubmitted)?;
         let Shared { queue, storage, .. } = &*self.shared;
-        if queue.get(&id).await?.is_some() || storage.contains(&id).await? {
+        if queue.get(&id).await?.is_some() {
             return Err(ShepherdError::AlreadySubmitted);
+        }
+        if storage.contains(&id).await? {
+            if !is_marked(&self.markers, &id).await {
+                return Err(ShepherdError::AlreadySubmitted);
+            }
+            // It was never accepted: its client may well try again.
+            self.sweep_reserved(&id).await?;
         }
         let marker = self.markers.join(id.as_str());
         mark(&marker).await?;
@@ -220,19 +250,22 @@ impl Admission {
             self.request(spec, Vec::new(), DataCheck::Done).await
         };
         let answer = stored.await;
-        let keep = match &answer {
-            Ok(_) => true,
-            // The commit may have happened all the same: the next start will see.
-            Err(ShepherdError::Unavailable(_)) => return answer,
-            Err(_) => false,
-        };
-        // A job that was accepted beside this one keeps its data.
-        let keep = keep || !matches!(queue.get(&id).await, Ok(None));
-        if keep || storage.remove(&id).await.is_ok() {
-            unmark(&marker).await;
+        match &answer {
+            Ok(_) => unmark(&marker).await,
+            // The queue may have taken the job before it failed: what it says decides.
+            Err(_) => {
+                if self.sweep_reserved(&id).await.is_err() {
+                    self.sweep_later(VecDeque::from([id]));
+                }
+            }
         }
         answer
     }
+}
+
+/// Whether a submit of this id was cut off and what it left is not removed yet.
+async fn is_marked(markers: &Path, id: &JobId) -> bool {
+    tokio::fs::try_exists(markers.join(id.as_str())).await.unwrap_or(false)
 }
 
 async fn mark(marker: &Path) -> Result<(), ShepherdError> {
@@ -257,7 +290,12 @@ async fn unmark(marker: &Path) {
     }
 }
 
-async fn admit(shared: Arc<Shared>, settling: Arc<Settling>, mut requests: mpsc::Receiver<Request>) {
+async fn admit(
+    shared: Arc<Shared>,
+    settling: Arc<Settling>,
+    markers: PathBuf,
+    mut requests: mpsc::Receiver<Request>,
+) {
     let most = if shared.storage_is_remote() { BATCHES } else { 1 };
     let mut under_way = FuturesUnordered::new();
     let mut batch = Vec::with_capacity(BATCH);
@@ -277,17 +315,17 @@ async fn admit(shared: Arc<Shared>, settling: Arc<Settling>, mut requests: mpsc:
         if batch.is_empty() {
             continue;
         }
-        // At the drain nobody makes room any more.
-        tokio::select! {
-            () = settling.room() => {}
-            () = shared.tasks.draining.cancelled() => {}
-        }
-        under_way.push(admit_batch(&shared, std::mem::take(&mut batch)));
+        under_way.push(admit_batch(&shared, &settling, &markers, std::mem::take(&mut batch)));
     }
 }
 
-async fn admit_batch(shared: &Shared, batch: Vec<Request>) {
-    let batch = check_data(shared, batch).await;
+async fn admit_batch(shared: &Shared, settling: &Settling, markers: &Path, batch: Vec<Request>) {
+    // At the drain nobody makes room any more.
+    tokio::select! {
+        () = settling.room() => {}
+        () = shared.tasks.draining.cancelled() => {}
+    }
+    let batch = check_data(shared, markers, batch).await;
     let (jobs, answers): (Vec<_>, Vec<_>) =
         batch.into_iter().map(|r| (r.job, (r.answer, r.reserved))).unzip();
     if jobs.is_empty() {
@@ -317,17 +355,24 @@ async fn admit_batch(shared: &Shared, batch: Vec<Request>) {
 }
 
 /// Answers the requests whose data is not as it must be, and returns the others.
-async fn check_data(shared: &Shared, batch: Vec<Request>) -> Vec<Request> {
+async fn check_data(shared: &Shared, markers: &Path, batch: Vec<Request>) -> Vec<Request> {
     let ids: Vec<JobId> =
         batch.iter().filter(|r| r.check != DataCheck::Done).map(|r| r.job.spec.id.clone()).collect();
-    let mut present = shared.storage.contains_each(&ids).await.into_iter();
+    let looked = tokio::time::timeout(LOOK, shared.storage.contains_each(&ids)).await;
+    let away = || StorageError::Unavailable("the storage does not say whether the data exists".to_owned());
+    let mut present = looked.unwrap_or_else(|_| ids.iter().map(|_| Err(away())).collect()).into_iter();
     let mut good = Vec::with_capacity(batch.len());
     for request in batch {
         let verdict = match request.check {
             DataCheck::Done => Ok(()),
             check => match (present.next().expect("an answer for each id"), check) {
                 (Err(error), _) => Err(error.into()),
-                (Ok(true), DataCheck::Absent) => Err(ShepherdError::AlreadySubmitted),
+                (Ok(true), DataCheck::Absent) => match is_marked(markers, &request.job.spec.id).await {
+                    true => Err(ShepherdError::Unavailable(
+                        "what an earlier submit of this id left is being removed".to_owned(),
+                    )),
+                    false => Err(ShepherdError::AlreadySubmitted),
+                },
                 (Ok(false), DataCheck::Present) => match shared.queue.get(&request.job.spec.id).await {
                     // Its data may still ride in the queue.
                     Ok(Some(_)) => Ok(()),

@@ -49,13 +49,25 @@ pub(crate) struct Settling {
     wake: Notify,
     settled: Notify,
     behind: AtomicU64,
-    /// Jobs whose status document is stale though nothing durable says so.
-    touched: Mutex<HashSet<JobId>>,
-    /// Jobs whose small inputs are in storage though the queue still has them.
-    stored: Mutex<HashSet<JobId>>,
+    /// Jobs whose status document is stale though nothing durable says so, and a
+    /// number that tells one touch from the next. They stay until it is written.
+    touched: Mutex<HashMap<JobId, u64>>,
+    /// Who stores the small inputs of jobs just now, or has.
+    inputs: Mutex<HashMap<JobId, Inputs>>,
     urgent: mpsc::Sender<Urgent>,
     /// Held from looking at the queue until what was seen there is in storage.
     pub(crate) batch: tokio::sync::Mutex<()>,
+}
+
+/// What is done with small inputs that the queue still has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Inputs {
+    /// They are part of the batch that is being written.
+    InBatch,
+    /// Whoever is about to end the job stores them.
+    Apart,
+    /// They are in storage. What is there now may be the client's own.
+    Stored,
 }
 
 /// Somebody waits for the files of a job.
@@ -74,7 +86,7 @@ impl Settling {
             settled: Notify::new(),
             behind: AtomicU64::new(0),
             touched: Mutex::default(),
-            stored: Mutex::default(),
+            inputs: Mutex::default(),
             urgent,
             batch: tokio::sync::Mutex::default(),
         });
@@ -91,7 +103,8 @@ impl Settling {
 
     /// The job's status document should be written anew.
     pub(crate) fn touch(&self, job: &JobId) {
-        lock(&self.touched).insert(job.clone());
+        let number = self.activity.load(Ordering::Relaxed);
+        lock(&self.touched).insert(job.clone(), number);
         self.stir();
     }
 
@@ -108,7 +121,7 @@ impl Settling {
 
     /// Brings one job's files up to date now. Costs little when they are.
     pub(crate) async fn catch_up(&self, shared: &Shared, job: &JobId) -> Result<(), ShepherdError> {
-        let touched = lock(&self.touched).contains(job);
+        let touched = lock(&self.touched).contains_key(job);
         let behind = async || match shared.queue.behind_count() {
             0 => Ok(false),
             _ => shared.queue.behind_of(std::slice::from_ref(job)).await.map(|found| !found.is_empty()),
@@ -123,12 +136,18 @@ impl Settling {
     }
 
     /// Stores the small inputs that the queue still has of a job, so that whoever
-    /// hears that it is done finds all of it in storage. The caller is about to
-    /// change the job, which has them dropped from the queue.
+    /// hears that it has ended finds all of it in storage, and nothing is written
+    /// there behind a client's back from then on.
     pub(crate) async fn store_inputs(&self, shared: &Shared, job: &JobId) -> Result<(), StorageError> {
-        if lock(&self.stored).contains(job) {
-            return Ok(());
+        loop {
+            match *lock(&self.inputs).entry(job.clone()).or_insert(Inputs::Apart) {
+                Inputs::Stored => return Ok(()),
+                Inputs::Apart => break,
+                Inputs::InBatch => {}
+            }
+            drop(self.batch.lock().await);
         }
+        let _apart = Apart { settling: self, job };
         let objects =
             shared.queue.objects(job).await.map_err(|e| StorageError::Unavailable(e.to_string()))?;
         if objects.is_empty() {
@@ -137,16 +156,37 @@ impl Settling {
         let objects = objects.into_iter().map(|(path, bytes)| (job.clone(), path, bytes)).collect();
         shared.storage.put_batch(objects).await?.into_iter().collect::<Result<Vec<()>, _>>()?;
         shared.storage.sync().await?;
-        lock(&self.stored).insert(job.clone());
+        lock(&self.inputs).insert(job.clone(), Inputs::Stored);
         Ok(())
-    }
-
-    fn take_touched(&self) -> Vec<JobId> {
-        lock(&self.touched).drain().collect()
     }
 
     fn has_touched(&self) -> bool {
         !lock(&self.touched).is_empty()
+    }
+}
+
+/// Forgets, when it is dropped, that somebody stores a job's inputs, unless they are
+/// stored.
+struct Apart<'a> {
+    settling: &'a Settling,
+    job: &'a JobId,
+}
+
+impl Drop for Apart<'_> {
+    fn drop(&mut self) {
+        let mut inputs = lock(&self.settling.inputs);
+        if inputs.get(self.job) == Some(&Inputs::Apart) {
+            inputs.remove(self.job);
+        }
+    }
+}
+
+/// Forgets, when it is dropped, which inputs are part of the batch.
+struct InBatch<'a>(&'a Settling);
+
+impl Drop for InBatch<'_> {
+    fn drop(&mut self) {
+        lock(&self.0.inputs).retain(|_, inputs| *inputs != Inputs::InBatch);
     }
 }
 
@@ -162,18 +202,25 @@ struct Settler {
 
 /// How far the settler has come with what lags behind.
 struct Round {
-    /// Jobs at the front of the line that could not be written this time round.
+    /// Jobs at the front of the line that could not be written. They are passed over
+    /// until it is time to try them again.
     passed: usize,
+    again: Instant,
     /// Since when something lags.
     since: Instant,
     trouble: bool,
-    backoff: Backoff,
+    /// Between tries at what was refused.
+    refused: Backoff,
+    /// Between tries at a storage that takes nothing.
+    away: Backoff,
 }
 
 impl Settler {
     async fn run(mut self) {
         let (shared, settling) = (Arc::clone(&self.shared), Arc::clone(&self.settling));
-        let mut round = Round { passed: 0, since: Instant::now(), trouble: false, backoff: store_backoff() };
+        let now = Instant::now();
+        let (refused, away) = (store_backoff(), store_backoff());
+        let mut round = Round { passed: 0, again: now, since: now, trouble: false, refused, away };
         loop {
             let behind = shared.queue.behind_count();
             settling.behind.store(behind, Ordering::Relaxed);
@@ -185,7 +232,11 @@ impl Settler {
                 Some(first) = self.asked.recv() => self.serve(first).await,
                 due = is_due(&shared, &settling, behind, &mut round) => if due {
                     // Requests are heard again when a batch is through, however many there are.
-                    let rest = go_on(&shared, &settling, &mut round).await;
+                    // One that waits for a storage is dropped at the drain: it still lags then.
+                    let rest = tokio::select! {
+                        rest = go_on(&shared, &settling, &mut round) => rest,
+                        () = shared.tasks.draining.cancelled(), if shared.storage_is_remote() => return,
+                    };
                     tokio::select! {
                         () = tokio::time::sleep(rest), if !rest.is_zero() => {}
                         () = shared.tasks.draining.cancelled(), if !rest.is_zero() => return,
@@ -220,8 +271,14 @@ impl Settler {
 
 /// Waits until it may be time for the next batch, and says whether it is.
 async fn is_due(shared: &Shared, settling: &Settling, behind: u64, round: &mut Round) -> bool {
-    if behind == 0 && !settling.has_touched() {
-        settling.wake.notified().await;
+    if Instant::now() >= round.again {
+        round.passed = 0;
+    }
+    if behind <= round.passed as u64 && !settling.has_touched() {
+        tokio::select! {
+            () = settling.wake.notified() => {}
+            () = tokio::time::sleep_until(round.again), if round.passed > 0 => {}
+        }
         round.since = Instant::now();
         return false;
     }
@@ -235,30 +292,33 @@ async fn is_due(shared: &Shared, settling: &Settling, behind: u64, round: &mut R
 }
 
 /// Writes the next batch, and says how long to rest after it. What cannot be
-/// written is passed over until the end of the line, so that it holds up nothing.
+/// written is passed over for a while, so that it holds up nothing.
 async fn go_on(shared: &Shared, settling: &Settling, round: &mut Round) -> Duration {
     let (error, rest) = match settle_batch(shared, settling, round.passed).await {
         Ok(Written { jobs, lagging, failed }) => {
-            round.passed += lagging;
             let error = failed.into_values().next().map(|error| error.to_string());
-            let at_end = jobs < BATCH;
-            let well = round.passed == 0 && error.is_none();
-            if at_end {
-                round.passed = 0;
-                round.since = Instant::now();
-            }
             // A storage that refused all of a batch is away, most likely.
-            let refused = jobs > 0 && lagging == jobs;
-            if well && at_end {
-                round.backoff.reset();
-                if std::mem::take(&mut round.trouble) {
-                    tracing::info!("files of jobs are written to storage again");
+            let rest = if error.is_some() && lagging == jobs { round.away.step() } else { Duration::ZERO };
+            if rest.is_zero() {
+                round.away.reset();
+            }
+            if lagging > 0 {
+                round.passed += lagging;
+                // Not before those behind them had their turn.
+                round.again = Instant::now() + rest + round.refused.step();
+            }
+            if jobs < BATCH {
+                round.since = Instant::now();
+                if round.passed == 0 && error.is_none() {
+                    round.refused.reset();
+                    if std::mem::take(&mut round.trouble) {
+                        tracing::info!("files of jobs are written to storage again");
+                    }
                 }
             }
-            let rests = refused || (at_end && !well);
-            (error, if rests { round.backoff.step() } else { Duration::ZERO })
+            (error, rest)
         }
-        Err(error) => (Some(error), round.backoff.step()),
+        Err(error) => (Some(error), round.away.step()),
     };
     if let Some(error) = error
         && !std::mem::replace(&mut round.trouble, true)
@@ -303,9 +363,9 @@ async fn settle_batch(shared: &Shared, settling: &Settling, skip: usize) -> Resu
     let _batch = settling.batch.lock().await;
     let behind = shared.queue.behind(skip, BATCH).await.map_err(|e| e.to_string())?;
     let line: Vec<JobId> = behind.iter().map(|behind| behind.job.spec.id.clone()).collect();
-    let jobs = line.len();
-    let touched = records(shared, &settling.take_touched()).await?;
+    let touched = lock(&settling.touched).clone();
     let failed = write(shared, settling, behind, touched).await?;
+    let jobs = line.len();
     let lagging = line.into_iter().filter(|job| failed.contains_key(job)).count();
     Ok(Written { jobs, lagging, failed })
 }
@@ -317,77 +377,89 @@ async fn settle_these(
 ) -> Result<HashMap<JobId, StorageError>, String> {
     let _batch = settling.batch.lock().await;
     let behind = shared.queue.behind_of(jobs).await.map_err(|e| e.to_string())?;
-    let touched: Vec<JobId> = {
-        let mut touched = lock(&settling.touched);
-        jobs.iter().filter_map(|job| touched.take(job)).collect()
+    let touched = {
+        let touched = lock(&settling.touched);
+        jobs.iter().filter_map(|job| touched.get(job).map(|number| (job.clone(), *number))).collect()
     };
-    let touched = records(shared, &touched).await?;
     write(shared, settling, behind, touched).await
 }
 
-async fn records(shared: &Shared, jobs: &[JobId]) -> Result<Vec<Arc<JobRecord>>, String> {
-    let mut records = Vec::with_capacity(jobs.len());
-    for job in jobs {
-        records.extend(shared.queue.get(job).await.map_err(|e| e.to_string())?);
-    }
-    Ok(records)
-}
-
-/// Writes files of jobs that lag, and status documents of these and of others, and
-/// tells the queue. Gives those that could not be written.
+/// Writes files of jobs that lag, and status documents of these and of those that
+/// were touched, and tells the queue. Gives those that could not be written.
 async fn write(
     shared: &Shared,
     settling: &Settling,
     mut behind: Vec<Behind>,
-    mut touched: Vec<Arc<JobRecord>>,
+    touched: HashMap<JobId, u64>,
 ) -> Result<HashMap<JobId, StorageError>, String> {
-    let lagging: HashSet<&JobId> = behind.iter().map(|behind| &behind.job.spec.id).collect();
-    touched.retain(|job| !lagging.contains(&job.spec.id));
+    let _in_batch = InBatch(settling);
     let mut outputs = Vec::new();
     let mut inputs = Vec::new();
-    for Behind { job, objects } in &behind {
+    behind.retain(|Behind { job, objects }| {
         let id = &job.spec.id;
-        let is_stored = lock(&settling.stored).contains(id);
+        let mut held = lock(&settling.inputs);
+        let is_stored = match held.get(id) {
+            // It ends in this moment, and comes again.
+            Some(Inputs::Apart) => return false,
+            Some(Inputs::Stored) => true,
+            Some(Inputs::InBatch) | None => false,
+        };
         for (path, data) in objects {
             if let Some(file) = shared.attic.path_of(id, path) {
                 outputs.push((id.clone(), path.clone(), data.clone(), file));
             } else if !is_stored {
+                held.insert(id.clone(), Inputs::InBatch);
                 inputs.push((id.clone(), path.clone(), data.clone()));
             }
         }
+        true
+    });
+    let mut documented: Vec<Arc<JobRecord>> = behind.iter().map(|behind| Arc::clone(&behind.job)).collect();
+    let lagging: HashSet<JobId> = documented.iter().map(|job| job.spec.id.clone()).collect();
+    for id in touched.keys().filter(|id| !lagging.contains(*id)) {
+        documented.extend(shared.queue.get(id).await.map_err(|e| e.to_string())?);
     }
-    let document = |job: &Arc<JobRecord>| -> Option<(JobId, ObjectPath, Bytes)> {
-        let path = ObjectPath::parse(STATUS_OBJECT).expect("the constant is a legal key");
-        Some((job.spec.id.clone(), path, shared.status_document?(job)))
-    };
-    let documents: Vec<_> =
-        behind.iter().map(|behind| &behind.job).chain(&touched).filter_map(document).collect();
 
     let mut failed = HashMap::new();
     let mut note = |ids: Vec<JobId>, results: Vec<Result<(), StorageError>>| {
         failed.extend(ids.into_iter().zip(results).filter_map(|(id, result)| Some((id, result.err()?))));
     };
-    // A document that says "done" comes after the outputs that it speaks of, and none brings back
-    // what its client has removed.
     let ids = outputs.iter().map(|(id, ..)| id.clone()).collect();
     note(ids, shared.storage.adopt_batch(outputs).await.map_err(|e| e.to_string())?);
     let ids = inputs.iter().map(|(id, ..)| id.clone()).collect();
     note(ids, shared.storage.put_batch(inputs).await.map_err(|e| e.to_string())?);
-    let ids = documents.iter().map(|(id, ..)| id.clone()).collect();
-    note(ids, shared.storage.put_beside(documents).await.map_err(|e| e.to_string())?);
+    // A document that says "done" comes after the outputs that it speaks of, and none brings back
+    // what its client has removed.
+    documented.retain(|job| !failed.contains_key(&job.spec.id));
+    if let Some(document) = shared.status_document {
+        let path = || ObjectPath::parse(STATUS_OBJECT).expect("the constant is a legal key");
+        let documents: Vec<(JobId, ObjectPath, Bytes)> =
+            documented.iter().map(|job| (job.spec.id.clone(), path(), document(job))).collect();
+        let results = shared.storage.put_beside(documents).await.map_err(|e| e.to_string())?;
+        let ids = documented.iter().map(|job| job.spec.id.clone());
+        failed.extend(ids.zip(results).filter_map(|(id, result)| Some((id, result.err()?))));
+    }
     shared.storage.sync().await.map_err(|e| e.to_string())?;
 
-    for job in touched.iter().map(|job| &job.spec.id).filter(|id| failed.contains_key(*id)) {
-        lock(&settling.touched).insert(job.clone());
+    {
+        let mut waiting = lock(&settling.touched);
+        for (id, number) in touched {
+            // One that was touched again meanwhile has another number.
+            if !failed.contains_key(&id) && waiting.get(&id) == Some(&number) {
+                waiting.remove(&id);
+            }
+        }
     }
     behind.retain(|behind| !failed.contains_key(&behind.job.spec.id));
     let written: Vec<JobId> = behind.iter().map(|behind| behind.job.spec.id.clone()).collect();
     if !behind.is_empty() {
         shared.queue.caught_up(behind).await.map_err(|e| e.to_string())?;
     }
-    let mut stored = lock(&settling.stored);
+    let mut inputs = lock(&settling.inputs);
     for id in &written {
-        stored.remove(id);
+        if inputs.get(id) == Some(&Inputs::Stored) {
+            inputs.remove(id);
+        }
     }
     Ok(failed)
 }

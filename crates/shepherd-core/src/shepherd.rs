@@ -13,7 +13,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::admission::{Accepted, Admission, Submit};
+use crate::admission::{Accepted, Admission, Data, Submit};
 use crate::flock::{Cell, Command, SheepView, drive};
 use crate::health::Health;
 use crate::keeper::{Charge, Keeper, Keeping};
@@ -181,6 +181,11 @@ impl Shepherd {
         if let Some(sheep) = submit.spec.sheep.as_ref().filter(|sheep| !self.knows_sheep(sheep.as_str())) {
             return Err(ShepherdError::UnknownSheep(sheep.to_string()));
         }
+        if matches!(submit.data, Data::Stored) && self.inner.shared.storage_is_remote() {
+            // What the queue still has of an earlier run must not come behind what its client has put
+            // there since.
+            self.catch_up(&submit.spec.id).await?;
+        }
         let accepted = self.inner.admission.submit(submit).await;
         self.inner.settling.stir();
         accepted
@@ -232,6 +237,13 @@ impl Shepherd {
 
     async fn carry_cancel(&self, id: &JobId) -> Result<Arc<JobRecord>, ShepherdError> {
         let shared = &self.inner.shared;
+        if shared.storage_is_remote() {
+            // From then on its input in storage is its client's to replace.
+            let stored = self.inner.settling.store_inputs(shared, id);
+            if !matches!(tokio::time::timeout(CANCEL_STORES, stored).await, Ok(Ok(()))) {
+                tracing::warn!(job = %id, "the input of a cancelled job comes to storage later");
+            }
+        }
         let change = Change { job: id.clone(), event: Event::Cancel { at: now() }, objects: Vec::new() };
         let result = shared.queue.apply(vec![change]).await?.pop();
         let record = match result {
@@ -292,16 +304,19 @@ impl Shepherd {
     /// # Errors
     /// When the queue does not answer.
     pub async fn lagging(&self) -> Result<Vec<JobId>, ShepherdError> {
-        const PAGE: usize = 4096;
+        // With their objects, so few at a time.
+        const PAGE: usize = 256;
+        // Nothing leaves the line meanwhile.
+        let _batch = self.inner.settling.batch.lock().await;
         let mut lagging = Vec::new();
-        loop {
-            let page = self.inner.shared.queue.behind(lagging.len(), PAGE).await?;
-            let last = page.len() < PAGE;
-            lagging.extend(page.into_iter().map(|behind| behind.job.spec.id.clone()));
-            if last {
-                return Ok(lagging);
+        for page in 0.. {
+            let behind = self.inner.shared.queue.behind(page * PAGE, PAGE).await?;
+            if behind.is_empty() {
+                break;
             }
+            lagging.extend(behind.into_iter().map(|behind| behind.job.spec.id.clone()));
         }
+        Ok(lagging)
     }
 
     /// The flock, in the order it was configured.
@@ -364,6 +379,9 @@ impl Shepherd {
         self.inner.forced.cancel();
     }
 }
+
+/// How long a cancel waits for the job's input to come to storage.
+const CANCEL_STORES: Duration = Duration::from_secs(5);
 
 /// What giving back and killing take at the most, when there is no grace left.
 const FORCED: Duration = Duration::from_secs(2);

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use shepherd_job::{JobError, JobId, JobState};
+use shepherd_job::{Event, JobError, JobId, JobState};
 use shepherd_queue::{Change, SmallObject};
 use shepherd_storage::{Replaces, StorageError};
 use tokio::task::JoinSet;
@@ -308,6 +308,16 @@ pub(super) fn apply(
 ) {
     let (shared, settling) = (Arc::clone(shared), Arc::clone(settling));
     outcomes.spawn(async move {
+        if shared.storage_is_remote() {
+            let failing = changes.iter().filter(|change| matches!(change.event, Event::Fail { .. }));
+            // Once it is known that a job failed, its input in storage is its client's to mend.
+            let stored = failing.map(|change| settling.store_inputs(&shared, &change.job));
+            for result in futures::future::join_all(stored).await {
+                if let Err(error) = result {
+                    tracing::warn!(%error, "the input of a job that failed comes to storage later");
+                }
+            }
+        }
         let mut backoff = store_backoff();
         let results = loop {
             match shared.queue.apply(changes.clone()).await {

@@ -15,6 +15,8 @@ const READY_AHEAD: Duration = Duration::from_millis(20);
 const SENT_AHEAD: Duration = Duration::from_millis(5);
 /// At most this many jobs are sent ahead.
 const MAX_SENT: usize = 128;
+/// At most this many jobs are made ready ahead because their inputs take long.
+const MAX_COMING: usize = 16;
 /// At most this many jobs are made ready ahead.
 const MAX_READY: usize = 256;
 
@@ -38,9 +40,11 @@ impl Pace {
         self.mean = Some(moved(self.mean, each));
     }
 
-    /// A job's inputs came from storage within `took`.
+    /// A job's inputs came from storage within `took`. The least of late counts:
+    /// those that came side by side may have been in one another's way, and must
+    /// not be taken for a reason to fetch even more at once.
     pub(super) fn staged(&mut self, took: Duration) {
-        self.staging = Some(moved(self.staging, took));
+        self.staging = Some(self.staging.map_or(took, |least| took.min(least + least / 32)));
     }
 
     pub(super) const fn mean(&self) -> Option<Duration> {
@@ -50,7 +54,7 @@ impl Pace {
     /// How many jobs to have ready, or on the way to it: the more the longer they
     /// take to get ready, so that inputs that come from afar come side by side.
     pub(super) fn ready_ahead(&self) -> usize {
-        let coming = self.staging.map_or(0, |staging| self.fits(staging));
+        let coming = self.staging.map_or(0, |staging| self.fits(staging)).min(MAX_COMING);
         self.fits(READY_AHEAD).max(coming.saturating_add(1)).min(MAX_READY)
     }
 
@@ -117,8 +121,14 @@ mod tests {
         pace.record(Duration::from_millis(100), 1);
         pace.staged(Duration::from_millis(1));
         assert_eq!(pace.ready_ahead(), 1);
-        (0..40).for_each(|_| pace.staged(Duration::from_millis(350)));
+        let mut pace = Pace::default();
+        pace.record(Duration::from_millis(100), 1);
+        pace.staged(Duration::from_millis(350));
         assert_eq!(pace.ready_ahead(), 4, "one that is ready, and three on their way");
+        (0..8).for_each(|_| pace.staged(Duration::from_secs(9)));
+        assert_eq!(pace.ready_ahead(), 5, "what slows itself down is no reason for more");
+        (0..999).for_each(|_| pace.staged(Duration::from_secs(9)));
+        assert_eq!(pace.ready_ahead(), 1 + MAX_COMING);
     }
 
     #[test]

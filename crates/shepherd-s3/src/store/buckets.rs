@@ -3,7 +3,7 @@
 use std::future::ready;
 use std::sync::Arc;
 
-use futures::stream::{self, StreamExt as _, TryStreamExt as _};
+use futures::stream::{self, StreamExt as _};
 use s3s::dto;
 use s3s::{S3Response, s3_error};
 use shepherd_job::{JobId, JobIdRule};
@@ -45,10 +45,14 @@ impl Store {
         let lagging = lagging.into_iter().filter(|id| JobId::parse(id.as_str(), JobIdRule::Bucket).is_ok());
         let caught_up = lagging.map(|bucket| {
             let mirror = Arc::clone(&self.mirror);
-            async move { mirror.catch_up(&bucket).await }
+            async move {
+                if let Err(error) = mirror.catch_up(&bucket).await {
+                    // One that cannot be written does not hide the others.
+                    tracing::warn!(%bucket, error, "a bucket that may not be there yet is not listed");
+                }
+            }
         });
-        let caught_up = stream::iter(caught_up).buffer_unordered(AT_ONCE);
-        caught_up.try_for_each(|()| ready(Ok(()))).await.map_err(unavailable)?;
+        stream::iter(caught_up).buffer_unordered(AT_ONCE).for_each(ready).await;
         let most = match input.max_buckets {
             None => usize::MAX,
             Some(most) => usize::try_from(most)

@@ -2,7 +2,7 @@
 
 use s3s::dto::{self, CopySource};
 use s3s::{S3Request, S3Response, S3Result, s3_error};
-use shepherd_storage::buckets::{Described, Source};
+use shepherd_storage::buckets::{Condition, Described, Source};
 
 use super::{Answer, Store, only_version};
 use crate::attributes::kept;
@@ -37,7 +37,19 @@ impl Store {
             wanted.check(described, Of::CopySource)?;
             Ok::<_, s3s::S3Error>(attributes)
         };
-        let copy = self.buckets.copy(from, &bucket, &key, choose).await.map_err(answer)??;
+        // s3s does not know these of a copy.
+        let asked = |name: http::header::HeaderName| req.headers.contains_key(name);
+        let condition = match (asked(http::header::IF_MATCH), req.headers.get(http::header::IF_NONE_MATCH)) {
+            (false, None) => Condition::Always,
+            (false, Some(value)) if value == "*" => Condition::Absent,
+            (true, _) | (false, Some(_)) => {
+                return Err(s3_error!(
+                    NotImplemented,
+                    "Of a copy's target only `If-None-Match: *` may be asked"
+                ));
+            }
+        };
+        let copy = self.buckets.copy(from, &bucket, &key, condition, choose).await.map_err(answer)??;
         Ok(S3Response::new(dto::CopyObjectOutput {
             copy_object_result: Some(dto::CopyObjectResult {
                 e_tag: Some(tag(&copy)),

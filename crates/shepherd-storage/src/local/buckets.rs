@@ -131,7 +131,7 @@ impl LocalStorage {
 }
 
 impl Buckets {
-    /// Whether the file system keeps [`Attributes`](crate::Attributes).
+    /// Whether the file system keeps [`Attributes`](crate::buckets::Attributes).
     ///
     /// # Errors
     /// [`BucketError::Storage`].

@@ -139,7 +139,13 @@ fn kind(status: u16, code: &str, about_object: bool) -> Kind {
         "InvalidRange" => return Kind::Range,
         "PreconditionFailed" => return Kind::Changed,
         "NotImplemented" => return Kind::Unknown,
-        "QuotaExceeded" | "InsufficientStorage" | "XMinioStorageFull" | "StorageFull" => return Kind::Full,
+        // Limits of an account are as a full disk is: somebody makes room, and it goes on.
+        "QuotaExceeded"
+        | "InsufficientStorage"
+        | "XMinioStorageFull"
+        | "StorageFull"
+        | "TooManyBuckets"
+        | "XMinioAdminBucketQuotaExceeded" => return Kind::Full,
         "XMinioServerNotInitialized" => return Kind::Away,
         "SlowDown"
         | "SlowDownRead"

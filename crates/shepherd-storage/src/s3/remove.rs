@@ -109,6 +109,9 @@ async fn batch(store: &Store, home: &Home, keys: &[String]) -> std::result::Resu
         .body(Payload::Bytes(Bytes::from(body)));
     let text = store.ask(home, &call, &mut store.tries()).await?;
     let root = Element::parse(&text).unwrap_or_default();
+    if root.name != "DeleteResult" {
+        return Err(Fault::new(Kind::Broken, "the server does not say what it removed"));
+    }
     match root.all("Error").next() {
         None => Ok(()),
         Some(error) => {

@@ -165,7 +165,7 @@ impl Wire {
                 let response = self.once(call, &hash, limit, tries).await?;
                 let text = self.read(response).await?;
                 // An answer that was begun with 200 may end as an error.
-                match text.contains("<Error>")
+                match text.contains("<Error")
                     && Element::parse(&text).is_some_and(|root| root.name == "Error")
                 {
                     true => Err(Fault::answered(200, &text, call.key.is_some())),

@@ -127,6 +127,7 @@ impl Buckets {
         from: Source,
         bucket: &JobId,
         key: &ObjectPath,
+        condition: Condition,
         choose: impl FnOnce(&Described) -> std::result::Result<Option<Attributes>, E> + Send + 'static,
     ) -> Result<std::result::Result<Described, E>> {
         let (bucket, key) = (bucket.clone(), key.clone());
@@ -134,7 +135,7 @@ impl Buckets {
             disk.open_bucket(&bucket)?;
             let (source, stat) = disk.open_object(&from.bucket, &from.key)?;
             let known = describe(&from.key, &source, &stat)?;
-            let attributes = match choose(&known) {
+            let mut attributes = match choose(&known) {
                 Ok(attributes) => attributes.unwrap_or_else(|| known.attributes.clone()),
                 Err(unwanted) => return Ok(Err(unwanted)),
             };
@@ -149,11 +150,13 @@ impl Buckets {
             let tag = if known.trusted && unchanged {
                 known.tag
             } else {
+                // Sums of other bytes than these.
+                attributes.retain(|name| !name.starts_with("x-amz-checksum-"));
                 let mut copy = reopen(&file).map_err(|error| fail(&error))?;
                 hash(&mut copy).map_err(|error| fail(&error))?
             };
             let tag = record(&file, &tag, &attributes)?;
-            disk.place_object(temp, &bucket, &key, &Condition::Always)?;
+            disk.place_object(temp, &bucket, &key, &condition)?;
             disk.described(&key, &file, tag, attributes).map(Ok)
         })
         .await
