@@ -35,6 +35,8 @@ struct Faulty {
     at_gate: Semaphore,
     /// How many publishings fail from now on.
     unpublished: AtomicU32,
+    /// How many puts are stored from now on and yet said to have failed.
+    unheard: AtomicU32,
     away: AtomicBool,
     asked: Mutex<Vec<String>>,
 }
@@ -49,6 +51,7 @@ impl Faulty {
             gate: Semaphore::new(Semaphore::MAX_PERMITS),
             at_gate: Semaphore::new(0),
             unpublished: AtomicU32::new(0),
+            unheard: AtomicU32::new(0),
             away: AtomicBool::new(false),
             asked: Mutex::default(),
         }
@@ -85,7 +88,11 @@ impl Storage for Faulty {
 
     async fn put(&self, job: &JobId, path: &ObjectPath, body: Body) -> Result<ObjectMeta> {
         self.answers()?;
-        self.local.put(job, path, body).await
+        let stored = self.local.put(job, path, body).await;
+        if Self::counts_down(&self.unheard) {
+            return Err(StorageError::Unavailable("nobody heard".into()));
+        }
+        stored
     }
 
     async fn put_batch(&self, objects: Vec<(JobId, ObjectPath, Bytes)>) -> Result<Vec<Result<()>>> {
@@ -364,4 +371,47 @@ async fn a_storage_that_is_away_does_not_keep_the_shepherd_from_starting() {
     eventually(async || !object.exists() && !marker.exists()).await;
     eventually(async || shepherd.readiness().problems.is_empty()).await;
     shepherd.shutdown(Duration::from_secs(5)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_input_that_its_client_mended_is_not_replaced_by_the_old_one() {
+    let script: Script = Arc::new(|io: &mut Io| {
+        while let Some(input) = io.next() {
+            match std::fs::read(file(&input, "inputs/input")).unwrap() == b"good" {
+                true => io.done(&input),
+                false => io.fail(&input, "bad input"),
+            }
+        }
+    });
+    let (farm, storage) = farm(vec![script], |faulty| faulty.remote = true).await;
+    for number in 0..20 {
+        let id = farm.submit(&format!("job-{number}"), "m", "bad").await;
+        assert_eq!(farm.failure(&id).await.message, "bad input");
+        storage.local.put(&id, &path("inputs/input"), body("good")).await.unwrap();
+        let again = Submit { spec: spec(id.as_str(), "m"), data: Data::Stored };
+        farm.shepherd.submit(again).await.unwrap();
+        farm.is_done(&id).await;
+    }
+    let dir = farm.dir.path().join("storage");
+    tokio::time::timeout(PATIENCE, farm.shepherd.shutdown(Duration::from_secs(5))).await.unwrap();
+    for number in 0..20 {
+        assert_eq!(std::fs::read(dir.join(format!("job-{number}/inputs/input"))).unwrap(), b"good");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_submit_that_broke_off_can_be_repeated() {
+    let (farm, storage) = farm(vec![echoing()], |faulty| faulty.remote = true).await;
+    let payload = vec![b'x'; 500_000];
+    let submit = || Submit { spec: spec("job-1", "m"), data: Data::Payload(payload.clone().into()) };
+    storage.unheard.store(2, Ordering::SeqCst);
+    for _ in 0..2 {
+        assert!(farm.shepherd.submit(submit()).await.is_err());
+        assert!(!exists(&farm, "job-1"), "it was never accepted");
+    }
+    farm.shepherd.submit(submit()).await.unwrap();
+    farm.is_done(&id("job-1")).await;
+    assert_eq!(farm.read(&id("job-1"), "outputs/output").await, payload);
+    assert_eq!(std::fs::read_dir(farm.dir.path().join("state/incoming")).unwrap().count(), 0);
+    farm.shutdown().await;
 }
