@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use bytes::Bytes;
-use rustix::fs::{FileType, Mode, OFlags};
+use rustix::fs::{Access, AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use shepherd_job::ObjectPath;
 
@@ -39,6 +39,7 @@ struct Stop(StorageError);
 impl From<WalkError> for Stop {
     fn from(WalkError { path, errno }: WalkError) -> Self {
         Self(match errno {
+            // The runner made it so, and will not mend it: no matter for another try.
             Errno::ACCESS | Errno::PERM => refused(&path, "may not be read"),
             errno => failed(format_args!("read the directory {path:?}"), errno),
         })
@@ -49,58 +50,76 @@ fn refused(path: &str, why: &str) -> StorageError {
     StorageError::Invalid(format!("the output {path:?} {why}"))
 }
 
+/// Opens a runner's directory.
+///
+/// # Errors
+/// [`StorageError::NotFound`] when there is none, [`StorageError::Invalid`] when it
+/// is none or may not be read.
+pub(super) fn open(from: &Path) -> Result<OwnedFd> {
+    let flags = LIST | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::open(from, flags, Mode::empty()).map_err(|errno| match errno {
+        Errno::NOENT => StorageError::NotFound,
+        Errno::NOTDIR | Errno::LOOP => {
+            StorageError::Invalid(format!("{} is not a directory", from.display()))
+        }
+        Errno::ACCESS | Errno::PERM => StorageError::Invalid(format!("{} may not be read", from.display())),
+        errno => failed(format_args!("open {}", from.display()), errno),
+    })
+}
+
+/// Looks through a runner's directory.
+///
+/// # Errors
+/// [`StorageError::Invalid`] for what cannot become an object, with its path.
+pub(super) fn each_file(resolve: Resolve, dir: &OwnedFd, mut found: impl FnMut(Output, &Stat)) -> Result<()> {
+    let walked = resolve.walk(dir, ".", |entry: &Entry<'_>| {
+        let refuse = |why: &str| {
+            let path = join(entry.parent, &entry.name.to_string_lossy());
+            Err(Stop(refused(&path, why)))
+        };
+        let Some(path) = entry.path() else { return refuse("has a name that is not UTF-8") };
+        let Ok(key) = ObjectPath::parse(&format!("{OUTPUTS}/{path}")) else {
+            return refuse("has a path of more than 1,024 bytes");
+        };
+        match entry.kind {
+            FileType::RegularFile => {}
+            FileType::Directory => return Ok(()),
+            FileType::Symlink => return refuse("is a symbolic link"),
+            _ => return refuse("is not a regular file"),
+        }
+        let access = rustix::fs::accessat(entry.dir, entry.name, Access::READ_OK, AtFlags::EACCESS);
+        if access == Err(Errno::ACCESS) {
+            return refuse("may not be read");
+        }
+        match rustix::fs::statat(entry.dir, entry.name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) if is_file(&stat) => found(Output { path, key }, &stat),
+            Ok(_) => return refuse("is not a regular file"),
+            Err(errno) => return Err(Stop(failed(format_args!("look at the output {path:?}"), errno))),
+        }
+        Ok(())
+    });
+    walked.map_err(|Stop(error)| error)
+}
+
 impl Outputs {
     /// Opens the directory `from`.
     ///
     /// # Errors
     /// [`StorageError::NotFound`] when there is none.
     pub(crate) fn open(from: &Path) -> Result<Self> {
-        let flags = LIST | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let dir = rustix::fs::open(from, flags, Mode::empty()).map_err(|errno| match errno {
-            Errno::NOENT => StorageError::NotFound,
-            Errno::NOTDIR | Errno::LOOP => {
-                StorageError::Invalid(format!("{} is not a directory", from.display()))
-            }
-            Errno::ACCESS | Errno::PERM => {
-                StorageError::Invalid(format!("{} may not be read", from.display()))
-            }
-            errno => failed(format_args!("open {}", from.display()), errno),
-        })?;
+        let dir = open(from)?;
         let resolve = Resolve::probe(&dir);
         Ok(Self { dir, resolve })
     }
 
-    /// All files, each of which could be opened.
+    /// All files.
     ///
     /// # Errors
     /// [`StorageError::Invalid`] for what cannot become an object.
     pub(crate) fn survey(&self) -> Result<Vec<Output>> {
         let mut found = Vec::new();
-        let walked = self.resolve.walk(&self.dir, ".", |entry: &Entry<'_>| {
-            let shown = || join(entry.parent, &entry.name.to_string_lossy());
-            let refuse = |why: &str| Err(Stop(refused(&shown(), why)));
-            let Some(path) = entry.path() else { return refuse("has a name that is not UTF-8") };
-            let Ok(key) = ObjectPath::parse(&format!("{OUTPUTS}/{path}")) else {
-                return refuse("has a path of more than 1,024 bytes");
-            };
-            match entry.kind {
-                FileType::RegularFile => {}
-                FileType::Directory => return Ok(()),
-                FileType::Symlink => return refuse("is a symbolic link"),
-                _ => return refuse("is not a regular file"),
-            }
-            let flags = READ | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            match rustix::fs::openat(entry.dir, entry.name, flags, Mode::empty()) {
-                Ok(_) => {}
-                Err(errno) => return Err(Stop(unreadable(&path, errno))),
-            }
-            found.push(Output { path, key });
-            Ok(())
-        });
-        match walked {
-            Ok(()) => Ok(found),
-            Err(Stop(error)) => Err(error),
-        }
+        each_file(self.resolve, &self.dir, |output, _| found.push(output))?;
+        Ok(found)
     }
 
     /// Opens one of the files that the survey found, and gives its size.

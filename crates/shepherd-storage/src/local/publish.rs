@@ -8,14 +8,15 @@ use std::fs::File;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, OFlags, RenameFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
-use shepherd_job::{JobId, ObjectPath};
+use shepherd_job::JobId;
 
 use super::disk::{Disk, is_file, size};
 use super::fault::{failed, failed_io, is_absent};
 use super::key::encoded;
-use super::resolve::{AT, Entry, LIST, Parents, READ, WalkError, join};
+use super::outputs;
+use super::resolve::{AT, Entry, Parents, READ};
 use super::temp::{Temp, empty};
 use crate::{Result, StorageError, Transfer};
 
@@ -26,16 +27,12 @@ const TRIES: usize = 16;
 
 impl Disk {
     pub(super) fn publish(&self, job: &JobId, from: &Path) -> Result<Transfer> {
-        let flags = LIST | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let source = rustix::fs::open(from, flags, Mode::empty()).map_err(|errno| match errno {
-            Errno::NOENT => StorageError::NotFound,
-            Errno::NOTDIR | Errno::LOOP => {
-                StorageError::Invalid(format!("{} is not a directory", from.display()))
-            }
-            Errno::ACCESS => StorageError::Invalid(format!("{} may not be read", from.display())),
-            errno => failed(format_args!("open {}", from.display()), errno),
+        let source = outputs::open(from)?;
+        let mut found = Transfer::default();
+        outputs::each_file(self.resolve, &source, |_, stat| {
+            found.objects += 1;
+            found.bytes += size(stat);
         })?;
-        let found = self.survey(&source)?;
         // First of all: what follows the renaming must not fail, for that cannot be repeated.
         self.unlink_encoded_outputs(job)?;
         match self.install(job, CWD, from) {
@@ -51,50 +48,6 @@ impl Disk {
         }
         self.changes.note();
         Ok(found)
-    }
-
-    /// Counts the files, and refuses what cannot be an object.
-    fn survey(&self, source: &OwnedFd) -> Result<Transfer> {
-        let mut found = Transfer::default();
-        let walked = self.resolve.walk(source, ".", |entry| {
-            let refuse = |why: &str| {
-                let path = join(entry.parent, &entry.name.to_string_lossy());
-                Err(Unfit::Output(StorageError::Invalid(format!("the output {path:?} {why}"))))
-            };
-            let Some(path) = entry.path() else { return refuse("has a name that is not UTF-8") };
-            if ObjectPath::parse(&format!("{OUTPUTS}/{path}")).is_err() {
-                return refuse("has a path of more than 1,024 bytes");
-            }
-            match entry.kind {
-                FileType::RegularFile => {}
-                FileType::Directory => return Ok(()),
-                FileType::Symlink => return refuse("is a symbolic link"),
-                _ => return refuse("is not a regular file"),
-            }
-            match rustix::fs::statat(entry.dir, entry.name, AtFlags::SYMLINK_NOFOLLOW) {
-                Ok(stat) if is_file(&stat) => found.bytes += size(&stat),
-                Ok(_) => return refuse("is not a regular file"),
-                Err(errno) => {
-                    let error = failed(format_args!("look at the output {path:?}"), errno);
-                    return Err(Unfit::Output(error));
-                }
-            }
-            let access = rustix::fs::accessat(entry.dir, entry.name, Access::READ_OK, AtFlags::EACCESS);
-            if access == Err(Errno::ACCESS) {
-                return refuse("may not be read");
-            }
-            found.objects += 1;
-            Ok(())
-        });
-        match walked {
-            Ok(()) => Ok(found),
-            Err(Unfit::Output(error)) => Err(error),
-            // The runner made it so, and will not mend it: no matter for another try.
-            Err(Unfit::Directory(WalkError { path, errno: Errno::ACCESS | Errno::PERM })) => {
-                Err(StorageError::Invalid(format!("the output directory {path:?} may not be read")))
-            }
-            Err(Unfit::Directory(error)) => Err(error.into()),
-        }
     }
 
     /// Puts the directory `from` in the place of the job's outputs, in one step
@@ -210,18 +163,6 @@ impl Disk {
                 .map_err(|error| failed_io(format_args!("copy outputs of job {job}"), &error))
         })?;
         Ok(copy)
-    }
-}
-
-/// What stands in the way of a publishing.
-enum Unfit {
-    Output(StorageError),
-    Directory(WalkError),
-}
-
-impl From<WalkError> for Unfit {
-    fn from(error: WalkError) -> Self {
-        Self::Directory(error)
     }
 }
 
