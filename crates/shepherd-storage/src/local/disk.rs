@@ -3,8 +3,9 @@
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
@@ -30,6 +31,8 @@ pub(super) struct Disk {
     pub(super) keys: Locks,
     /// Whether this file system may be able to share blocks between files.
     pub(super) may_clone: AtomicBool,
+    /// When uploads that nobody goes on with were last looked for.
+    pub(super) uploads_cleared: Mutex<Instant>,
 }
 
 impl Disk {
@@ -55,6 +58,7 @@ impl Disk {
             staging: Staging::Share,
             keys: Locks::default(),
             may_clone: AtomicBool::new(true),
+            uploads_cleared: Mutex::new(Instant::now()),
         };
         disk.clear_old_uploads();
         Ok(disk)
@@ -96,7 +100,10 @@ impl Disk {
     pub(super) fn remove(&self, job: &JobId) -> Result<()> {
         let temp = self.temps.reserve();
         match rustix::fs::renameat(&self.root, job.as_str(), temp.dir(), temp.name()) {
-            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Ok(()) | Err(Errno::NOENT) => {
+                self.abort_uploads(job);
+                Ok(())
+            }
             Err(errno) => Err(failed(format_args!("remove job {job}"), errno)),
         }
     }

@@ -1,4 +1,5 @@
-//! What a runner left, for a storage that reads it file by file.
+//! What a runner left: looked through before it is published, and read file by
+//! file by a storage that cannot take the directory as a whole.
 
 use std::fs::File;
 use std::io::Read as _;

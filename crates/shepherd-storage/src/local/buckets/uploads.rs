@@ -32,6 +32,8 @@ const UPLOADS: &str = ".shepherd/uploads";
 const ABOUT: &str = "about";
 /// How long an upload is kept after its last part.
 const KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
+/// How often those that are older are looked for.
+const CLEARED_EVERY: Duration = Duration::from_secs(3600);
 
 /// An upload that is not complete.
 #[derive(Clone, Debug, PartialEq, Eq)]

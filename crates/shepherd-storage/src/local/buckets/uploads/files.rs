@@ -3,13 +3,14 @@
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::os::fd::OwnedFd;
-use std::time::SystemTime;
+use std::sync::PoisonError;
+use std::time::{Instant, SystemTime};
 
 use rustix::fs::Dir;
 use rustix::io::Errno;
 use shepherd_job::{JobId, ObjectPath, Timestamp};
 
-use super::{ABOUT, About, KEPT, UPLOADS, Upload, is_id};
+use super::{ABOUT, About, CLEARED_EVERY, KEPT, UPLOADS, Upload, is_id};
 use crate::local::attributes::Attributes;
 use crate::local::buckets::{BucketError, Result};
 use crate::local::disk::{Disk, meta, modified};
@@ -25,6 +26,7 @@ impl Disk {
         attributes: &Attributes,
     ) -> Result<String> {
         self.open_bucket(bucket)?;
+        self.clear_old_uploads_at_times();
         let fail = |errno| failed(format_args!("begin an upload of {key:?} to {bucket}"), errno);
         let id = uuid::Uuid::now_v7().simple().to_string();
         let dir = self.resolve.make(&self.root, &format!("{UPLOADS}/{id}"), &mut Vec::new()).map_err(fail)?;
@@ -128,12 +130,23 @@ impl Disk {
     }
 
     /// Removes the uploads into a bucket that is gone.
-    pub(in crate::local::buckets) fn abort_uploads(&self, bucket: &JobId) {
+    pub(in crate::local) fn abort_uploads(&self, bucket: &JobId) {
         let aborted = self
             .uploads(bucket)
             .and_then(|uploads| uploads.iter().try_for_each(|upload| Ok(self.remove_upload(&upload.id)?)));
         if let Err(error) = aborted {
             tracing::warn!(%bucket, %error, "uploads into a removed bucket stay until they are old");
+        }
+    }
+
+    /// The same as [`clear_old_uploads`](Self::clear_old_uploads), at most once in a
+    /// while: a program may run for years.
+    fn clear_old_uploads_at_times(&self) {
+        let mut cleared = self.uploads_cleared.lock().unwrap_or_else(PoisonError::into_inner);
+        if cleared.elapsed() >= CLEARED_EVERY {
+            *cleared = Instant::now();
+            drop(cleared);
+            self.clear_old_uploads();
         }
     }
 
