@@ -46,10 +46,10 @@ pub(crate) const DEMO: Environment = Environment {
 
 /// S3 servers and clients that others wrote.
 pub(crate) const TESTS: Environment = Environment {
-    what: "the S3 servers and clients of the tests",
+    what: "the S3 servers and clients and the ZeroMQ of the tests",
     folder: "test-python",
     requirements: "tests/requirements.txt",
-    imports: "awscli, boto3, minio, moto.server, moto.s3.responses, moto.iam",
+    imports: "awscli, boto3, minio, moto.server, moto.s3.responses, moto.iam, zmq",
 };
 
 impl Environment {

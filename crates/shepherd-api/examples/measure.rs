@@ -75,6 +75,7 @@ impl Backend for OneJob {
             model: None,
             job: None,
             problem: None,
+            activity: None,
         }]
     }
     fn readiness(&self) -> Readiness {

@@ -110,6 +110,8 @@ pub(crate) fn flock(sheep: &[SheepView]) -> Bytes {
         push_text(&mut to, sheep_state(one.state));
         push(&mut to, ",\"problem\":");
         push_optional(&mut to, one.problem.as_deref());
+        push(&mut to, ",\"activity\":");
+        push_optional(&mut to, one.activity.as_deref());
         to.push(b'}');
     }
     push(&mut to, "}}");

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use shepherd_job::{JobId, ModelRef, SheepId, Timestamp};
+use shepherd_sheep::Sheep;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 
@@ -26,6 +27,8 @@ pub struct SheepView {
     pub job: Option<JobId>,
     /// Why it cannot run anything at present.
     pub problem: Option<String>,
+    /// What the start of its runner is busy with, when that takes its time.
+    pub activity: Option<String>,
 }
 
 /// What the runner of a sheep does.
@@ -56,9 +59,9 @@ pub(crate) enum Command {
 }
 
 /// A sheep's place in the flock: written by its keeper, read by all.
-#[derive(Debug)]
 pub(crate) struct Cell {
     facts: Mutex<Facts>,
+    sheep: Arc<dyn Sheep>,
     /// The model the sheep should have.
     pub(crate) order: watch::Sender<Option<ModelRef>>,
     /// Bounded: a sender waits while the keeper has this many commands to read.
@@ -80,9 +83,18 @@ pub(crate) struct Facts {
 }
 
 impl Cell {
-    pub(crate) fn new(id: SheepId, kind: &'static str) -> (Self, mpsc::Receiver<Command>) {
+    pub(crate) fn new(id: SheepId, sheep: Arc<dyn Sheep>) -> (Self, mpsc::Receiver<Command>) {
         let (commands, receiver) = mpsc::channel(256);
-        let view = SheepView { id, kind, state: SheepState::Stopped, model: None, job: None, problem: None };
+        let kind = sheep.kind();
+        let view = SheepView {
+            id,
+            kind,
+            state: SheepState::Stopped,
+            model: None,
+            job: None,
+            problem: None,
+            activity: None,
+        };
         let facts = Facts {
             view,
             available: true,
@@ -93,11 +105,16 @@ impl Cell {
             running_since: None,
             swap_time: UNKNOWN,
         };
-        (Self { facts: Mutex::new(facts), order: watch::Sender::new(None), commands }, receiver)
+        (Self { facts: Mutex::new(facts), sheep, order: watch::Sender::new(None), commands }, receiver)
     }
 
     pub(crate) fn facts(&self) -> MutexGuard<'_, Facts> {
         self.facts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The sheep as clients see it now.
+    pub(crate) fn view(&self) -> SheepView {
+        SheepView { activity: self.sheep.activity(), ..self.facts().view.clone() }
     }
 
     fn for_scheduler(&self) -> SheepFacts {

@@ -46,7 +46,7 @@ use crate::workdir::WorkDirs;
 use hand::{Hand, Job, Sent};
 use ops::{Collected, Outcome, Unprepared};
 use pace::{Pace, Rhythm};
-use runner::{Heard, Runner, StartFailure};
+use runner::{Death, Heard, Runner, StartFailure};
 
 mod answers;
 mod ending;
@@ -99,7 +99,7 @@ enum End {
     /// Another model is wanted, or none; it holds no jobs.
     Idle,
     /// It died, or its connection did; how.
-    Died(String),
+    Died(Death),
     /// It sent what it should not have, or nothing for too long.
     Unreliable(String),
     /// This job ran too long.
@@ -162,6 +162,8 @@ pub(crate) struct Keeper {
     answered: VecDeque<(JobId, Attempt)>,
     /// How many jobs were in hand when that was last published.
     published: usize,
+    /// When a prepared job need no longer wait for an earlier one.
+    overtake_at: Option<Instant>,
     /// The queue had less than was wanted.
     hungry: bool,
     /// Nothing is made ready ahead until the runner answers: another sheep is free.
@@ -213,6 +215,7 @@ impl Keeper {
             last_answer: Instant::now(),
             answered: VecDeque::new(),
             published: 0,
+            overtake_at: None,
             hungry: false,
             sharing: false,
             drain_seen: false,
@@ -252,7 +255,7 @@ impl Keeper {
 
     /// Cancel-safe in all its parts: what a branch would lose stays where it is.
     async fn next_event(&mut self, tick: &mut tokio::time::Interval) -> Event {
-        let Self { state, outcomes, commands, order, changes, shared, forced, .. } = self;
+        let Self { state, outcomes, commands, order, changes, shared, forced, overtake_at, .. } = self;
         tokio::select! {
             biased;
             Some(outcome) = outcomes.join_next(), if !outcomes.is_empty() => match outcome {
@@ -268,6 +271,7 @@ impl Keeper {
             changed = order.changed() => { debug_assert!(changed.is_ok(), "the cell holds the sender"); Event::Stirred },
             _ = changes.changed(), if self.hungry => Event::Stirred,
             _ = tick.tick() => Event::Tick,
+            () = until(*overtake_at) => Event::Stirred,
             () = shared.tasks.draining.cancelled(), if !self.drain_seen => { self.drain_seen = true; Event::Stirred },
             () = forced.cancelled(), if !self.force_seen => { self.force_seen = true; Event::Stirred },
         }
@@ -281,6 +285,7 @@ impl Keeper {
         } else {
             self.leave_model(order);
         }
+        self.overtake_at = None;
         match &self.state {
             State::None { rest_until: None } if !self.hand.prepared.is_empty() => self.start(),
             State::Running(_) => self.send_prepared(),
@@ -297,7 +302,7 @@ impl Keeper {
     fn leave_model(&mut self, order: Option<ModelRef>) {
         self.hungry = false;
         self.give_back_prepared(Duration::ZERO);
-        if self.hand.preparing > 0 || !self.hand.sent.is_empty() {
+        if self.hand.preparing() > 0 || !self.hand.sent.is_empty() {
             return;
         }
         match &self.state {
@@ -324,7 +329,7 @@ impl Keeper {
         if resting || full || self.hand.finishing() >= MAX_FINISHING {
             return;
         }
-        let ready = self.hand.preparing + self.hand.prepared.len();
+        let ready = self.hand.preparing() + self.hand.prepared.len();
         let wanted = self.pace.ready_ahead();
         // Few large claims rather than many small ones.
         if ready * 2 > wanted || (ready > 0 && wanted == 1) {
@@ -358,7 +363,8 @@ impl Keeper {
             }
         }
         if !jobs.is_empty() {
-            self.hand.preparing += jobs.len();
+            let begun = Instant::now();
+            jobs.iter().for_each(|(job, _)| self.hand.prepares(job, begun));
             ops::prepare(&mut self.outcomes, &self.shared, &self.dirs, jobs);
         }
     }
@@ -372,13 +378,15 @@ impl Keeper {
 
     fn send_prepared(&mut self) {
         let State::Running(runner) = &mut self.state else { return };
+        let now = Instant::now();
+        let (in_order, next) = self.hand.in_order(now);
+        self.overtake_at = next;
         let ahead = if self.careful == 0 { self.pace.sent_ahead(runner.ahead) } else { 0 };
         let room = (self.slots + ahead).saturating_sub(self.hand.sent.len());
-        let count = room.min(self.hand.prepared.len());
+        let count = room.min(in_order);
         if count == 0 {
             return;
         }
-        let now = Instant::now();
         let jobs: Vec<Job> = self.hand.prepared.drain(..count).collect();
         let messages: Vec<ToRunner> = jobs.iter().map(|job| runner.input(job.id(), job.attempt)).collect();
         for job in jobs {
@@ -433,11 +441,11 @@ impl Keeper {
     fn take_outcome(&mut self, outcome: Outcome) {
         match outcome {
             Outcome::Prepared { jobs, staging } => {
-                self.hand.preparing -= jobs.len();
                 if let Some(took) = staging {
                     self.pace.staged(took);
                 }
                 for (job, result) in jobs {
+                    self.hand.prepares_no_more(&job);
                     if self.hand.withdrawn.remove(&(job.id().clone(), job.attempt.number)) {
                         ops::release(&mut self.outcomes, &self.dirs, vec![job.id().clone()]);
                         continue;
@@ -530,6 +538,14 @@ impl Keeper {
     }
 }
 
+/// Never, where there is no time.
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}
+
 impl State {
     fn view(&self) -> SheepState {
         match self {
@@ -543,11 +559,10 @@ impl State {
     /// What happens to the runner next. Cancel-safe: the futures stay in the state.
     async fn next(&mut self) -> Event {
         match self {
-            Self::None { rest_until: Some(until) } => {
-                tokio::time::sleep_until(*until).await;
+            Self::None { rest_until } => {
+                until(*rest_until).await;
                 Event::Rested
             }
-            Self::None { rest_until: None } => std::future::pending().await,
             Self::Starting(starting, _) => Event::Started(starting.await),
             Self::Running(runner) => Event::Heard(runner.hear().await),
             Self::Stopping(stopping, _) => Event::Stopped(stopping.await),

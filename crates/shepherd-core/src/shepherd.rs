@@ -142,7 +142,7 @@ impl Shepherd {
         let mut cells = Vec::with_capacity(flock.len());
         for (member, dirs) in flock.into_iter().zip(homes) {
             let Member { id, sheep, keeping } = member;
-            let (cell, commands) = Cell::new(id, sheep.kind());
+            let (cell, commands) = Cell::new(id, Arc::clone(&sheep));
             let cell = Arc::new(cell);
             let keeper = Keeper::new(Charge {
                 shared: Arc::clone(&shared),
@@ -321,7 +321,7 @@ impl Shepherd {
 
     /// The flock, in the order it was configured.
     pub fn flock(&self) -> Vec<SheepView> {
-        self.inner.cells.iter().map(|cell| cell.facts().view.clone()).collect()
+        self.inner.cells.iter().map(|cell| cell.view()).collect()
     }
 
     /// Whether jobs can be taken and worked on.

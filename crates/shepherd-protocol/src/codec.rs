@@ -14,6 +14,7 @@ mod tests;
 use shepherd_job::JobError;
 
 pub(crate) use frame::{decode, envelope};
+pub(crate) use record::legacy_input;
 
 use crate::{FromRunner, Garbage, ToRunner};
 

@@ -8,6 +8,8 @@
 //!   the connection.
 //! - The transport is nng's Pair1 over `ipc://` or `tcp://`. A runner listens
 //!   ([`RunnerSocket`], blocking) and the shepherd dials ([`Connection`], on tokio).
+//!   Over `tcp://` the shepherd also understands the ZeroMQ of runners that were
+//!   made for the first shepherd, and finds out by itself which it is.
 //!
 //! A message is for whoever is connected when it is sent. One that was not
 //! delivered when the peer went away is dropped, so nothing ever reaches a later

@@ -1,9 +1,10 @@
-//! How frames travel: as nng's Pair1 protocol over `ipc://` or `tcp://`.
+//! How frames travel: as nng's Pair1 protocol over `ipc://` or `tcp://`, or as
+//! ZeroMQ messages to a runner of the first shepherd.
 //!
 //! ```text
 //!   shepherd                                    runner
 //!   Connection (async)                          RunnerSocket (blocking)
-//!     │ sp: greeting and frames                   │
+//!     │ sp or zmtp: greeting and frames           │
 //!   UnixStream or TcpStream ◀───────────────▶ nng, as in any runner's language
 //! ```
 //!
@@ -15,14 +16,23 @@
 //! A runner ends with its connection and can live with that; a daemon that outlives
 //! thousands of them cannot. And without nng's threads in between a message costs
 //! the shepherd one system call and no change of thread.
+//!
+//! An old runner binds a ROUTER and knows inputs, done and error. What it does not
+//! say is said for it: it is ready when it has greeted, and heartbeats are the
+//! wire's own. It cannot be told to let go of a job, or to end. A ZeroMQ library on
+//! this side would keep what it could not deliver for whoever binds the port next;
+//! here what was not written when a connection ended is gone, as with nng.
 
+mod buffer;
 mod connection;
 mod link;
 mod outbox;
+mod parser;
 mod runner_socket;
 mod sp;
 mod stream;
 mod url;
+mod zmtp;
 
 // The library itself: without it, nng would link the libnng 1.4 that it bundles,
 // which crashes when a peer dies under load.

@@ -9,6 +9,10 @@ pub enum ExitCause {
     Code(i32),
     /// This signal ended it.
     Signal(i32),
+    /// It was killed because it used more memory than it may.
+    OutOfMemory,
+    /// It ended with the engine that ran it. The runner is not to blame, nor is a job.
+    EngineStopped,
     /// It is gone, and how was not to be learnt.
     Unknown,
 }
@@ -37,6 +41,8 @@ impl fmt::Display for ExitCause {
                 Some(name) => write!(f, "was ended by signal {number} ({name})"),
                 None => write!(f, "was ended by signal {number}"),
             },
+            Self::OutOfMemory => f.write_str("was killed because it used more memory than it may"),
+            Self::EngineStopped => f.write_str("ended with the container engine"),
             Self::Unknown => f.write_str("ended for an unknown reason"),
         }
     }

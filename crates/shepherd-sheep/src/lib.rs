@@ -69,6 +69,18 @@ pub trait Sheep: Send + Sync + 'static {
     /// What kind of sheep this is, in the word that configures it, such as `bare`.
     fn kind(&self) -> &'static str;
 
+    /// Whether its runners are strangers: they run under other users, and must not
+    /// see one another's files or change what they are given to read.
+    fn is_fenced(&self) -> bool {
+        false
+    }
+
+    /// What [`launch`](Sheep::launch) is busy with, when that takes its time; a
+    /// phrase such as "pulling mnist:2, 40 of 120 MB". Cheap: asked for each status.
+    fn activity(&self) -> Option<String> {
+        None
+    }
+
     /// Ends what an earlier life of this sheep left behind. To be called once
     /// before its working directory is cleaned and its port or GPU used again.
     ///

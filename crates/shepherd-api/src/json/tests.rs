@@ -53,6 +53,7 @@ fn sheep() -> Vec<SheepView> {
             model: None,
             job: None,
             problem: None,
+            activity: None,
         },
         SheepView {
             id: id("busy"),
@@ -61,6 +62,7 @@ fn sheep() -> Vec<SheepView> {
             model: Some(ModelRef::parse("ocr", "").unwrap()),
             job: Some(JobId::parse("job-1", JobIdRule::Bucket).unwrap()),
             problem: None,
+            activity: None,
         },
         SheepView {
             id: id("ill"),
@@ -69,6 +71,7 @@ fn sheep() -> Vec<SheepView> {
             model: Some(ModelRef::parse("ns/asr", "1.0").unwrap()),
             job: None,
             problem: Some("the runner \"asr\" exits at once".into()),
+            activity: Some("pulling asr:1.0, 40 of 120 MB".into()),
         },
     ]
 }

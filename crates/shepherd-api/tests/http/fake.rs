@@ -287,6 +287,7 @@ impl Backend for Fake {
             model: None,
             job: None,
             problem: None,
+            activity: None,
         }]
     }
 

@@ -69,8 +69,8 @@ impl Keeper {
                     "the runner sent a message that cannot be understood: {reason}"
                 )));
             }
-            Heard::Died(details) => {
-                self.end(End::Died(details));
+            Heard::Died(death) => {
+                self.end(End::Died(death));
             }
         }
     }

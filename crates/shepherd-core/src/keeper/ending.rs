@@ -25,7 +25,7 @@ impl Keeper {
             {
                 self.end(end);
             }
-        } else if self.hand.preparing > 0 && self.hand.housed.contains(id) {
+        } else if self.hand.preparing() > 0 && self.hand.housed.contains(id) {
             // Where it is not among those being prepared, the number never comes again.
             self.hand.withdrawn.insert((id.clone(), number));
         }
@@ -100,8 +100,9 @@ impl Keeper {
         };
         let sent: Vec<Sent> = self.hand.sent.drain(..).collect();
         let Some(end) = end else { return };
-        let certain = sent.len() <= self.slots;
-        if !certain {
+        let is_blameless = matches!(&end, End::Died(death) if death.is_blameless);
+        let certain = sent.len() <= self.slots && !is_blameless;
+        if !certain && !is_blameless {
             self.careful = CAREFUL;
         }
         let mut changes = Vec::new();
@@ -110,7 +111,7 @@ impl Keeper {
                 continue;
             }
             changes.push(match &end {
-                End::Died(details) if certain => self.crashed(job, runner::DIED, details),
+                End::Died(death) if certain => self.crashed(job, runner::DIED, &death.details),
                 End::Unreliable(reason) if certain => self.crashed(job, reason, log),
                 End::TimedOut(late, limit) if late == job.id() => {
                     job.failed(JobError::new(format!("The job ran longer than its limit of {limit:?}")))

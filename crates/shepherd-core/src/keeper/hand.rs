@@ -5,8 +5,10 @@
 //!  claimed ─▶ preparing ─▶ prepared ─▶ with the runner ─▶ collecting ─▶ changes
 //! ```
 
-use std::collections::{HashSet, VecDeque};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use shepherd_job::{Attempt, Event, GiveBack, JobError, JobId, JobState};
 use shepherd_queue::{Change, JobRecord, SmallObject};
@@ -28,6 +30,10 @@ impl Job {
         &self.record.spec.id
     }
 
+    fn place(&self) -> Place {
+        (Reverse(self.record.spec.priority), self.record.seq)
+    }
+
     /// Attempts at this job during which the runner died.
     pub(super) fn crashes(&self) -> u32 {
         match &self.record.state {
@@ -47,7 +53,7 @@ impl Job {
         self.change(Event::Fail { attempt: self.attempt, error, at: now() }, Vec::new())
     }
 
-    pub(super) fn given_back(&self, cause: GiveBack, after: std::time::Duration) -> Change {
+    pub(super) fn given_back(&self, cause: GiveBack, after: Duration) -> Change {
         let not_before = (!after.is_zero()).then(|| now().after(after));
         self.change(Event::GiveBack { attempt: self.attempt, cause, not_before }, Vec::new())
     }
@@ -68,10 +74,18 @@ pub(super) struct Sent {
     pub(super) let_go_by: Option<Instant>,
 }
 
+/// Where a job stands among those of its model: first jobs first.
+type Place = (Reverse<i32>, u64);
+
+/// So long a prepared job waits for one that should go first and is still being
+/// prepared. Inputs that come side by side come in any order, mostly within less;
+/// one job whose inputs take long is no reason for the runner to be idle.
+const IN_ORDER: Duration = Duration::from_millis(100);
+
 #[derive(Debug, Default)]
 pub(super) struct Hand {
-    /// How many are being prepared.
-    pub(super) preparing: usize,
+    /// Those being prepared, and since when.
+    preparing: BTreeMap<Place, Instant>,
     /// First jobs first.
     pub(super) prepared: VecDeque<Job>,
     /// In the order they were sent.
@@ -100,7 +114,7 @@ impl Hand {
 
     /// Jobs that are not through the runner yet.
     pub(super) fn working(&self) -> usize {
-        self.preparing
+        self.preparing.len()
             + self.prepared.len()
             + self.sent.iter().filter(|sent| sent.let_go_by.is_none()).count()
     }
@@ -110,12 +124,39 @@ impl Hand {
         self.collecting + self.changes.len() + self.applying
     }
 
+    /// How many are being prepared.
+    pub(super) fn preparing(&self) -> usize {
+        self.preparing.len()
+    }
+
+    /// The job is being prepared from `now` on.
+    pub(super) fn prepares(&mut self, job: &Job, now: Instant) {
+        self.preparing.insert(job.place(), now);
+    }
+
+    /// The job is not being prepared any more, whatever came of it.
+    pub(super) fn prepares_no_more(&mut self, job: &Job) {
+        self.preparing.remove(&job.place());
+    }
+
     /// Puts a prepared job in its place: first jobs first, whichever was prepared
     /// sooner.
     pub(super) fn is_prepared(&mut self, job: Job) {
-        let place = |job: &Job| (std::cmp::Reverse(job.record.spec.priority), job.record.seq);
-        let index = self.prepared.partition_point(|other| place(other) < place(&job));
+        let index = self.prepared.partition_point(|other| other.place() < job.place());
         self.prepared.insert(index, job);
+    }
+
+    /// How many of the prepared jobs may be sent now, so that jobs are sent in their
+    /// order; and when the next one may be, should the one that it waits for take
+    /// longer.
+    pub(super) fn in_order(&self, now: Instant) -> (usize, Option<Instant>) {
+        // Only the first that is late less than the patience holds back what comes after it.
+        let late = |since: &Instant| now.saturating_duration_since(*since) >= IN_ORDER;
+        let Some((first, since)) = self.preparing.iter().find(|(_, since)| !late(since)) else {
+            return (self.prepared.len(), None);
+        };
+        let count = self.prepared.partition_point(|job| job.place() < *first);
+        (count, (count < self.prepared.len()).then(|| *since + IN_ORDER))
     }
 
     /// Takes the job that an answer is about out of those with the runner.
@@ -164,6 +205,21 @@ mod tests {
         }
         let order: Vec<u64> = hand.prepared.iter().map(|job| job.record.seq).collect();
         assert_eq!(order, [4, 1, 2, 3]);
+    }
+
+    #[test]
+    fn a_job_that_should_go_first_is_waited_for_but_not_for_long() {
+        let (mut hand, now) = (Hand::default(), Instant::now());
+        let jobs: Vec<Job> = (1..=4).map(|seq| job(seq, 0)).collect();
+        jobs.iter().for_each(|job| hand.prepares(job, now));
+        for index in [0, 3, 2] {
+            hand.prepares_no_more(&jobs[index]);
+            hand.is_prepared(jobs[index].clone());
+        }
+        assert_eq!(hand.in_order(now), (1, Some(now + IN_ORDER)));
+        assert_eq!(hand.in_order(now + IN_ORDER), (3, None), "the second takes long");
+        hand.prepares_no_more(&jobs[1]);
+        assert_eq!((hand.preparing(), hand.in_order(now)), (0, (3, None)), "it could not be prepared");
     }
 
     #[test]

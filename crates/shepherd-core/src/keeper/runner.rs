@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use shepherd_job::{Attempt, JobError, JobId, ModelRef};
 use shepherd_protocol::{Connection, Event, FromRunner, Input, Ready, SendError, ToRunner};
-use shepherd_sheep::{RunningSheep, Sheep, SheepError};
+use shepherd_sheep::{Exit, ExitCause, RunningSheep, Sheep, SheepError};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -15,9 +15,12 @@ use super::End;
 /// What a job's client is told when its runner died; the first shepherd's words.
 pub(super) const DIED: &str = "Sheep container died without notice";
 
-/// How long what a dead runner had said may take to arrive, and how long a runner
-/// whose connection is gone may take to be seen dead.
+/// How long what a dead runner had said may take to arrive.
 const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// How long a runner whose connection is gone may take to be seen dead: an engine
+/// has to tell the end of a container, and why it ended.
+const OBITUARY: Duration = Duration::from_secs(3);
 
 /// Why there is no runner.
 #[derive(Debug)]
@@ -34,8 +37,23 @@ pub(super) enum Heard {
     Messages(Vec<FromRunner>),
     /// It said something that is no message.
     Garbage(String),
-    /// It is dead, or as good as that; how it ended, as far as is known.
-    Died(String),
+    /// It is dead, or as good as that.
+    Died(Death),
+}
+
+/// How a runner died.
+#[derive(Clone, Debug)]
+pub(super) struct Death {
+    /// As far as is known.
+    pub(super) details: String,
+    /// Neither the runner nor a job brought it about.
+    pub(super) is_blameless: bool,
+}
+
+impl From<Exit> for Death {
+    fn from(exit: Exit) -> Self {
+        Self { details: exit.to_string(), is_blameless: exit.cause == ExitCause::EngineStopped }
+    }
 }
 
 pub(super) struct Runner {
@@ -52,7 +70,7 @@ pub(super) struct Runner {
     /// Received after messages that were returned first.
     next: Option<Event<FromRunner>>,
     /// How its process ended, once it has, and until when its last words may come.
-    exit: Option<(String, Instant)>,
+    exit: Option<(Death, Instant)>,
     /// The connection ended; until when the process may say how it did.
     gone: Option<Instant>,
 }
@@ -78,6 +96,9 @@ impl Runner {
         let ready = tokio::select! {
             ready = wait_until_ready(&mut connection) => ready,
             exit = process.exited() => {
+                if exit.cause == ExitCause::EngineStopped {
+                    return Err(StartFailure::Sheep(format!("the runner {exit}")));
+                }
                 return Err(StartFailure::Model(JobError {
                     message: DIED.to_owned(),
                     exception_type: "RunnerDied".to_owned(),
@@ -153,8 +174,8 @@ impl Runner {
         if let Some(by) = self.gone {
             // The process knows best how it ended, if it did.
             return Heard::Died(match tokio::time::timeout_at(by, self.process.exited()).await {
-                Ok(exit) => exit.to_string(),
-                Err(_) => "it closed its connection".to_owned(),
+                Ok(exit) => exit.into(),
+                Err(_) => Death { details: "it closed its connection".to_owned(), is_blameless: false },
             });
         }
         if self.exit.is_none() {
@@ -162,15 +183,15 @@ impl Runner {
                 biased;
                 event = self.connection.recv() => return self.take(event),
                 exit = self.process.exited() => {
-                    self.exit = Some((exit.to_string(), Instant::now() + LAST_WORDS));
+                    self.exit = Some((exit.into(), Instant::now() + LAST_WORDS));
                 }
             }
         }
         // Dead; but its last answers may still be on their way.
-        let by = self.exit.as_ref().map_or_else(Instant::now, |(_, by)| *by);
+        let Some((death, by)) = self.exit.clone() else { return Heard::Messages(Vec::new()) };
         match tokio::time::timeout_at(by, self.connection.recv()).await {
             Ok(event) => self.take(event),
-            Err(_) => Heard::Died(self.exit.clone().map(|(exit, _)| exit).unwrap_or_default()),
+            Err(_) => Heard::Died(death),
         }
     }
 
@@ -191,9 +212,9 @@ impl Runner {
             Event::Garbage(garbage) => Heard::Garbage(garbage.to_string()),
             Event::Connected => Heard::Messages(Vec::new()),
             Event::Disconnected => match &self.exit {
-                Some((exit, _)) => Heard::Died(exit.clone()),
+                Some((death, _)) => Heard::Died(death.clone()),
                 None => {
-                    self.gone = Some(Instant::now() + LAST_WORDS);
+                    self.gone = Some(Instant::now() + OBITUARY);
                     Heard::Messages(Vec::new())
                 }
             },

@@ -230,6 +230,26 @@ fn optional_text<S: Serializer>(value: &Option<impl Display>, serializer: S) -> 
     }
 }
 
+/// Appends a frame that gives a job to a runner of the first shepherd, with not one
+/// key more than that one sent.
+pub(crate) fn legacy_input(input: &Input, to: &mut Vec<u8>) {
+    #[derive(Serialize)]
+    struct Frame<'a> {
+        message: Record<'a>,
+    }
+    #[derive(Serialize)]
+    struct Record<'a> {
+        identity: &'static str,
+        job_id: &'a str,
+        io_data_root: &'a str,
+        message_type: &'static str,
+    }
+    let job_id = input.job.as_str();
+    let message =
+        Record { identity: "", job_id, io_data_root: &input.io_data_root, message_type: "InputMessage" };
+    json(to, &Frame { message });
+}
+
 #[derive(Serialize)]
 struct InputRecord<'a> {
     identity: &'static str,

@@ -18,11 +18,12 @@ use std::time::Duration;
 
 use tokio::time::{Sleep, sleep};
 
-use super::sp::{GREETING, Malformed, Parser, Piece};
+use super::parser::{Dialect, Malformed, Parser, Piece};
 use super::stream::{Dialling, Stream, dial};
 use super::url::{self, Address};
+use super::zmtp;
 use crate::codec::{self, Wire, envelope};
-use crate::{Error, Event, FromRunner, Garbage, SendError, ToRunner};
+use crate::{Error, Event, FromRunner, Garbage, Ready, SendError, ToRunner};
 
 /// How long after an attempt that failed the next one is made, first and at most.
 const RETRY: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(50));
@@ -30,6 +31,9 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(2), Duration::from_mi
 const MAX_OUTGOING: usize = 4 << 20;
 /// Decoded events that the owner has not taken hold up reading from here on.
 const MAX_EVENTS: usize = 4096;
+/// How many inputs a runner of the first shepherd gets ahead. It takes any number;
+/// but to cancel one it has to be ended, and all of them then go elsewhere.
+const LEGACY_AHEAD: u32 = 32;
 
 /// A connection to one runner, which comes and goes by itself: it is dialled
 /// until somebody listens, and again after every end. Dropping it (when split:
@@ -80,13 +84,17 @@ struct Outgoing {
     bytes: Vec<u8>,
     written: usize,
     batch: usize,
+    /// What the peer speaks; known when it greeted.
+    dialect: Option<Dialect>,
+    /// Pings that are answered on behalf of a peer that answers none.
+    pongs: Vec<u64>,
     /// The receiver, when it waits.
     waker: Option<Waker>,
 }
 
 impl Connection {
     /// Dials `url`, `ipc:///PATH` or `tcp://HOST:PORT`, where nobody need listen
-    /// yet.
+    /// yet. Behind a port may also be a ROUTER of ZeroMQ.
     ///
     /// # Errors
     /// The URL is not usable.
@@ -149,28 +157,15 @@ impl Sender {
         let mut outgoing = self.shared.lock();
         let Some(stream) = outgoing.stream.clone() else { return Err(SendError::NotConnected) };
         let before = outgoing.bytes.len();
-        let batch = outgoing.batch;
-        for frame in messages.chunks(batch) {
-            let envelope = envelope(frame.len());
-            stream.mapping().frame(&mut outgoing.bytes, |bytes| {
-                bytes.extend_from_slice(envelope.head);
-                for (index, message) in frame.iter().enumerate() {
-                    if index > 0 {
-                        bytes.push(b',');
-                    }
-                    message.write(bytes);
-                }
-                bytes.extend_from_slice(envelope.tail);
-            });
-        }
+        outgoing.write_messages(messages);
         if outgoing.bytes.len() - outgoing.written > MAX_OUTGOING {
             outgoing.bytes.truncate(before);
             return Err(SendError::Full);
         }
-        if before == 0 {
+        if before == 0 && !outgoing.bytes.is_empty() {
             outgoing.write(&stream);
         }
-        if !outgoing.bytes.is_empty()
+        if !(outgoing.bytes.is_empty() && outgoing.pongs.is_empty())
             && let Some(waker) = outgoing.waker.take()
         {
             drop(outgoing);
@@ -181,6 +176,40 @@ impl Sender {
 }
 
 impl Outgoing {
+    fn write_messages(&mut self, messages: &[ToRunner]) {
+        match self.dialect {
+            None => {}
+            Some(Dialect::Nng(mapping)) => {
+                for frame in messages.chunks(self.batch) {
+                    let envelope = envelope(frame.len());
+                    mapping.frame(&mut self.bytes, |bytes| {
+                        bytes.extend_from_slice(envelope.head);
+                        for (index, message) in frame.iter().enumerate() {
+                            if index > 0 {
+                                bytes.push(b',');
+                            }
+                            message.write(bytes);
+                        }
+                        bytes.extend_from_slice(envelope.tail);
+                    });
+                }
+            }
+            Some(Dialect::Zmq { pings }) => {
+                for message in messages {
+                    match message {
+                        ToRunner::Input(input) => {
+                            zmtp::message(&mut self.bytes, |bytes| codec::legacy_input(input, bytes));
+                        }
+                        ToRunner::Ping { nonce } if pings => zmtp::ping(&mut self.bytes, *nonce),
+                        ToRunner::Ping { nonce } => self.pongs.push(*nonce),
+                        // Not known to it: it is ended by its process.
+                        ToRunner::Cancel { .. } | ToRunner::Shutdown { .. } => {}
+                    }
+                }
+            }
+        }
+    }
+
     /// Writes what the kernel takes.
     fn write(&mut self, stream: &Stream) {
         while self.written < self.bytes.len() {
@@ -209,6 +238,8 @@ impl Outgoing {
 
     fn disconnect(&mut self) {
         self.stream = None;
+        self.dialect = None;
+        self.pongs = Vec::new();
         self.bytes = Vec::new();
         self.written = 0;
     }
@@ -249,6 +280,9 @@ impl Receiver {
                 Stage::Open { stream, .. } => {
                     let stream = Arc::clone(stream);
                     self.poll_write(&stream, context);
+                    if !self.events.is_empty() {
+                        continue;
+                    }
                     match stream.poll_read_ready(context) {
                         Poll::Pending => return Poll::Pending,
                         // An error is found again by the read.
@@ -266,12 +300,12 @@ impl Receiver {
 
     fn open(&mut self, stream: Stream) {
         let stream = Arc::new(stream);
+        let (parser, greeting) = Parser::new(stream.mapping());
         let mut outgoing = self.shared.lock();
         outgoing.disconnect();
-        outgoing.bytes.extend_from_slice(&GREETING);
+        outgoing.bytes.extend_from_slice(greeting);
         outgoing.batch = 1;
         drop(outgoing);
-        let parser = Parser::new(stream.mapping());
         self.stage = Stage::Open { stream, parser, greeted: false };
     }
 
@@ -279,6 +313,8 @@ impl Receiver {
     /// or comes to be.
     fn poll_write(&mut self, stream: &Stream, context: &mut Context<'_>) {
         let mut outgoing = self.shared.lock();
+        let pongs = outgoing.pongs.drain(..).map(|nonce| Event::Message(FromRunner::Pong { nonce }));
+        self.events.extend(pongs);
         while !outgoing.bytes.is_empty() && stream.poll_write_ready(context).is_ready() {
             outgoing.write(stream);
         }
@@ -319,12 +355,25 @@ impl Receiver {
         let (shared, events) = (&self.shared, &mut self.events);
         while let Some(piece) = parser.next()? {
             match piece {
-                Piece::Greeting => {
+                Piece::Reply(bytes) => {
+                    let mut outgoing = shared.lock();
+                    outgoing.bytes.extend(bytes);
+                    // The owner may take the next event long after this one.
+                    outgoing.write(stream);
+                }
+                Piece::Greeting(dialect) => {
                     *greeted = true;
                     let mut outgoing = shared.lock();
                     outgoing.stream = Some(Arc::clone(stream));
+                    outgoing.dialect = Some(dialect);
                     events.push_back(Event::Connected);
+                    if let Dialect::Zmq { .. } = dialect {
+                        // It says nothing by itself: that it is there is that it is ready.
+                        let ready = Ready { ahead: LEGACY_AHEAD, ..Ready::new("a ZeroMQ runner") };
+                        events.push_back(Event::Message(FromRunner::Ready(ready)));
+                    }
                 }
+                Piece::Pong(nonce) => events.push_back(Event::Message(FromRunner::Pong { nonce })),
                 Piece::Body(body) => {
                     self.retry = RETRY.0;
                     codec::from_runner(body, |message| {

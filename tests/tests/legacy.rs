@@ -1,0 +1,132 @@
+//! Runners of the first shepherd: a ZeroMQ ROUTER, found out over tcp or asked for.
+
+use std::time::Duration;
+
+use http::Method;
+use serde_json::{Value, json};
+use shepherd_tests::ids::{RAW, SCRIPTED, SHEEP};
+use shepherd_tests::{Script, Site, free_port, python, script};
+
+/// A site whose sheep has the legacy runner; none where Python lacks its packages.
+fn site(keys: Value) -> Option<Site> {
+    let python = python()?;
+    let site = Site::new();
+    let journal = site.journal().path().to_owned();
+    let late = keys["bind_after"].as_f64().unwrap_or(0.0).to_string();
+    let heartbeat = keys["heartbeat_timeout"].as_str().unwrap_or("30s");
+    let transport = keys["transport"].as_str().unwrap_or("tcp");
+    let runner = script("legacy_runner.py");
+    let sheep = json!({
+        "transport": transport,
+        "port": free_port(),
+        "heartbeat_timeout": heartbeat,
+        "stop_grace": "500ms",
+        "runner_command": [python, runner, "--journal", journal, "--bind-after", late],
+    });
+    Some(site.with_sheep(SHEEP, sheep))
+}
+
+fn say(text: &str) -> Script {
+    Script::Say(text.to_owned())
+}
+
+#[tokio::test]
+async fn an_old_runner_works_and_its_errors_are_its_jobs() {
+    for transport in ["tcp"] {
+        let Some(site) = site(json!({"transport": transport, "bind_after": 0.3})) else { return };
+        let daemon = site.start().await;
+        let client = daemon.client();
+        assert_eq!(client.run("first", SCRIPTED, &say("hello")).await["status"], "done");
+        assert_eq!(client.result("first").await.text(), "hello");
+        let status = client.run("wrong", SCRIPTED, &Script::Fail("no".to_owned())).await;
+        assert_eq!(status["status"], "failed");
+        assert_eq!(status["error_details"]["message"], "no");
+        assert_eq!(status["error_details"]["exception_type"], "ValueError");
+        assert!(status["error_details"]["exception_traceback"].as_str().unwrap().contains("in work"));
+        let status = client.run("odd", SCRIPTED, &Script::Fail("odd one".to_owned())).await;
+        assert_eq!(status["error_details"]["message"], "odd one");
+        assert_eq!(status["error_details"]["exception_traceback"], "long odd one");
+        assert_eq!(client.run("other", RAW, &say("another model")).await["status"], "done");
+    }
+}
+
+#[tokio::test]
+async fn many_jobs_come_out_each_once() {
+    let Some(site) = site(json!({})) else { return };
+    let daemon = site.start().await;
+    let client = daemon.client();
+    let ids: Vec<String> = (0..300).map(|i| format!("job-{i:03}")).collect();
+    for id in &ids {
+        client.submit(id, SCRIPTED, &say(id)).await.expect_status(200);
+    }
+    for id in &ids {
+        assert_eq!(client.finished(id).await["status"], "done");
+        assert_eq!(client.result(id).await.text(), *id);
+    }
+    // Inputs that take long to come are overtaken, so on a busy machine the order may differ a little.
+    let mut runs: Vec<String> = site.journal().runs().into_iter().map(|run| run.job).collect();
+    runs.sort();
+    assert_eq!(runs, ids, "each once");
+}
+
+#[tokio::test]
+async fn what_was_sent_ahead_of_a_death_reaches_no_later_runner_twice() {
+    let Some(site) = site(json!({})) else { return };
+    let daemon = site.start().await;
+    let client = daemon.client();
+    // A pace that makes the shepherd send ahead.
+    for i in 0..200 {
+        client.submit(&format!("warm-{i:03}"), SCRIPTED, &say("x")).await.expect_status(200);
+    }
+    let marker = site.path("marker");
+    client.submit("deadly", SCRIPTED, &Script::ExitOnce { marker }).await.expect_status(200);
+    let after: Vec<String> = (0..50).map(|i| format!("after-{i:02}")).collect();
+    for id in &after {
+        client.submit(id, SCRIPTED, &say(id)).await.expect_status(200);
+    }
+    for id in &after {
+        assert_eq!(client.finished(id).await["status"], "done", "{id}");
+        assert_eq!(client.result(id).await.text(), *id);
+        assert_eq!(site.journal().runs_of(id).len(), 1, "{id}");
+    }
+    // Blamed at once, or tried again because others had been sent with it.
+    let status = client.finished("deadly").await;
+    match status["status"].as_str().unwrap() {
+        "failed" => assert_eq!(status["error_details"]["message"], "Sheep container died without notice"),
+        other => assert_eq!((other, client.result("deadly").await.text().as_str()), ("done", "survived")),
+    }
+}
+
+#[tokio::test]
+async fn a_job_is_cancelled_by_ending_its_runner() {
+    let Some(site) = site(json!({})) else { return };
+    let daemon = site.start().await;
+    let client = daemon.client();
+    client.submit("endless", SCRIPTED, &Script::Gate(site.path("never"))).await.expect_status(200);
+    site.begun("endless", 1).await;
+    let pid = site.journal().runs_of("endless")[0].pid;
+    let reply = client.ask(Method::POST, "/jobs/endless/cancel").await;
+    assert!(reply.is_success(), "{}", reply.text());
+    assert_eq!(client.run("next", SCRIPTED, &say("done")).await["status"], "done");
+    assert!(!shepherd_tests::process::is_alive(pid));
+    assert_ne!(site.journal().runs_of("next")[0].pid, pid);
+}
+
+#[tokio::test]
+async fn an_old_runner_that_was_stopped_is_ended() {
+    let Some(site) = site(json!({"heartbeat_timeout": "1s"})) else { return };
+    let daemon = site.start().await;
+    let client = daemon.client();
+    // Longer than the timeout, and alive: the library answers while the runner works.
+    let gate = site.path("gate");
+    client.submit("slow", SCRIPTED, &Script::Gate(gate.clone())).await.expect_status(200);
+    site.begun("slow", 1).await;
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    site.open_gate(&gate);
+    assert_eq!(client.finished("slow").await["status"], "done");
+    let marker = site.path("marker");
+    let status = client.run("stopped", SCRIPTED, &Script::StopOnce { marker }).await;
+    assert_eq!(status["status"], "failed", "{status}");
+    assert!(status["error_details"]["message"].as_str().unwrap().contains("did not answer"), "{status}");
+    assert_eq!(client.run("next", SCRIPTED, &say("done")).await["status"], "done");
+}
