@@ -177,15 +177,21 @@ impl Drop for Daemon {
         {
             let _ = rustix::process::kill_process_group(pid, Signal::KILL);
             // Until it is gone it may write into directories that are removed next.
-            wait_for(|| !self.is_running());
+            let _ = wait_for(|| !self.is_running());
         }
     }
 }
 
 /// Waits, without the help of a runtime, for what cannot fail to come.
-pub(crate) fn wait_for(over: impl Fn() -> bool) {
+pub(crate) fn wait_for(mut over: impl FnMut() -> bool) -> bool {
     let since = std::time::Instant::now();
-    while !over() && since.elapsed() < PATIENCE {
+    loop {
+        if over() {
+            return true;
+        }
+        if since.elapsed() > PATIENCE {
+            return false;
+        }
         std::thread::sleep(std::time::Duration::from_millis(1));
     }
 }
@@ -199,7 +205,7 @@ fn reap(mut child: Child, readers: Vec<std::thread::JoinHandle<()>>) -> watch::R
         let status = child.wait().expect("a child can be waited for");
         let since = std::time::Instant::now();
         let read = || readers.iter().all(std::thread::JoinHandle::is_finished);
-        wait_for(|| read() || since.elapsed() > LAST_WORDS);
+        let _ = wait_for(|| read() || since.elapsed() > LAST_WORDS);
         sender.send_replace(Some(status));
     });
     receiver

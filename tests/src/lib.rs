@@ -26,6 +26,7 @@
 
 mod client;
 mod daemon;
+pub mod docker;
 mod journal;
 mod log;
 mod mount;

@@ -12,6 +12,16 @@ pub fn below(dir: &Path) -> Vec<i32> {
         .collect()
 }
 
+/// Processes that were given a path below `dir` as, or in, an argument.
+pub fn naming(dir: &Path) -> Vec<i32> {
+    let dir = dir.to_string_lossy();
+    let is_named = |pid: &i32| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        is_alive(*pid) && String::from_utf8_lossy(&line).contains(&*dir)
+    };
+    all().filter(is_named).collect()
+}
+
 /// The living children of `parent`.
 pub fn children(parent: i32) -> Vec<i32> {
     all().filter(|pid| stat(*pid).is_some_and(|stat| stat.parent == parent && stat.state != 'Z')).collect()

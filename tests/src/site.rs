@@ -6,6 +6,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::docker::{self, Engine, Registry};
 use crate::s3::{ACCESS_KEY, Layout, SECRET_KEY};
 use crate::{Daemon, Ended, Journal, Manner, Model, ids, process, programs};
 
@@ -99,6 +100,41 @@ impl Site {
         self
     }
 
+    /// A site whose one sheep ([`ids::SHEEP`]) runs images of this registry on this engine: with the scripted
+    /// runner, over ipc. Its journal and [`shared`](Self::shared) can be reached from the containers.
+    ///
+    /// # Panics
+    /// When the directories cannot be made.
+    pub fn on_engine(engine: &Engine, registry: &Registry, keys: Value) -> Self {
+        let site = Self::without_sheep(&std::env::temp_dir())
+            .with(json!({"docker": {"host": engine.host()}, "registry": registry.config()}));
+        std::fs::create_dir(site.path("shared")).expect("a directory can be made");
+        // Containers run under any user.
+        let open = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+        std::fs::set_permissions(site.path("shared"), open).expect("its mode can be set");
+        site.with_docker_sheep(ids::SHEEP, keys)
+    }
+
+    /// Adds a sheep as [`on_engine`](Self::on_engine) does, or replaces it.
+    #[must_use]
+    pub fn with_docker_sheep(mut self, id: &str, keys: Value) -> Self {
+        let shared = self.path("shared");
+        let mut sheep = json!({
+            "type": "docker",
+            "transport": "ipc",
+            "mounts": [format!("{0}:{0}:rw", shared.display())],
+            "command": ["--journal", shared.join("journal"), "/model/config.yaml"],
+        });
+        merge(&mut sheep, keys);
+        self.config["sheep"][id] = sheep;
+        self
+    }
+
+    /// A path in the directory that containers see at the same place.
+    pub fn shared(&self, below: impl AsRef<Path>) -> PathBuf {
+        self.path("shared").join(below)
+    }
+
     /// Changes the configuration.
     #[must_use]
     pub fn with(mut self, keys: Value) -> Self {
@@ -163,7 +199,8 @@ impl Site {
 
     /// What the scripted runners did.
     pub fn journal(&self) -> Journal {
-        Journal::at(&self.path("journal"))
+        let shared = self.path("shared");
+        Journal::at(&if shared.is_dir() { shared.join("journal") } else { self.path("journal") })
     }
 
     /// Waits until a runner has begun this many attempts at a job.
@@ -241,7 +278,10 @@ impl Default for Site {
 
 impl Drop for Site {
     fn drop(&mut self) {
-        crate::daemon::wait_for(|| {
+        if let Some(host) = self.config["docker"]["host"].as_str() {
+            docker::remove_left_over(host, &self.path("state"));
+        }
+        let _ = crate::daemon::wait_for(|| {
             let processes = self.processes();
             for pid in &processes {
                 process::signal(*pid, rustix::process::Signal::KILL);

@@ -197,3 +197,31 @@ async fn the_default_runner_runs_a_command_for_each_job() {
     client.start_job(&shepherd_tests::start_body("copy-again", copy, "again")).await;
     assert_eq!(client.finished("copy-again").await["status"], "done");
 }
+
+#[tokio::test]
+async fn a_job_that_takes_long_does_not_keep_those_sent_with_it() {
+    let site = Site::new().with_sheep("second", json!({}));
+    let daemon = site.start().await;
+    let client = daemon.client();
+    // Quick jobs, after which the next ones are sent together.
+    for round in 0..40 {
+        let model = if round % 2 == 0 { SCRIPTED } else { RAW };
+        client.run(&format!("quick-{round}"), model, &Script::Say(String::new())).await;
+    }
+    let gates: Vec<_> = (0..2).map(|index| site.path(format!("gate-{index}"))).collect();
+    for (index, gate) in gates.iter().enumerate() {
+        let script = Script::Gate(gate.clone());
+        client.submit(&format!("slow-{index}"), SCRIPTED, &script).await.expect_status(200);
+    }
+    // Each has a sheep of its own, although one of the two has the other model.
+    site.begun("slow-0", 1).await;
+    site.begun("slow-1", 1).await;
+    for gate in &gates {
+        site.open_gate(gate);
+    }
+    for index in 0..2 {
+        let status = client.finished(&format!("slow-{index}")).await;
+        assert_eq!(status["status"], "done", "{status}");
+        assert_eq!(site.journal().runs_of(&format!("slow-{index}")).len(), 1);
+    }
+}

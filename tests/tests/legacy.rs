@@ -8,7 +8,7 @@ use shepherd_tests::ids::{RAW, SCRIPTED, SHEEP};
 use shepherd_tests::{Script, Site, free_port, python, script};
 
 /// A site whose sheep has the legacy runner; none where Python lacks its packages.
-fn site(keys: Value) -> Option<Site> {
+fn site(keys: &Value) -> Option<Site> {
     let python = python()?;
     let site = Site::new();
     let journal = site.journal().path().to_owned();
@@ -32,8 +32,8 @@ fn say(text: &str) -> Script {
 
 #[tokio::test]
 async fn an_old_runner_works_and_its_errors_are_its_jobs() {
-    for transport in ["tcp"] {
-        let Some(site) = site(json!({"transport": transport, "bind_after": 0.3})) else { return };
+    for transport in ["tcp", "zmq"] {
+        let Some(site) = site(&json!({"transport": transport, "bind_after": 0.3})) else { return };
         let daemon = site.start().await;
         let client = daemon.client();
         assert_eq!(client.run("first", SCRIPTED, &say("hello")).await["status"], "done");
@@ -52,7 +52,7 @@ async fn an_old_runner_works_and_its_errors_are_its_jobs() {
 
 #[tokio::test]
 async fn many_jobs_come_out_each_once() {
-    let Some(site) = site(json!({})) else { return };
+    let Some(site) = site(&json!({})) else { return };
     let daemon = site.start().await;
     let client = daemon.client();
     let ids: Vec<String> = (0..300).map(|i| format!("job-{i:03}")).collect();
@@ -71,7 +71,7 @@ async fn many_jobs_come_out_each_once() {
 
 #[tokio::test]
 async fn what_was_sent_ahead_of_a_death_reaches_no_later_runner_twice() {
-    let Some(site) = site(json!({})) else { return };
+    let Some(site) = site(&json!({})) else { return };
     let daemon = site.start().await;
     let client = daemon.client();
     // A pace that makes the shepherd send ahead.
@@ -99,7 +99,7 @@ async fn what_was_sent_ahead_of_a_death_reaches_no_later_runner_twice() {
 
 #[tokio::test]
 async fn a_job_is_cancelled_by_ending_its_runner() {
-    let Some(site) = site(json!({})) else { return };
+    let Some(site) = site(&json!({})) else { return };
     let daemon = site.start().await;
     let client = daemon.client();
     client.submit("endless", SCRIPTED, &Script::Gate(site.path("never"))).await.expect_status(200);
@@ -114,7 +114,7 @@ async fn a_job_is_cancelled_by_ending_its_runner() {
 
 #[tokio::test]
 async fn an_old_runner_that_was_stopped_is_ended() {
-    let Some(site) = site(json!({"heartbeat_timeout": "1s"})) else { return };
+    let Some(site) = site(&json!({"heartbeat_timeout": "1s"})) else { return };
     let daemon = site.start().await;
     let client = daemon.client();
     // Longer than the timeout, and alive: the library answers while the runner works.

@@ -18,7 +18,9 @@ use futures::TryStreamExt as _;
 use server::{ACCESS_KEY, SECRET_KEY, Server};
 use shepherd_job::{JobId, JobIdRule, ObjectPath};
 use shepherd_storage::contract::{self, Backend, Keys};
-use shepherd_storage::{S3Credentials, S3Layout, S3Options, S3Storage, Storage, StorageError, body};
+use shepherd_storage::{
+    RunnerDir, S3Credentials, S3Layout, S3Options, S3Storage, Storage, StorageError, Trust, body,
+};
 use shepherd_tests::s3::Moto;
 
 fn job(name: &str) -> JobId {
@@ -44,6 +46,11 @@ fn bucket_per_job(url: &str) -> S3Options {
 fn in_prefix(url: &str, bucket: &str, prefix: &str) -> S3Options {
     let layout = S3Layout::Prefix { bucket: bucket.to_owned(), prefix: prefix.to_owned() };
     S3Options::new(url, credentials(), layout)
+}
+
+/// A runner's directory.
+fn dir(path: &std::path::Path) -> RunnerDir {
+    RunnerDir::at(path, Trust::Ours).unwrap()
 }
 
 fn open(options: &S3Options) -> S3Storage {

@@ -1,4 +1,5 @@
-//! The commands of this workspace: `cargo xtask demo`, `cargo xtask test`, `cargo xtask setup`.
+//! The commands of this workspace: `cargo xtask demo`, `cargo xtask test`, `cargo xtask images`,
+//! `cargo xtask setup`.
 //!
 //! Each does all the set-up it needs on a Debian-like machine that has the Rust toolchain, Python 3 and root
 //! (or sudo), and says what it installs and why. A step that fails ends the command with a message and exit
@@ -9,6 +10,8 @@
 
 mod command;
 mod demo;
+mod engine;
+mod images;
 mod python;
 mod setup;
 mod tests_run;
@@ -25,6 +28,8 @@ usage: cargo xtask COMMAND
   setup                   install what building needs, where it is missing (apt-get)
   demo [--debug]          build, start the daemon, run the demo's pictures through it, stop it;
                           --debug uses the development build instead of the release build
+  images                  build the images of the daemon, of the runner and of an example model, without
+                          internet; it takes a container engine
   test [CARGO TEST ARGS]  set up, build, and run every test of the workspace; arguments go to cargo test
 ";
 
@@ -41,6 +46,7 @@ enum Profile {
 enum Task {
     Setup,
     Demo(Profile),
+    Images,
     Test(Vec<String>),
     Help,
 }
@@ -51,6 +57,7 @@ fn parse(arguments: &[String]) -> Option<Task> {
         ("setup", []) => Some(Task::Setup),
         ("demo", []) => Some(Task::Demo(Profile::Release)),
         ("demo", [flag]) if flag == "--debug" => Some(Task::Demo(Profile::Dev)),
+        ("images", []) => Some(Task::Images),
         ("test", rest) => Some(Task::Test(rest.to_vec())),
         ("help" | "--help" | "-h", []) => Some(Task::Help),
         _ => None,
@@ -75,6 +82,7 @@ fn main() -> ExitCode {
     let outcome = match parse(&arguments) {
         Some(Task::Setup) => setup::build_tools(),
         Some(Task::Demo(profile)) => demo::run(profile),
+        Some(Task::Images) => images::run(),
         Some(Task::Test(arguments)) => tests_run::run(&arguments),
         Some(Task::Help) => {
             print!("{USAGE}");
@@ -107,13 +115,14 @@ mod tests {
         assert_eq!(parse_line("setup"), Some(Task::Setup));
         assert_eq!(parse_line("demo"), Some(Task::Demo(Profile::Release)));
         assert_eq!(parse_line("demo --debug"), Some(Task::Demo(Profile::Dev)));
+        assert_eq!(parse_line("images"), Some(Task::Images));
         let expected = vec!["-p".to_owned(), "shepherd-job".to_owned()];
         assert_eq!(parse_line("test -p shepherd-job"), Some(Task::Test(expected)));
     }
 
     #[test]
     fn a_wrong_command_line_is_refused() {
-        for line in ["", "build", "demo --fast", "demo --debug twice", "setup now"] {
+        for line in ["", "build", "demo --fast", "demo --debug twice", "images now", "setup now"] {
             assert_eq!(parse_line(line), None, "{line}");
         }
     }

@@ -112,7 +112,7 @@ fn apt_get() -> Result<Command> {
     Ok(command)
 }
 
-fn is_root() -> bool {
+pub(crate) fn is_root() -> bool {
     Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout.trim_ascii() == b"0")
 }
 

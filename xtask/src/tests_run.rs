@@ -3,6 +3,7 @@
 use std::process::Command;
 
 use crate::command::{self, build_binaries, cargo};
+use crate::engine::{self, Engine};
 use crate::{Profile, Result, python, setup};
 
 /// Sets up, builds the binaries that end-to-end tests start, and runs `cargo test` with `arguments` (the whole
@@ -14,7 +15,11 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     // package of their own: they are told where the binaries are, or each would build its own. The
     // development profile is the tests' profile too, so nothing is built twice.
     let binaries = build_binaries(Profile::Dev)?;
+    let engine = if engine::is_wanted(arguments) { Engine::find() } else { None };
     let mut test = test_command(arguments);
+    if let Some(engine) = &engine {
+        test.env(engine::VARIABLE, &engine.host);
+    }
     test.env("SHEPHERD_BIN_DIR", binaries).env("SHEPHERD_TEST_PYTHON", python);
     if std::env::var_os("CI").is_some_and(|value| value == "true") {
         // A part that a test needs and CI lacks is a failure there, not a skip.

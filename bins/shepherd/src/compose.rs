@@ -1,5 +1,6 @@
 //! From a configuration to the parts of a shepherd.
 
+mod docker;
 mod flock;
 mod storage;
 
@@ -13,15 +14,22 @@ use shepherd_queue::{SqliteOptions, SqliteQueue};
 use shepherd_s3::Endpoint;
 use tokio::net::TcpListener;
 
+use docker::Prefetch;
+
 /// What was started.
 pub(crate) struct Started {
     pub(crate) shepherd: Shepherd,
     /// The endpoint over the storage, and what it is to listen at.
     pub(crate) endpoint: Option<(TcpListener, Endpoint)>,
+    /// The images that are to be pulled ahead.
+    pub(crate) prefetch: Option<Prefetch>,
 }
 
 /// Opens the queue and the storage, and starts the shepherd over them.
 pub(crate) async fn start(config: &Config) -> anyhow::Result<Started> {
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
     let state_dir = &config.state_dir;
     std::fs::create_dir_all(state_dir)
         .with_context(|| format!("cannot make the state directory {}", state_dir.display()))?;
@@ -31,8 +39,9 @@ pub(crate) async fn start(config: &Config) -> anyhow::Result<Started> {
     let opened = storage::open(config).await?;
     let mut options = Options::new(&config.data_root, state_dir);
     options.status_document = Some(shepherd_api::status_document);
+    let engine = docker::engine(config)?;
     for sheep in &config.sheep {
-        let member = flock::member(config, sheep)?;
+        let member = flock::member(config, sheep, engine.as_ref())?;
         tracing::info!("Created sheep `{}` of type `{}`", member.id, member.sheep.kind());
         options.flock.push(member);
     }
@@ -41,7 +50,8 @@ pub(crate) async fn start(config: &Config) -> anyhow::Result<Started> {
         tracing::info!("Storage appears to be up and running");
     }
     let endpoint = opened.served.map(|served| served.over(&shepherd));
-    Ok(Started { shepherd, endpoint })
+    let prefetch = docker::prefetch(config, engine.as_ref());
+    Ok(Started { shepherd, endpoint, prefetch })
 }
 
 /// How connections are treated, wherever they come in.

@@ -19,7 +19,8 @@ pub(crate) fn start(config: &LoggingConfig) {
 }
 
 /// What is logged at a level. Never what s3s says: it calls every request that a
-/// client got wrong an error of its own, and shows signatures.
+/// client got wrong an error of its own, and shows signatures. Nor what bollard says: it
+/// shows what containers are given, their environment among it.
 fn filter(level: LogLevel) -> String {
-    format!("{},s3s=off", level.as_str())
+    format!("{},s3s=off,bollard=off", level.as_str())
 }

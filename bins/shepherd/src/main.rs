@@ -38,6 +38,9 @@ fn main() -> ExitCode {
         }
     };
     let Some(run) = run else {
+        for warning in &config.warnings {
+            eprintln!("warning: {warning}");
+        }
         println!("{}: the configuration is valid", path.display());
         return ExitCode::SUCCESS;
     };
@@ -74,7 +77,7 @@ async fn serve_until_told(config: &Config, run: &RunArgs) -> anyhow::Result<()> 
     let address = listener.local_addr()?;
 
     let api_options = compose::api_options(config)?;
-    let Started { shepherd, endpoint } = compose::start(config).await?;
+    let Started { shepherd, endpoint, prefetch } = compose::start(config).await?;
     let mut servers = Servers::new();
     let options = compose::serve_options(config);
     if let Some((listener, endpoint)) = endpoint {
@@ -90,6 +93,9 @@ async fn serve_until_told(config: &Config, run: &RunArgs) -> anyhow::Result<()> 
         servers.start("the S3 endpoint", |enough| {
             shepherd_s3::serve(listener, endpoint, options, enough.wait())
         });
+    }
+    if let Some(prefetch) = prefetch {
+        servers.start("the pulling of images", |enough| prefetch.until(enough.wait()));
     }
     if !address.ip().is_loopback() {
         tracing::warn!(

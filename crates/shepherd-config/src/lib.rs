@@ -68,13 +68,19 @@ mod tests;
 pub use environment::Environment;
 pub use problem::{ConfigError, Place, Problem};
 pub use schema::Config;
-pub use schema::device::Device;
+pub use schema::device::{Device, Gpus};
+pub use schema::docker::DockerConfig;
+pub use schema::docker::host::{DockerHost, DockerTls};
 pub use schema::registry::{Credentials, RegistryConfig};
 pub use schema::serve_s3::ServeS3;
 pub use schema::service::{
     ApiConfig, CorsOrigins, LimitsConfig, LogFormat, LogLevel, LoggingConfig, ShutdownConfig,
 };
-pub use schema::sheep::{BareSheep, DockerSheep, SheepConfig, SheepKind, Transport};
+pub use schema::sheep::bare::BareSheep;
+pub use schema::sheep::docker::{DockerSheep, Pull};
+pub use schema::sheep::mount::Mount;
+pub use schema::sheep::transport::Transport;
+pub use schema::sheep::{SheepConfig, SheepKind};
 pub use schema::storage::{LocalStorage, S3Layout, S3Storage, StorageConfig, StorageLayout};
 pub use secret::Secret;
 pub use url::{HttpUrl, Scheme};

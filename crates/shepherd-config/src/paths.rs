@@ -31,7 +31,7 @@ pub(crate) fn absolute(cwd: &Path, path: &Path) -> PathBuf {
 }
 
 /// An absolute path with the links in the part of it that exists resolved.
-fn real(path: &Path) -> PathBuf {
+pub(crate) fn real(path: &Path) -> PathBuf {
     for ancestor in path.ancestors() {
         if let Ok(found) = ancestor.canonicalize() {
             return match path.strip_prefix(ancestor) {

@@ -43,7 +43,7 @@ impl fmt::Display for Place {
     }
 }
 
-/// One mistake.
+/// One mistake, or a warning of what is allowed and dangerous.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Problem {
     /// Where to mend it.

@@ -29,6 +29,7 @@ pub(crate) struct Context {
     pub(crate) cwd: PathBuf,
     pub(crate) environment: Environment,
     problems: RefCell<Vec<Problem>>,
+    warnings: RefCell<Vec<Problem>>,
     /// The paths of keys whose values are secrets.
     secrets: RefCell<Vec<String>>,
 }
@@ -39,6 +40,7 @@ impl Context {
             cwd: cwd.to_owned(),
             environment: environment.clone(),
             problems: RefCell::new(problems),
+            warnings: RefCell::default(),
             secrets: RefCell::default(),
         }
     }
@@ -51,6 +53,20 @@ impl Context {
     pub(crate) fn report(&self, place: &Place, key: &str, message: impl Into<String>) {
         let problem = Problem { place: place.clone(), key: key.to_owned(), message: message.into() };
         self.problems.borrow_mut().push(problem);
+    }
+
+    /// Notes what is allowed and dangerous.
+    pub(crate) fn warn(&self, place: &Place, key: &str, message: impl Into<String>) {
+        let warning = Problem { place: place.clone(), key: key.to_owned(), message: message.into() };
+        self.warnings.borrow_mut().push(warning);
+    }
+
+    /// The warnings so far, in the order of problems.
+    pub(crate) fn take_warnings(&self) -> Vec<Problem> {
+        let mut warnings = self.warnings.take();
+        warnings.sort();
+        warnings.dedup();
+        warnings
     }
 
     pub(crate) fn into_problems(self) -> Vec<Problem> {
@@ -86,6 +102,11 @@ impl<'a> Value<'a> {
         self.cx.report(&self.node.place, &self.key, message);
     }
 
+    /// Notes that this value is allowed and dangerous.
+    pub(crate) fn warn(&self, message: impl Into<String>) {
+        self.cx.warn(&self.node.place, &self.key, message);
+    }
+
     /// Notes that the value is not what was expected, and shows it.
     pub(crate) fn wrong(&self, expected: &str) {
         self.wrong_kind(expected, Echo::Shown);
@@ -116,6 +137,23 @@ impl<'a> Value<'a> {
         }
     }
 
+    /// The text, where it is text that is not written as a list; nothing is noted
+    /// otherwise.
+    pub(crate) fn scalar(&self) -> Option<&'a str> {
+        match &self.node.kind {
+            Kind::Text(text) => match &self.node.place {
+                Place::Variable { .. } if text.contains(',') || text.trim_start().starts_with('[') => None,
+                Place::Variable { .. } | Place::At { .. } | Place::Whole { .. } => Some(text),
+            },
+            Kind::Null | Kind::List(_) | Kind::Map(_) | Kind::Refused => None,
+        }
+    }
+
+    /// Whether it is a mapping.
+    pub(crate) fn is_map(&self) -> bool {
+        matches!(self.node.kind, Kind::Map(_))
+    }
+
     fn parse<T>(&self, expected: &str, parse: impl FnOnce(&str) -> Option<T>) -> Option<T> {
         let parsed = parse(self.raw(expected, Echo::Shown)?);
         if parsed.is_none() {
@@ -127,6 +165,11 @@ impl<'a> Value<'a> {
     /// Text that is not empty.
     pub(crate) fn text(&self) -> Option<&'a str> {
         self.raw("text", Echo::Shown)
+    }
+
+    /// As [`Self::text`], of a certain shape.
+    pub(crate) fn text_as(&self, expected: &str) -> Option<&'a str> {
+        self.raw(expected, Echo::Shown)
     }
 
     /// As [`Self::text`]; its value appears in no message.
@@ -205,9 +248,24 @@ impl<'a> Value<'a> {
         Some(size)
     }
 
+    /// Billionths of a decimal number.
+    pub(crate) fn billionths(&self, range: RangeInclusive<u64>) -> Option<u64> {
+        let number = self.parse(units::DECIMAL, units::billionths)?;
+        if !range.contains(&number) {
+            let [least, most] = [*range.start(), *range.end()].map(units::show_billionths);
+            self.wrong(&format!("a number from {least} to {most}"));
+            return None;
+        }
+        Some(number)
+    }
+
     /// A path, made absolute: a relative one starts at the current directory.
     pub(crate) fn path(&self) -> Option<PathBuf> {
-        let text = self.raw("a path", Echo::Shown)?;
+        self.path_in(self.raw("a path", Echo::Shown)?)
+    }
+
+    /// As [`Self::path`], of a path that is part of the value.
+    pub(crate) fn path_in(&self, text: &str) -> Option<PathBuf> {
         if text.contains('\0') {
             self.wrong("a path, which holds no NUL");
             return None;
@@ -236,6 +294,17 @@ impl<'a> Value<'a> {
         let read_at = |(index, node)| read(&Value::new(self.cx, node, index_path(&self.key, index)));
         let read: Vec<Option<T>> = items.iter().enumerate().map(read_at).collect();
         read.into_iter().collect()
+    }
+
+    /// The items of this list, if none is in it twice; `noun` is what each is.
+    pub(crate) fn each_once<T: PartialEq + Display>(&self, items: Vec<T>, noun: &str) -> Option<Vec<T>> {
+        let twice = items.iter().enumerate().find(|(index, item)| items[..*index].contains(item));
+        if let Some((_, item)) = twice {
+            let item = quote(&item.to_string());
+            self.fail(format!("names {item} twice, expected each {noun} once"));
+            return None;
+        }
+        Some(items)
     }
 
     fn written_list(&self, text: &str, place: &Place) -> Option<Vec<Node>> {

@@ -6,6 +6,7 @@
 //! | `state_dir` | what is kept across starts; default `<data_root>/state` |
 //! | `storage` | [`storage`]; default `file://<state_dir>/storage` |
 //! | `registry` | [`registry`]; required when a docker sheep is configured |
+//! | `docker` | [`docker`]; the engine of docker sheep |
 //! | `sheep` | required; [`sheep`] by id |
 //! | `logging`, `limits`, `shutdown`, `api` | [`service`] |
 
@@ -13,15 +14,18 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use crate::paths::{Layout, Located};
+use crate::problem::Problem;
 use crate::read::{Context, Section};
 
 pub(crate) mod device;
+pub(crate) mod docker;
 pub(crate) mod registry;
 pub(crate) mod serve_s3;
 pub(crate) mod service;
 pub(crate) mod sheep;
 pub(crate) mod storage;
 
+use docker::DockerConfig;
 use registry::RegistryConfig;
 use service::{ApiConfig, LimitsConfig, LoggingConfig, ShutdownConfig};
 use sheep::{SheepConfig, SheepKind};
@@ -40,6 +44,8 @@ pub struct Config {
     pub storage: StorageConfig,
     /// Where images are pulled from; there when a sheep is of type docker.
     pub registry: Option<RegistryConfig>,
+    /// The engine that runs containers; there when a sheep is of type docker.
+    pub docker: Option<DockerConfig>,
     /// What is logged, and how.
     pub logging: LoggingConfig,
     /// The sheep in the order of the file, those that only the environment names
@@ -54,6 +60,9 @@ pub struct Config {
     /// The names of the environment variables that secrets came from: runners have
     /// no business with them.
     pub withheld_env: BTreeSet<String>,
+    /// What is allowed and dangerous, in the order of the file: whoever starts the
+    /// shepherd is to be told.
+    pub warnings: Vec<Problem>,
 }
 
 /// Reads the top of the file. The result counts only if nothing was reported.
@@ -76,6 +85,8 @@ pub(crate) fn read(cx: &Context, top: Section<'_>, file: &Path, home: Option<&Pa
     let storage = storage::read(&top, state_dir.as_ref(), &mut kept, &mut withheld_env);
     let registry = top.get("registry").map(|value| registry::read(&value, &mut kept));
     let sheep = sheep::read(cx, &top, &mut kept);
+    let docker_sheep = sheep.as_ref().is_some_and(|flock| flock.first_docker().is_some());
+    let docker = docker::read(cx, &top, docker_sheep, &mut kept);
     let config_of_service = service::read(&top);
 
     if registry.is_none()
@@ -86,6 +97,12 @@ pub(crate) fn read(cx: &Context, top: Section<'_>, file: &Path, home: Option<&Pa
         top.missing("registry", &format!("is missing, expected a mapping with `url`: {needs}"));
     }
     top.finish(&[]);
+    if let Some(flock) = &sheep {
+        let path = |located: &Option<Located>| located.as_ref().map(|located| located.path.clone());
+        let host = docker.as_ref().and_then(Option::as_ref).map(|docker| &docker.host);
+        let sockets = docker::host::sockets(host);
+        flock.check_mounts(cx, path(&data_root).as_deref(), path(&state_dir).as_deref(), &sockets);
+    }
 
     let (data_root, state_dir) = (data_root?, state_dir?);
     let located_storage = storage.as_ref().and_then(|(_, located)| located.as_ref());
@@ -110,12 +127,14 @@ pub(crate) fn read(cx: &Context, top: Section<'_>, file: &Path, home: Option<&Pa
             None => None,
             Some(read) => Some(read?),
         },
+        docker: docker?,
         logging,
         sheep: sheep?.into_configs(),
         limits,
         shutdown,
         api,
         withheld_env,
+        warnings: cx.take_warnings(),
     })
 }
 

@@ -4,6 +4,8 @@ use std::path::Path;
 
 use crate::{Config, ConfigError, Environment};
 
+mod docker;
+mod engine;
 mod environment;
 mod places;
 mod problems;

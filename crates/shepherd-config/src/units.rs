@@ -6,6 +6,8 @@ use std::time::Duration;
 pub(crate) const DURATION: &str = "a number of seconds or a duration such as 500ms, 30s, 5m or 2h";
 /// What a size looks like, for messages.
 pub(crate) const SIZE: &str = "a number of bytes or a size such as 512KiB, 100MB or 10GiB";
+/// What a decimal number looks like, for messages.
+pub(crate) const DECIMAL: &str = "a number such as 0.5 or 2";
 
 /// Seconds, or a number with one of `ms`, `s`, `m`, `h`.
 pub(crate) fn duration(text: &str) -> Option<Duration> {
@@ -48,6 +50,17 @@ pub(crate) fn size(text: &str) -> Option<u64> {
     (bytes.fract() == 0.0 && (0.0..=9_007_199_254_740_992.0).contains(&bytes)).then_some(bytes as u64)
 }
 
+/// A decimal number in billionths, such as `1.5` for 1,500,000,000.
+pub(crate) fn billionths(text: &str) -> Option<u64> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    let digits = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+    if !digits(whole) || !digits(fraction) || fraction.len() > 9 {
+        return None;
+    }
+    let billionths: u64 = format!("{fraction:0<9}").parse().ok()?;
+    whole.parse::<u64>().ok()?.checked_mul(1_000_000_000)?.checked_add(billionths)
+}
+
 /// The number and the unit after it, which may be apart. The number is left to
 /// its parser, but begins with a digit: no sign, `inf` or `nan`.
 fn split(text: &str) -> Option<(&str, &str)> {
@@ -72,4 +85,10 @@ pub(crate) fn show_duration(duration: Duration) -> String {
         _ if millis.is_multiple_of(1_000) => format!("{}s", millis / 1_000),
         _ => format!("{millis}ms"),
     }
+}
+
+/// A decimal number for a message.
+pub(crate) fn show_billionths(number: u64) -> String {
+    let text = format!("{}.{:09}", number / 1_000_000_000, number % 1_000_000_000);
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }

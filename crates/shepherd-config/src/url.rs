@@ -89,7 +89,7 @@ impl fmt::Display for HttpUrl {
 }
 
 /// Schemes are matched in any case.
-fn strip_scheme<'t>(text: &'t str, scheme: &str) -> Option<&'t str> {
+pub(crate) fn strip_scheme<'t>(text: &'t str, scheme: &str) -> Option<&'t str> {
     let head = text.get(..scheme.len())?;
     head.eq_ignore_ascii_case(scheme).then(|| &text[scheme.len()..])
 }

@@ -3,7 +3,9 @@
 
 use std::path::{Path, PathBuf};
 
-use shepherd_config::{Config, Environment, S3Layout, SheepKind, StorageConfig, Transport};
+use shepherd_config::{
+    Config, DockerHost, DockerSheep, Environment, Gpus, S3Layout, SheepKind, StorageConfig, Transport,
+};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -39,7 +41,7 @@ fn none_is_left_out() {
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
     names.sort();
-    assert!(names.len() >= 4, "{names:?}");
+    assert!(names.len() >= 6, "{names:?}");
     for name in names {
         load(&name, &ALL);
     }
@@ -73,7 +75,7 @@ fn the_tutorials_takes_its_keys_from_the_environment() {
     let StorageConfig::S3(s3) = &config.storage else { panic!("{:?}", config.storage) };
     assert_eq!((s3.access_key.expose(), s3.secret_key.expose()), ("AUTOTEST", "a-secret"));
     assert_eq!(s3.url.to_string(), "http://127.0.0.1:7000");
-    assert_eq!(config.registry.as_ref().unwrap().url.authority(), "127.0.0.1:6000");
+    assert_eq!(config.registry.as_ref().expect("a registry").url.authority(), "127.0.0.1:6000");
     let SheepKind::Bare(bare) = &config.sheep[0].kind else { panic!("{:?}", config.sheep) };
     assert_eq!(bare.transport, Transport::Tcp { port: 9001 });
     assert!(config.withheld_env.iter().eq(["MINIO_ACCESS_KEY", "MINIO_SECRET_KEY"]));
@@ -89,4 +91,38 @@ fn one_bucket_of_a_service_takes_the_keys_of_its_other_clients() {
     let StorageConfig::S3(s3) = &config.storage else { panic!("{:?}", config.storage) };
     assert_eq!((s3.access_key.expose(), s3.region.as_str()), ("AKIA", "eu-central-1"));
     assert_eq!(s3.layout, S3Layout::Prefix { bucket: "my-jobs".into(), prefix: "shepherd".into() });
+}
+
+/// The docker sheep of a configuration that is to warn of nothing.
+fn docker_sheep(config: &Config) -> Vec<&DockerSheep> {
+    assert!(config.warnings.is_empty(), "{:?}", config.warnings);
+    assert_eq!(config.registry.as_ref().expect("a registry").url.authority(), "127.0.0.1:6000");
+    assert_eq!(
+        config.docker.as_ref().expect("an engine").host,
+        DockerHost::Unix("/var/run/docker.sock".into())
+    );
+    let docker = config.docker_sheep().filter_map(|sheep| match &sheep.kind {
+        SheepKind::Docker(docker) => Some(&**docker),
+        SheepKind::Bare(_) => None,
+    });
+    docker.collect()
+}
+
+#[test]
+fn models_are_images_over_a_socket_and_over_a_port() {
+    let config = load("shepherd-docker-cpu.yml", &[]);
+    let [fenced, original] = docker_sheep(&config)[..] else { panic!("{:?}", config.sheep) };
+    assert_eq!(fenced.transport, Transport::Ipc);
+    assert_eq!(original.transport, Transport::Tcp { port: 9001 });
+    assert!(fenced.read_only && fenced.mounts.is_empty() && original.network.is_none());
+    assert!(matches!(config.storage, StorageConfig::Local(_)));
+}
+
+#[test]
+fn models_are_images_with_gpus() {
+    let config = load("shepherd-docker-gpu.yml", &[]);
+    let [asked, original] = docker_sheep(&config)[..] else { panic!("{:?}", config.sheep) };
+    assert_eq!((asked.transport, &asked.gpus), (Transport::Ipc, &Some(Gpus::Ids(vec!["0".into()]))));
+    assert_eq!((original.transport, &original.gpus), (Transport::Tcp { port: 9002 }, &None));
+    assert!(config.sheep[1].gpus().eq([1]));
 }

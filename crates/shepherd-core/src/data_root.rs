@@ -5,17 +5,30 @@
 //! only a directory that held nothing strange when a shepherd first used it is
 //! emptied, which a marker file says. In any other, the sheep's own directories
 //! are.
+//!
+//! Everything is removed by descriptor: strangers have worked in there. What may
+//! not be removed, because it is other users', is set aside under a name of its own
+//! and keeps nobody from starting.
 
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Dir, Mode, OFlags, RenameFlags};
+use rustix::io::Errno;
 use shepherd_job::SheepId;
+use shepherd_storage::remove_all;
 
 use crate::workdir::ATTIC;
 
 const MARKER: &str = ".shepherd-data-root";
+/// How the names begin of what was set aside.
+const ASIDE: &str = ".not-removable-";
+/// How many names are tried for something that is set aside.
+const TRIES: u32 = 10_000;
 
 /// Makes `data_root`, or empties it but for `state_dir`.
 ///
@@ -29,15 +42,16 @@ pub(crate) fn clean<'a>(
     fs::create_dir_all(data_root)?;
     let data_root = data_root.canonicalize()?;
     let state_dir = state_dir.canonicalize()?;
+    let dir = fs::File::open(&data_root)?;
     let marker = data_root.join(MARKER);
     let mut strangers = Vec::new();
     if !marker.exists() {
         let ours = flock.map(SheepId::as_str).chain([ATTIC]);
         let homes: Vec<PathBuf> = ours.map(|name| data_root.join(name)).collect();
-        for entry in fs::read_dir(&data_root)? {
-            let path = entry?.path();
+        for name in names(&dir)? {
+            let path = data_root.join(&name);
             if homes.contains(&path) {
-                remove(&path)?;
+                remove(&dir, &path, &name)?;
             } else if !state_dir.starts_with(&path) {
                 strangers.push(path);
             }
@@ -51,49 +65,62 @@ pub(crate) fn clean<'a>(
         return Ok(());
     }
     fs::write(&marker, "The shepherd empties this directory at every start.\n")?;
-    empty(&data_root, &state_dir, &marker)
+    empty(&dir.into(), &data_root, &state_dir, &marker)
 }
 
-fn empty(dir: &Path, keep: &Path, marker: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(dir)? {
-        let path = entry?.path();
+fn empty(dir: &OwnedFd, path: &Path, keep: &Path, marker: &Path) -> io::Result<()> {
+    for name in names(dir)? {
+        let path = path.join(&name);
         if path == keep || path == marker {
             continue;
         }
-        if keep.starts_with(&path) { empty(&path, keep, marker)? } else { remove(&path)? }
-    }
-    Ok(())
-}
-
-/// Removes a file, or a directory with all that is in it, also where a runner has
-/// made directories read-only.
-pub(crate) fn remove(path: &Path) -> io::Result<()> {
-    match try_remove(path) {
-        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
-            open_up(path)?;
-            try_remove(path)
-        }
-        outcome => outcome,
-    }
-}
-
-fn try_remove(path: &Path) -> io::Result<()> {
-    if fs::symlink_metadata(path)?.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) }
-}
-
-fn open_up(dir: &Path) -> io::Result<()> {
-    if fs::symlink_metadata(dir)?.is_dir() {
-        fs::set_permissions(dir, fs::Permissions::from_mode(0o700))?;
-        for entry in fs::read_dir(dir)? {
-            open_up(&entry?.path())?;
+        if keep.starts_with(&path) {
+            let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let below = rustix::fs::openat(dir, &name, flags, Mode::empty())?;
+            empty(&below, &path, keep, marker)?;
+        } else {
+            remove(dir, &path, &name)?;
         }
     }
     Ok(())
+}
+
+fn names(dir: impl AsFd) -> io::Result<Vec<OsString>> {
+    let mut names = Vec::new();
+    for entry in Dir::read_from(dir)? {
+        let name = OsString::from_vec(entry?.file_name().to_bytes().to_vec());
+        if name != "." && name != ".." {
+            names.push(name);
+        }
+    }
+    Ok(names)
+}
+
+/// Removes `name`, or sets it aside.
+fn remove(dir: impl AsFd, path: &Path, name: &OsStr) -> io::Result<()> {
+    let error = match remove_all(&dir, name) {
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => e,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        outcome => return outcome,
+    };
+    tracing::warn!(path = %path.display(), %error, "files of other users in the data root cannot be removed");
+    if name.as_bytes().starts_with(ASIDE.as_bytes()) {
+        return Ok(());
+    }
+    for number in 0..TRIES {
+        let aside = format!("{ASIDE}{number}");
+        match rustix::fs::renameat_with(&dir, name, &dir, &aside, RenameFlags::NOREPLACE) {
+            Err(Errno::EXIST) => {}
+            outcome => return Ok(outcome?),
+        }
+    }
+    Err(error)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::workdir::tests::without_privileges;
 
     #[test]
     fn an_earlier_life_is_swept_away_and_the_state_stays() {
@@ -126,17 +153,45 @@ mod tests {
     }
 
     #[test]
-    fn read_only_directories_are_no_obstacle() {
+    fn what_runners_closed_or_nested_is_no_obstacle() {
+        use std::os::unix::fs::PermissionsExt as _;
+
         let dir = tempfile::tempdir().unwrap();
-        let top = dir.path().join("cache");
-        fs::create_dir_all(top.join("deep")).unwrap();
-        fs::write(top.join("deep/file"), "").unwrap();
-        for path in [top.join("deep"), top.clone()] {
-            fs::set_permissions(path, fs::Permissions::from_mode(0o555)).unwrap();
+        let (root, state) = (dir.path().join("data"), dir.path().join("state"));
+        fs::create_dir_all(&state).unwrap();
+        clean(&root, &state, std::iter::empty()).unwrap();
+        let mut deep = root.join("sheep");
+        for _ in 0..50 {
+            deep.push("x".repeat(60));
         }
-        open_up(&top).unwrap();
-        assert_eq!(fs::metadata(top.join("deep")).unwrap().permissions().mode() & 0o777, 0o700);
-        remove(&top).unwrap();
-        assert!(!top.exists());
+        fs::create_dir_all(&deep).unwrap();
+        fs::create_dir_all(root.join("cache/deep")).unwrap();
+        fs::write(root.join("cache/deep/file"), "").unwrap();
+        for path in ["cache/deep", "cache"] {
+            fs::set_permissions(root.join(path), fs::Permissions::from_mode(0o000)).unwrap();
+        }
+        without_privileges(|| clean(&root, &state, std::iter::empty())).unwrap();
+        assert_eq!(names(fs::File::open(&root).unwrap()).unwrap(), [MARKER]);
+    }
+
+    #[test]
+    fn what_may_not_be_removed_is_set_aside() {
+        let dir = tempfile::tempdir().unwrap();
+        let (root, state) = (dir.path().join("data"), dir.path().join("state"));
+        fs::create_dir_all(&state).unwrap();
+        clean(&root, &state, std::iter::empty()).unwrap();
+        for round in 1..=2 {
+            fs::create_dir_all(root.join("dolly/job/theirs/below")).unwrap();
+            if std::os::unix::fs::chown(root.join("dolly/job/theirs"), Some(54_321), None).is_err() {
+                println!("skipped: files cannot be given away");
+                return;
+            }
+            without_privileges(|| clean(&root, &state, std::iter::empty())).unwrap();
+            assert!(!root.join("dolly").exists(), "the sheep finds an empty place");
+            let left = names(fs::File::open(&root).unwrap()).unwrap();
+            assert_eq!(left.len(), 1 + round, "{left:?}");
+        }
+        clean(&root, &state, std::iter::empty()).unwrap();
+        assert_eq!(names(fs::File::open(&root).unwrap()).unwrap(), [MARKER]);
     }
 }

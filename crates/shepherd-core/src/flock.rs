@@ -54,7 +54,7 @@ pub(crate) enum Command {
         /// The number of the attempt that was current: a later one is not meant.
         number: u32,
     },
-    /// Another sheep is free: what is made ready ahead should go back to the queue.
+    /// Another sheep is free: what is ready or sent ahead should go back to the queue.
     Share,
 }
 

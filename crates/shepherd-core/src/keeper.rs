@@ -166,7 +166,7 @@ pub(crate) struct Keeper {
     overtake_at: Option<Instant>,
     /// The queue had less than was wanted.
     hungry: bool,
-    /// Nothing is made ready ahead until the runner answers: another sheep is free.
+    /// Nothing is made ready or sent ahead until the runner answers: another sheep is free.
     sharing: bool,
     drain_seen: bool,
     force_seen: bool,
@@ -308,6 +308,8 @@ impl Keeper {
         match &self.state {
             State::None { .. } => {
                 self.model = order;
+                self.dirs.change_model();
+                ops::empty_trash(&mut self.outcomes, &self.dirs);
                 self.pace = Pace::default();
                 if self.model.is_some() {
                     // Claim for it at once.
@@ -373,6 +375,7 @@ impl Keeper {
         let model = self.model.clone().expect("jobs are prepared for a model");
         tracing::info!(sheep = %self.cell.facts().view.id, %model, "starting a runner");
         let started = Runner::start(Arc::clone(&self.sheep), model, self.keeping.start_timeout);
+        let started = ops::start(Arc::clone(&self.dirs), started);
         self.state = State::Starting(Box::pin(started), Instant::now());
     }
 
@@ -393,7 +396,7 @@ impl Keeper {
             if self.pace.mean().is_none_or(|mean| mean > Duration::from_millis(50)) {
                 self.settling.touch(job.id());
             }
-            self.hand.sent.push_back(Sent { job, since: now, let_go_by: None });
+            self.hand.sent.push_back(Sent::new(job, now));
         }
         if let Err(end) = runner.send(&messages) {
             self.end(end);
@@ -411,12 +414,15 @@ impl Keeper {
 
     fn publish_facts(&mut self) {
         let in_hand = self.hand.working();
+        let mut spare = self.hand.prepared.iter().filter(|job| job.is_anybodys()).count();
+        if self.can_recall() {
+            spare += self.hand.waiting(self.slots).filter(|sent| sent.job.is_anybodys()).count();
+        }
         let mut facts = self.cell.facts();
         // Against what was published last: a claim that gave nothing frees nobody.
         let before = std::mem::replace(&mut self.published, in_hand);
         let freed = in_hand == 0 && before > 0;
         facts.in_hand = in_hand;
-        let spare = self.hand.prepared.iter().filter(|job| job.record.spec.sheep.is_none()).count();
         let offers = spare > 0 && facts.spare == 0;
         facts.spare = spare;
         facts.run_time = self.pace.mean();

@@ -36,7 +36,8 @@ pub(crate) struct SheepFacts {
     pub(crate) model: Option<(ModelRef, Timestamp)>,
     /// Jobs it holds.
     pub(crate) in_hand: usize,
-    /// Of these, jobs that its runner does not have yet and any sheep may take.
+    /// Of these, jobs that its runner has not begun, that can be had back, and that any
+    /// sheep may take.
     pub(crate) spare: usize,
     /// How long one of its jobs takes: the recent mean, or the age of the running
     /// one when that is more.
@@ -61,7 +62,7 @@ pub(crate) struct Swap {
     pub(crate) model: ModelRef,
 }
 
-/// The sheep that should give back the jobs they made ready ahead, because another
+/// The sheep that should give back the jobs they made ready or sent ahead, because another
 /// has nothing to do and would get to them sooner. `swaps` was decided before.
 pub(crate) fn shares<'a>(ready: &[Group], flock: &'a [SheepFacts], swaps: &[Swap]) -> Vec<&'a SheepId> {
     let idle = |sheep: &&SheepFacts| {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use shepherd_job::{Event, JobId, JobState, ObjectPath, Rejected, SheepId};
 use shepherd_queue::{Change, ChangeRefused, JobRecord, ListQuery, Queue};
 use shepherd_sheep::Sheep;
-use shepherd_storage::{Object, ObjectMeta, Storage};
+use shepherd_storage::{Object, ObjectMeta, Storage, Trust};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -127,7 +127,9 @@ impl Shepherd {
         let mut homes = Vec::with_capacity(flock.len());
         for member in &flock {
             let path = data_root.join(member.id.as_str());
-            homes.push(Arc::new(WorkDirs::open(&path, Arc::clone(&attic)).map_err(directory(&path))?));
+            let trust = if member.sheep.is_fenced() { Trust::Stranger } else { Trust::Ours };
+            let home = WorkDirs::open(&path, Arc::clone(&attic), trust).map_err(directory(&path))?;
+            homes.push(Arc::new(home));
         }
 
         let settling = Settling::start(&shared);

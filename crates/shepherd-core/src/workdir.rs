@@ -13,37 +13,60 @@
 //!
 //! What a runner leaves behind is not trusted: everything is opened below the
 //! root's descriptor without following symbolic links, so a link that points out
-//! of the directory is refused and never read.
+//! of the directory is refused and never read. What cannot be removed is tried
+//! again when the runner has ended.
+//!
+//! Of a runner that is a stranger, which may run as anybody, nothing is taken over:
+//! no input is written over, no output goes to the attic, and its jobs' directories
+//! are out of its sight whenever it is not to work on them ([`fence`] says how).
 
-use std::ffi::{CStr, CString, OsStr};
-use std::io::{self, Read as _, Write as _};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt as _;
+use std::ffi::{CStr, CString};
+use std::io::{self, Write as _};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bytes::Bytes;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::path::Arg;
 use shepherd_job::{DEFAULT_INPUT, JobId, ObjectPath};
 use shepherd_queue::SmallObject;
+use shepherd_storage::{RunnerDir, Trust};
 
-/// An input that is larger than this, in bytes, is removed rather than written over.
-const MAX_KEPT_INPUT: i64 = 64 * 1024;
-/// The attic's name in the data root; no sheep's id begins with a dot.
-pub(crate) const ATTIC: &str = ".attic";
+use fence::{Fence, Handed};
+use looks::{Tidied, read_small, tidy};
+use trash::Trash;
+
+pub(crate) use attic::{ATTIC, Attic};
+
+mod attic;
+mod fence;
+mod looks;
+mod trash;
+
 /// How many directories of a kind stand ready at most.
 const KEPT: usize = 256;
 /// More outputs than this are not small, whatever their size.
 const MAX_SMALL_OUTPUTS: usize = 16;
+/// How often a job's place is cleared of what a stranger puts there.
+const TRIES: usize = 8;
 
-/// The working directories of one sheep. All methods block.
+/// To open a directory as that.
+const DIR: OFlags = OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// The working directories of one sheep. All methods block, but for
+/// [`change_model`](Self::change_model).
 #[derive(Debug)]
 pub(crate) struct WorkDirs {
     path: PathBuf,
     root: OwnedFd,
     attic: Arc<Attic>,
+    /// Where the sheep's runners are strangers.
+    fence: Option<Fence>,
     ready: Mutex<Ready>,
+    /// What could not be removed.
+    trash: Mutex<Vec<Trash>>,
     counter: AtomicU64,
 }
 
@@ -53,55 +76,8 @@ struct Ready {
     empty: Vec<CString>,
     /// With a file `inputs/input` to be written over.
     with_input: Vec<CString>,
-}
-
-/// Where outputs go that were read: the flock's common place for files that the
-/// storage may take.
-#[derive(Debug)]
-pub(crate) struct Attic {
-    path: PathBuf,
-    dir: OwnedFd,
-}
-
-impl Attic {
-    /// Makes the attic of a data root.
-    pub(crate) fn open(data_root: &Path) -> io::Result<Self> {
-        let path = data_root.join(ATTIC);
-        std::fs::create_dir_all(&path)?;
-        let dir = rustix::fs::open(&path, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-        Ok(Self { path, dir })
-    }
-
-    /// Where the file of this output would be, if it was put here.
-    pub(crate) fn path_of(&self, job: &JobId, output: &ObjectPath) -> Option<PathBuf> {
-        let name = output.as_str().strip_prefix("outputs/").filter(|name| is_plain(name))?;
-        Self::name(job, name.as_bytes()).map(|name| self.path.join(OsStr::from_bytes(&name)))
-    }
-
-    /// No job id holds a `~`, so no two outputs share a name.
-    fn name(job: &JobId, output: &[u8]) -> Option<Vec<u8>> {
-        let name = [job.as_str().as_bytes(), b"~", output].concat();
-        (name.len() <= 255).then_some(name)
-    }
-
-    /// Takes the file, or removes it.
-    fn store(&self, job: &JobId, dir: &OwnedFd, output: &CStr) -> io::Result<()> {
-        if let Some(name) = Self::name(job, output.to_bytes())
-            && rustix::fs::renameat(dir, output, &self.dir, name.as_slice()).is_ok()
-        {
-            return Ok(());
-        }
-        Ok(rustix::fs::unlinkat(dir, output, AtFlags::empty())?)
-    }
-}
-
-/// What became of a directory that a job has left.
-#[derive(Clone, Copy)]
-enum Tidied {
-    Empty,
-    /// But for a file `inputs/input` that is nobody else's.
-    WithInput,
-    Unusable,
+    /// How many times the model has changed. Counted where the runners are strangers.
+    model: u64,
 }
 
 /// What a job left in its `outputs`.
@@ -115,16 +91,15 @@ pub(crate) enum Outputs {
 
 impl WorkDirs {
     /// Opens `path`, made when it is missing.
-    pub(crate) fn open(path: &Path, attic: Arc<Attic>) -> io::Result<Self> {
+    pub(crate) fn open(path: &Path, attic: Arc<Attic>, trust: Trust) -> io::Result<Self> {
         std::fs::create_dir_all(path)?;
         let root = rustix::fs::open(path, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        let fence = match trust {
+            Trust::Ours => None,
+            Trust::Stranger => Some(Fence::open(path, &root, &attic)?),
+        };
         let (path, counter) = (path.to_owned(), AtomicU64::new(0));
-        Ok(Self { path, root, attic, ready: Mutex::default(), counter })
-    }
-
-    /// Where the job's directory is while it has one.
-    pub(crate) fn path(&self, job: &JobId) -> PathBuf {
-        self.path.join(job.as_str())
+        Ok(Self { path, root, attic, fence, ready: Mutex::default(), trash: Mutex::default(), counter })
     }
 
     /// Makes the job's directory, with `inputs` (holding `objects`) and an empty
@@ -138,37 +113,56 @@ impl WorkDirs {
             [(path, data)] if path.as_str() == DEFAULT_INPUT => Some(data),
             _ => None,
         };
-        if let Some(data) = default_input {
-            let used = self.lock_ready().with_input.pop();
-            if let Some(used) = used {
-                if let Err(e) = rustix::fs::renameat(&self.root, &used, &self.root, job.as_str()) {
-                    self.lock_ready().with_input.push(used);
-                    return Err(e.into());
+        let (used, empty, model) = {
+            let mut ready = self.lock_ready();
+            let used = default_input.and_then(|data| Some((ready.with_input.pop()?, data)));
+            let empty = if used.is_none() { ready.empty.pop() } else { None };
+            (used, empty, ready.model)
+        };
+        let (skeleton, filled) = match (used, empty) {
+            (Some((used, data)), _) => {
+                let filled = self.write_over_input(&used, data);
+                (used, filled)
+            }
+            (None, Some(empty)) => {
+                let filled = self.write_inputs(&empty, objects);
+                (empty, filled)
+            }
+            (None, None) => {
+                let made = self.make_skeleton()?;
+                let filled = self.write_inputs(&made, objects);
+                (made, filled)
+            }
+        };
+        filled.and_then(|()| self.place(&skeleton, job, model)).inspect_err(|_| {
+            self.throw_away(self.back(), &*skeleton);
+            self.forget(job);
+        })
+    }
+
+    /// Renames a directory to the job's place.
+    fn place(&self, skeleton: &CStr, job: &JobId, model: u64) -> io::Result<()> {
+        let rename = || rustix::fs::renameat(self.back(), skeleton, &self.root, job.as_str());
+        let Some(fence) = &self.fence else { return Ok(rename()?) };
+        let mut jobs = fence.jobs();
+        for _ in 0..TRIES {
+            match rename() {
+                Ok(()) => {
+                    jobs.insert(job.clone(), Handed { model, is_back: false });
+                    return Ok(());
                 }
-                return self.or_discard(job, self.write_over_input(job, data));
+                // A stranger made something where the job is to be.
+                Err(Errno::EXIST | Errno::NOTEMPTY | Errno::NOTDIR) => {
+                    self.bury(&self.root, job.as_str())?;
+                }
+                Err(errno) => return Err(errno.into()),
             }
         }
-        let empty = self.lock_ready().empty.pop();
-        let skeleton = match empty {
-            Some(skeleton) => skeleton,
-            None => self.make_skeleton()?,
-        };
-        if let Err(e) = rustix::fs::renameat(&self.root, &skeleton, &self.root, job.as_str()) {
-            self.lock_ready().empty.push(skeleton);
-            return Err(e.into());
-        }
-        self.or_discard(job, self.write_inputs(job, objects))
+        Err(io::Error::new(io::ErrorKind::AlreadyExists, format!("the runner occupies the place of {job}")))
     }
 
-    fn or_discard(&self, job: &JobId, written: io::Result<()>) -> io::Result<()> {
-        if written.is_err() {
-            self.discard(job);
-        }
-        written
-    }
-
-    fn write_over_input(&self, job: &JobId, data: &[u8]) -> io::Result<()> {
-        let inputs = self.open_dir(job, c"inputs")?;
+    fn write_over_input(&self, skeleton: &CStr, data: &[u8]) -> io::Result<()> {
+        let inputs = open_below(self.back(), skeleton, c"inputs")?;
         let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mut file = std::fs::File::from(rustix::fs::openat(&inputs, c"input", flags, Mode::empty())?);
         file.write_all(data)?;
@@ -176,21 +170,49 @@ impl WorkDirs {
         file.set_len(data.len() as u64)
     }
 
-    fn write_inputs(&self, job: &JobId, objects: &[SmallObject]) -> io::Result<()> {
+    fn write_inputs(&self, skeleton: &CStr, objects: &[SmallObject]) -> io::Result<()> {
         if objects.is_empty() {
             return Ok(());
         }
-        let inputs = self.open_dir(job, c"inputs")?;
+        let inputs = open_below(self.back(), skeleton, c"inputs")?;
         for (path, data) in objects {
             let name =
                 path.as_str().strip_prefix("inputs/").filter(|name| is_plain(name)).ok_or_else(|| {
                     io::Error::new(io::ErrorKind::InvalidInput, format!("`{path}` is no plain input"))
                 })?;
-            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let file = rustix::fs::openat(&inputs, name, flags, Mode::from_raw_mode(0o644))?;
+            let file = match self.trust() {
+                Trust::Ours => {
+                    let flags =
+                        OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                    rustix::fs::openat(&inputs, name, flags, Mode::from_raw_mode(0o644))?
+                }
+                Trust::Stranger => fence::make_file(&inputs, name)?,
+            };
             std::fs::File::from(file).write_all(data)?;
         }
         Ok(())
+    }
+
+    /// The job's `inputs`, to be filled.
+    ///
+    /// # Errors
+    /// When the job's directory is not there.
+    pub(crate) fn inputs(&self, job: &JobId) -> io::Result<RunnerDir> {
+        self.runner_dir(&self.root, job, "inputs")
+    }
+
+    /// The job's `outputs`, once its runner is to work there no more.
+    ///
+    /// # Errors
+    /// When the job's directory is gone, or another thing.
+    pub(crate) fn outputs(&self, job: &JobId) -> io::Result<RunnerDir> {
+        self.take_back(job);
+        self.runner_dir(self.back(), job, "outputs")
+    }
+
+    fn runner_dir(&self, home: &OwnedFd, job: &JobId, name: &str) -> io::Result<RunnerDir> {
+        let dir = rustix::fs::openat(home, job.as_str(), DIR, Mode::empty())?;
+        Ok(RunnerDir::new(dir, name, self.path.join(job.as_str()).join(name), self.trust()))
     }
 
     /// Takes the job's outputs out of its directory when they are few and plain
@@ -199,7 +221,9 @@ impl WorkDirs {
     /// # Errors
     /// When `outputs` is gone, is no directory, or cannot be read.
     pub(crate) fn collect(&self, job: &JobId, max_bytes: usize) -> io::Result<Outputs> {
-        let outputs = self.open_dir(job, c"outputs")?;
+        self.take_back(job);
+        let trust = self.trust();
+        let outputs = open_below(self.back(), job.as_str(), c"outputs")?;
         let mut small = Vec::new();
         let mut total = 0;
         for entry in Dir::read_from(&outputs)? {
@@ -213,14 +237,19 @@ impl WorkDirs {
             if small.len() == MAX_SMALL_OUTPUTS || entry.file_type() != FileType::RegularFile {
                 return Ok(Outputs::Files);
             }
-            let Some(data) = read_small(outputs.as_fd(), name, max_bytes - total)? else {
+            let Some(data) = read_small(outputs.as_fd(), name, max_bytes - total, trust)? else {
                 return Ok(Outputs::Files);
             };
             total += data.len();
             small.push((path, name.to_owned(), data));
         }
         for (_, name, _) in &small {
-            self.attic.store(job, &outputs, name)?;
+            match trust {
+                Trust::Ours => self.attic.store(job, &outputs, name)?,
+                // It may have this open, and other names for it. What stays is thrown away with its
+                // directory.
+                Trust::Stranger => drop(rustix::fs::unlinkat(&outputs, &**name, AtFlags::empty())),
+            }
         }
         Ok(Outputs::Small(small.into_iter().map(|(path, _, data)| (path, data)).collect()))
     }
@@ -228,103 +257,63 @@ impl WorkDirs {
     /// Gives the job's directory up. It is kept for another job when that takes no
     /// more than removing plain inputs.
     pub(crate) fn release(&self, job: &JobId) {
-        let kind = self.tidy(job).unwrap_or(Tidied::Unusable);
+        self.take_back(job);
+        let back = self.back();
+        let dir = rustix::fs::openat(back, job.as_str(), DIR, Mode::empty());
+        let kind = dir.map_err(io::Error::from).and_then(|dir| tidy(&dir, self.trust()));
+        let kind = kind.unwrap_or(Tidied::Unusable);
+        let model = self.fence.as_ref().and_then(|fence| Some(fence.jobs().get(job)?.model));
         let skeleton = self.name("ready");
         let mut ready = self.lock_ready();
+        let is_fresh = self.fence.is_none() || model == Some(ready.model);
         let kept = match kind {
-            Tidied::Empty => &mut ready.empty,
-            Tidied::WithInput => &mut ready.with_input,
-            Tidied::Unusable => {
+            Tidied::Empty if is_fresh => &mut ready.empty,
+            Tidied::WithInput if is_fresh => &mut ready.with_input,
+            Tidied::Empty | Tidied::WithInput | Tidied::Unusable => {
                 drop(ready);
                 return self.discard(job);
             }
         };
         let fits = kept.len() < KEPT;
-        if fits && rustix::fs::renameat(&self.root, job.as_str(), &self.root, &skeleton).is_ok() {
+        if fits && rustix::fs::renameat(back, job.as_str(), back, &skeleton).is_ok() {
             kept.push(skeleton);
+            drop(ready);
+            self.forget(job);
             return;
         }
         drop(ready);
         self.discard(job);
     }
 
-    fn tidy(&self, job: &JobId) -> io::Result<Tidied> {
-        let dir = self.open_root_dir(job)?;
-        for entry in Dir::read_from(&dir)? {
-            let entry = entry?;
-            let name = entry.file_name();
-            if !is_dot(name) && name != c"inputs" && name != c"outputs" {
-                return Ok(Tidied::Unusable);
-            }
-        }
-        let mut tidied = Tidied::Empty;
-        let inputs = self.open_dir(job, c"inputs")?;
-        for entry in Dir::read_from(&inputs)? {
-            let entry = entry?;
-            let name = entry.file_name();
-            if is_dot(name) {
-                continue;
-            }
-            if entry.file_type() != FileType::RegularFile {
-                return Ok(Tidied::Unusable);
-            }
-            // A file with another name is the storage's: writing over it would change the object.
-            let stat = rustix::fs::statat(&inputs, name, AtFlags::SYMLINK_NOFOLLOW)?;
-            let is_writable = Mode::from_raw_mode(stat.st_mode).contains(Mode::WUSR);
-            if name == c"input" && stat.st_nlink == 1 && is_writable && stat.st_size <= MAX_KEPT_INPUT {
-                tidied = Tidied::WithInput;
-            } else {
-                rustix::fs::unlinkat(&inputs, name, AtFlags::empty())?;
-            }
-        }
-        match self.open_dir(job, c"outputs") {
-            Ok(outputs) => {
-                for entry in Dir::read_from(&outputs)? {
-                    if !is_dot(entry?.file_name()) {
-                        return Ok(Tidied::Unusable);
-                    }
-                }
-            }
-            // Publishing took the whole directory away.
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                rustix::fs::mkdirat(&dir, c"outputs", Mode::from_raw_mode(0o777))?;
-            }
-            Err(e) => return Err(e),
-        }
-        Ok(tidied)
-    }
-
     /// Removes the job's directory with all that is in it.
     pub(crate) fn discard(&self, job: &JobId) {
+        self.take_back(job);
         // Out of the way first: the job may come again before the removal ends.
-        let trash = self.name("trash");
-        match rustix::fs::renameat(&self.root, job.as_str(), &self.root, &trash) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::NOENT) => return,
-            Err(e) => {
-                tracing::warn!(job = %job, error = %io::Error::from(e), "cannot move a working directory away");
-                return;
-            }
-        }
-        let path = self.path.join(trash.to_string_lossy().as_ref());
-        let removed = crate::data_root::remove(&path);
-        if let Err(e) = removed {
-            tracing::warn!(path = %path.display(), error = %e, "cannot remove a working directory");
-        }
+        self.throw_away(self.back(), job.as_str());
+        self.forget(job);
+    }
+
+    /// Whether the runners are strangers.
+    pub(crate) fn is_fenced(&self) -> bool {
+        self.fence.is_some()
     }
 
     fn make_skeleton(&self) -> io::Result<CString> {
         let name = self.name("ready");
-        let mode = Mode::from_raw_mode(0o777);
-        rustix::fs::mkdirat(&self.root, &name, mode)?;
-        let dir = rustix::fs::openat(
-            &self.root,
-            &name,
-            OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
-            Mode::empty(),
-        )?;
-        rustix::fs::mkdirat(&dir, c"inputs", mode)?;
-        rustix::fs::mkdirat(&dir, c"outputs", mode)?;
+        match self.trust() {
+            Trust::Ours => {
+                let mode = Mode::from_raw_mode(0o777);
+                rustix::fs::mkdirat(&self.root, &name, mode)?;
+                let dir = rustix::fs::openat(&self.root, &name, DIR, Mode::empty())?;
+                rustix::fs::mkdirat(&dir, c"inputs", mode)?;
+                rustix::fs::mkdirat(&dir, c"outputs", mode)?;
+            }
+            Trust::Stranger => {
+                let dir = fence::make_dir(self.back(), &name)?;
+                fence::make_dir(&dir, c"inputs")?;
+                fence::make_dir(&dir, c"outputs")?;
+            }
+        }
         Ok(name)
     }
 
@@ -334,19 +323,28 @@ impl WorkDirs {
         CString::new(format!(".{kind}-{number}")).expect("the name holds no NUL")
     }
 
-    fn open_root_dir(&self, job: &JobId) -> io::Result<OwnedFd> {
-        let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        Ok(rustix::fs::openat(&self.root, job.as_str(), flags, Mode::empty())?)
+    fn trust(&self) -> Trust {
+        if self.is_fenced() { Trust::Stranger } else { Trust::Ours }
     }
 
-    fn open_dir(&self, job: &JobId, name: &CStr) -> io::Result<OwnedFd> {
-        let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        Ok(rustix::fs::openat(self.open_root_dir(job)?, name, flags, Mode::empty())?)
+    /// Where directories are that no runner is to work in.
+    fn back(&self) -> &OwnedFd {
+        self.fence.as_ref().map_or(&self.root, |fence| &fence.back)
     }
 
-    fn lock_ready(&self) -> std::sync::MutexGuard<'_, Ready> {
+    fn lock_ready(&self) -> MutexGuard<'_, Ready> {
         self.ready.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn lock_trash(&self) -> MutexGuard<'_, Vec<Trash>> {
+        self.trash.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Opens a directory of a directory.
+fn open_below(home: &OwnedFd, dir: impl Arg, name: &CStr) -> io::Result<OwnedFd> {
+    let dir = rustix::fs::openat(home, dir, DIR, Mode::empty())?;
+    Ok(rustix::fs::openat(dir, name, DIR, Mode::empty())?)
 }
 
 fn is_dot(name: &CStr) -> bool {
@@ -357,24 +355,5 @@ fn is_plain(name: &str) -> bool {
     !name.is_empty() && name != "." && name != ".." && name.len() <= 255 && !name.contains(['/', '\0'])
 }
 
-/// Reads a regular file of at most `max_bytes`; `None` for anything else.
-fn read_small(dir: BorrowedFd<'_>, name: &CStr, max_bytes: usize) -> io::Result<Option<Bytes>> {
-    // A FIFO that took the file's place must not hold us, nor a link lead us out.
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = match rustix::fs::openat(dir, name, flags, Mode::empty()) {
-        Ok(file) => file,
-        Err(rustix::io::Errno::LOOP | rustix::io::Errno::ACCESS) => return Ok(None),
-        Err(e) => return Err(e.into()),
-    };
-    let stat = rustix::fs::fstat(&file)?;
-    let size = usize::try_from(stat.st_size).unwrap_or(usize::MAX);
-    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile || size > max_bytes {
-        return Ok(None);
-    }
-    let mut data = Vec::with_capacity(size + 1);
-    std::fs::File::from(file).take(max_bytes as u64 + 1).read_to_end(&mut data)?;
-    Ok((data.len() <= max_bytes).then(|| data.into()))
-}
-
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -52,6 +52,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard, oneshot};
 use crate::{RunningSheep, Sheep, SheepError};
 use record::RecordFile;
 use run::{Handle, Run};
+pub(crate) use spawn::between_forks;
 
 /// How long killed processes may take to go. Tearing down a large process takes
 /// part of a second; only one that hangs in a driver takes longer.

@@ -17,6 +17,18 @@ pub enum ExitCause {
     Unknown,
 }
 
+impl ExitCause {
+    /// The cause that a container's code stands for: engines and their init process say
+    /// 128 + N of a death by signal N.
+    pub(crate) fn of_container(code: i64) -> Self {
+        let Ok(code) = i32::try_from(code) else { return Self::Unknown };
+        match signal_name(code - 128) {
+            Some(_) => Self::Signal(code - 128),
+            None => Self::Code(code),
+        }
+    }
+}
+
 /// The end of a runner.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Exit {
@@ -95,5 +107,21 @@ mod tests {
             "was ended by signal 9 (SIGKILL); it last wrote: out of memory"
         );
         assert_eq!(exit(ExitCause::Signal(64), ""), "was ended by signal 64");
+    }
+
+    #[test]
+    fn a_containers_code_tells_of_signals_that_kill() {
+        for (code, cause) in [
+            (0, ExitCause::Code(0)),
+            (127, ExitCause::Code(127)),
+            (128, ExitCause::Code(128)),
+            (137, ExitCause::Signal(9)),
+            (143, ExitCause::Signal(15)),
+            (200, ExitCause::Code(200)),
+            (255, ExitCause::Code(255)),
+            (i64::MAX, ExitCause::Unknown),
+        ] {
+            assert_eq!(ExitCause::of_container(code), cause, "{code}");
+        }
     }
 }

@@ -2,11 +2,13 @@
 //!
 //! A [`Sheep`] launches a runner for a model. The [`RunningSheep`] that comes back
 //! tells where to dial it, says when it died and how, and ends it with everything
-//! that it started. [`BareSheep`] runs it as a process of this machine.
+//! that it started. [`BareSheep`] runs it as a process of this machine, [`DockerSheep`] as
+//! a container of an [`Engine`].
 //!
 //! This crate knows nothing of jobs' data, of the queue, or of what a runner and
-//! the shepherd say to each other: a launched runner need not listen yet. It runs
-//! on Linux only, because ending a runner for certain needs `/proc`.
+//! the shepherd say to each other: a launched runner need not listen yet. It never ends
+//! what it cannot tell to be its own, whoever is in the way. It runs on Linux only,
+//! because ending a runner for certain needs `/proc`.
 //!
 //! ```
 //! use shepherd_job::{ModelRef, SheepId};
@@ -35,7 +37,10 @@
 //! ```
 
 mod bare;
+mod docker;
+mod endpoint;
 mod exit;
+mod lines;
 
 use std::path::Path;
 use std::time::Duration;
@@ -44,6 +49,9 @@ use async_trait::async_trait;
 use shepherd_job::ModelRef;
 
 pub use bare::{BareOptions, BareSheep, Transport};
+pub use docker::{
+    DockerOptions, DockerSheep, Engine, EngineHost, EngineOptions, Gpus, Mount, Pull, RegistryLogin, TlsFiles,
+};
 pub use exit::{Exit, ExitCause};
 
 /// What went wrong, by what the caller can do about it. The text is a whole

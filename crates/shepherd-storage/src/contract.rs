@@ -25,6 +25,7 @@
 mod keys;
 mod moving;
 mod objects;
+pub(crate) mod strangers;
 
 use std::future::Future;
 use std::path::{Path, PathBuf};
@@ -36,7 +37,7 @@ use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _};
 use shepherd_job::{JobId, JobIdRule, ObjectPath};
 
-use crate::{Body, ObjectMeta, Storage, StorageError, body};
+use crate::{Body, ObjectMeta, RunnerDir, Storage, StorageError, Trust, body};
 
 /// What is tested.
 #[derive(Clone, Copy)]
@@ -62,9 +63,18 @@ pub enum Keys {
 
 type Check = for<'a> fn(Backend<'a>) -> Pin<Box<dyn Future<Output = ()> + 'a>>;
 
+/// A check of what is done in the directory of a runner that is trusted so far.
+type RunnersCheck = for<'a> fn(Backend<'a>, Trust) -> Pin<Box<dyn Future<Output = ()> + 'a>>;
+
 macro_rules! checks {
     ($($module:ident::$check:ident),* $(,)?) => {
         &[$((stringify!($check), |backend| Box::pin($module::$check(backend)))),*]
+    };
+}
+
+macro_rules! runners_checks {
+    ($($module:ident::$check:ident),* $(,)?) => {
+        &[$((stringify!($check), |backend, trust| Box::pin($module::$check(backend, trust)))),*]
     };
 }
 
@@ -87,6 +97,13 @@ const CHECKS: &[(&str, Check)] = checks![
     keys::a_key_may_lie_below_another,
     keys::listing_follows_the_bytes_of_keys,
     keys::pages_hold_every_object_once,
+    moving::more_than_a_thousand_inputs,
+    strangers::what_a_stranger_was_given_is_its_own,
+    strangers::what_a_stranger_left_is_no_longer_its_own,
+    strangers::what_a_stranger_is_given_is_open_to_the_group,
+];
+
+const RUNNERS_CHECKS: &[(&str, RunnersCheck)] = runners_checks![
     moving::staging_brings_inputs_only,
     moving::staging_stays_inside,
     moving::staging_replaces_what_stands_there,
@@ -96,7 +113,9 @@ const CHECKS: &[(&str, Check)] = checks![
     moving::publishing_nothing_leaves_no_outputs,
     moving::what_is_no_regular_file_is_not_published,
     moving::inputs_may_become_outputs,
-    moving::more_than_a_thousand_inputs,
+    strangers::links_in_place_of_the_directory_are_refused,
+    strangers::nothing_outside_is_written_while_names_change,
+    strangers::nothing_outside_is_read_while_names_change,
 ];
 
 /// Runs every check.
@@ -107,6 +126,12 @@ pub async fn run(backend: &Backend<'_>) {
     for (name, check) in CHECKS {
         println!("contract: {name}");
         check(*backend).await;
+    }
+    for (name, check) in RUNNERS_CHECKS {
+        for trust in [Trust::Ours, Trust::Stranger] {
+            println!("contract: {name} ({trust:?})");
+            check(*backend, trust).await;
+        }
     }
 }
 
@@ -179,6 +204,11 @@ impl Backend<'_> {
         std::fs::create_dir(&dir).expect("a directory in scratch");
         dir
     }
+}
+
+/// The directory at `path`, for the storage.
+fn at(path: &Path, trust: Trust) -> RunnerDir {
+    RunnerDir::at(path, trust).expect("a directory for runners")
 }
 
 /// Writes `bytes` below `dir`, with the directories it needs.

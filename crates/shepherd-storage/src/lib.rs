@@ -36,6 +36,7 @@ pub mod contract;
 mod error;
 mod local;
 mod object;
+mod runner_dir;
 mod s3;
 
 /// A local storage's directory as buckets of objects, which is how S3 clients see it.
@@ -47,7 +48,7 @@ pub mod buckets {
 }
 
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -55,8 +56,9 @@ use shepherd_job::{JobId, ObjectPath};
 
 pub use self::s3::{S3Credentials, S3Layout, S3Limits, S3Options, S3Storage};
 pub use error::{Result, StorageError};
-pub use local::{LocalStorage, Staging};
+pub use local::{LocalStorage, Staging, remove_all};
 pub use object::{Body, Object, ObjectMeta, body};
+pub use runner_dir::{RunnerDir, Trust};
 
 /// How many bytes of one job's small objects are best kept in the queue's own
 /// commit, to be [`put_batch`](Storage::put_batch) later: where each object costs a
@@ -151,23 +153,27 @@ pub trait Storage: Send + Sync + 'static {
 
     /// Brings all objects below `inputs/` into the existing directory `to`, as
     /// files named by the rest of their keys. Costs no copy where the file system
-    /// can do without. Nothing is placed outside `to`, whatever the keys hold.
+    /// can do without; but a [stranger](Trust::Stranger) gets files of its own, by
+    /// which it cannot reach the objects. Nothing is placed outside `to`, whatever
+    /// the keys hold, and whatever its runner does there meanwhile.
     ///
     /// A job without inputs, or without any data, gives an empty transfer. The
     /// empty object with a key that ends in `/`, by which S3 consoles mark a
     /// folder, becomes a directory. A file that stands in an object's place is
     /// replaced. After an error some objects may have been placed. Where `to` does
     /// not exist, this is [`StorageError::NotFound`].
-    async fn stage(&self, job: &JobId, to: &Path) -> Result<Transfer>;
+    async fn stage(&self, job: &JobId, to: &RunnerDir) -> Result<Transfer>;
 
     /// Makes the files below `from` the job's objects below `outputs/`, in place of
-    /// those that were there; `from` is empty or gone afterwards. Symbolic links,
+    /// those that were there; `from` is empty or gone afterwards, unless its runner
+    /// goes on filling it or may keep us from it. Objects made of a stranger's files
+    /// are ours, and nothing that it has open reaches them. Symbolic links,
     /// special files and what may not be read are refused
     /// ([`StorageError::Invalid`]), and then nothing was changed. After any other
     /// error some outputs may be in place, and the same call may be repeated.
     /// Durable after the next [`sync`](Storage::sync). Where `from` does not exist,
     /// this is [`StorageError::NotFound`].
-    async fn publish(&self, job: &JobId, from: &Path, replaces: Replaces) -> Result<Transfer>;
+    async fn publish(&self, job: &JobId, from: &RunnerDir, replaces: Replaces) -> Result<Transfer>;
 
     /// Makes everything durable that was stored by calls that returned before this
     /// one began. Calls that arrive together share the work.

@@ -26,7 +26,8 @@
 //! runner may read, rename or delete it, and replace it by another file; one that
 //! *writes into* it changes the stored object. Published outputs are the runner's
 //! own files: what a process of it still writes after its job ended is written
-//! into the object.
+//! into the object. With a stranger ([`Trust::Stranger`](crate::Trust)) nothing is
+//! shared: it gets copies, and its files are copied.
 //!
 //! # Where things are done
 //! All work blocks, and is done on tokio's blocking threads, one call at a time
@@ -39,6 +40,7 @@
 
 mod attributes;
 mod buckets;
+mod copying;
 mod disk;
 mod fault;
 mod get;
@@ -48,6 +50,7 @@ mod outputs;
 mod place;
 mod publish;
 mod put;
+mod removal;
 mod resolve;
 mod stage;
 mod sync;
@@ -71,8 +74,11 @@ pub use self::buckets::{
 use self::disk::Disk;
 pub(crate) use self::outputs::{Output, Outputs};
 pub(crate) use self::place::Places;
+pub use self::removal::remove_all;
 use self::sync::Group;
-use crate::{Body, Object, ObjectMeta, Replaces, Result, SmallObjects, Storage, StorageError, Transfer};
+use crate::{
+    Body, Object, ObjectMeta, Replaces, Result, RunnerDir, SmallObjects, Storage, StorageError, Transfer,
+};
 
 /// Up to how many bytes of a job ride in the queue's commit.
 const SPOOL: usize = 64 << 10;
@@ -217,13 +223,13 @@ impl Storage for LocalStorage {
         self.run(move |disk| disk.list(&job, &prefix, after.as_ref().map(ObjectPath::as_str), limit)).await
     }
 
-    async fn stage(&self, job: &JobId, to: &Path) -> Result<Transfer> {
-        let (job, to) = (job.clone(), to.to_owned());
+    async fn stage(&self, job: &JobId, to: &RunnerDir) -> Result<Transfer> {
+        let (job, to) = (job.clone(), to.clone());
         self.run(move |disk| disk.stage(&job, &to)).await
     }
 
-    async fn publish(&self, job: &JobId, from: &Path, _: Replaces) -> Result<Transfer> {
-        let (job, from) = (job.clone(), from.to_owned());
+    async fn publish(&self, job: &JobId, from: &RunnerDir, _: Replaces) -> Result<Transfer> {
+        let (job, from) = (job.clone(), from.clone());
         self.run(move |disk| disk.publish(&job, &from)).await
     }
 

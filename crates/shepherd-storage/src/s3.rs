@@ -63,7 +63,6 @@ mod wire;
 mod xml;
 
 use std::ops::Range;
-use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -79,7 +78,9 @@ pub use self::options::{S3Credentials, S3Layout, S3Limits, S3Options};
 use self::retry::Tries;
 use self::store::{Missing, Store};
 use self::wire::Call;
-use crate::{Body, Object, ObjectMeta, Replaces, Result, SmallObjects, Storage, StorageError, Transfer};
+use crate::{
+    Body, Object, ObjectMeta, Replaces, Result, RunnerDir, SmallObjects, Storage, StorageError, Transfer,
+};
 
 /// Up to how many bytes of a job's inputs ride in the queue's commit: a request
 /// costs more.
@@ -149,11 +150,11 @@ impl Storage for S3Storage {
         list::list(&self.store, &self.store.home(job), prefix, after, limit).await
     }
 
-    async fn stage(&self, job: &JobId, to: &Path) -> Result<Transfer> {
+    async fn stage(&self, job: &JobId, to: &RunnerDir) -> Result<Transfer> {
         stage::stage(&self.store, self.store.home(job), to).await
     }
 
-    async fn publish(&self, job: &JobId, from: &Path, replaces: Replaces) -> Result<Transfer> {
+    async fn publish(&self, job: &JobId, from: &RunnerDir, replaces: Replaces) -> Result<Transfer> {
         publish::publish(&self.store, self.store.home(job), from, replaces).await
     }
 

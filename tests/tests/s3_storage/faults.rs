@@ -10,7 +10,7 @@ use http::Method;
 use shepherd_storage::{Body, Replaces, S3Options, Storage, StorageError, Transfer, body};
 
 use super::server::{Fate, Server};
-use super::{bucket_per_job, job, key, noise, open, read, write};
+use super::{bucket_per_job, dir, job, key, noise, open, read, write};
 
 /// Limits that make waiting for what does not come bearable.
 fn impatient(url: &str) -> S3Options {
@@ -70,10 +70,10 @@ async fn every_call_outlives_a_burst_of_faults() {
         assert_eq!(storage.head(&one, &key("inputs/input")).await.unwrap().size, 5);
         assert_eq!(read(&storage, &one, "inputs/input").await, "input");
         let (to, from) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        assert_eq!(storage.stage(&one, to.path()).await.unwrap(), Transfer { objects: 1, bytes: 5 });
+        assert_eq!(storage.stage(&one, &dir(to.path())).await.unwrap(), Transfer { objects: 1, bytes: 5 });
         let large = noise((5 << 20) + 1);
         write(from.path(), "output", &large);
-        storage.publish(&one, from.path(), Replaces::Earlier).await.unwrap();
+        storage.publish(&one, &dir(from.path()), Replaces::Earlier).await.unwrap();
         assert!(read(&storage, &one, "outputs/output").await == large);
         assert_eq!(storage.list(&one, "", None, 10).await.unwrap().len(), 2);
     }
@@ -149,7 +149,7 @@ async fn a_reading_that_breaks_off_goes_on_where_it_ended() {
         method == Method::GET && target.ends_with("input")
     }));
     let to = tempfile::tempdir().unwrap();
-    storage.stage(&one, to.path()).await.unwrap();
+    storage.stage(&one, &dir(to.path())).await.unwrap();
     assert!(std::fs::read(to.path().join("input")).unwrap() == bytes);
 }
 
@@ -186,7 +186,7 @@ async fn an_upload_that_fails_leaves_nothing_at_the_server() {
         false => Fate::Served,
     });
     server.forget();
-    let failed = storage.publish(&one, from.path(), Replaces::Nothing).await;
+    let failed = storage.publish(&one, &dir(from.path()), Replaces::Nothing).await;
     assert!(matches!(failed, Err(StorageError::Unavailable(_))), "{failed:?}");
     let aborted = |seen: Vec<String>| {
         seen.iter().filter(|one| one.starts_with("DELETE ") && one.contains("uploadId")).count()
@@ -196,7 +196,7 @@ async fn an_upload_that_fails_leaves_nothing_at_the_server() {
     // The same call again.
     server.plan(|_, _| Fate::Served);
     let storage = open(&impatient(&server.url));
-    storage.publish(&one, from.path(), Replaces::Nothing).await.unwrap();
+    storage.publish(&one, &dir(from.path()), Replaces::Nothing).await.unwrap();
     assert!(!from.path().join("large").exists());
     assert_eq!(storage.head(&one, &key("outputs/large")).await.unwrap().size, 11 << 20);
     // A body that breaks off after its first parts.
@@ -274,7 +274,7 @@ async fn outputs_that_may_not_be_read_are_refused() {
         // Root may read everything. The storage's own tests, which give that up, stand for this.
         return;
     }
-    let refused = storage.publish(&one, from.path(), Replaces::Nothing).await;
+    let refused = storage.publish(&one, &dir(from.path()), Replaces::Nothing).await;
     assert!(
         matches!(&refused, Err(StorageError::Invalid(said)) if said.contains("closed/secret")),
         "{refused:?}"
@@ -305,9 +305,9 @@ async fn a_bucket_removed_behind_our_back_is_made_again() {
     storage.put(&one, &key("inputs/input"), body("x")).await.unwrap();
     open(&bucket_per_job(&server.url)).remove(&one).await.unwrap();
     let to = tempfile::tempdir().unwrap();
-    assert_eq!(storage.stage(&one, to.path()).await.unwrap(), Transfer::default());
+    assert_eq!(storage.stage(&one, &dir(to.path())).await.unwrap(), Transfer::default());
     let from = tempfile::tempdir().unwrap();
     write(from.path(), "output", b"result");
-    storage.publish(&one, from.path(), Replaces::Nothing).await.unwrap();
+    storage.publish(&one, &dir(from.path()), Replaces::Nothing).await.unwrap();
     assert_eq!(read(&storage, &one, "outputs/output").await, "result");
 }

@@ -3,7 +3,7 @@
 use shepherd_storage::{Replaces, Storage, Transfer, body};
 
 use super::server::Server;
-use super::{bucket_per_job, in_prefix, job, key, make_bucket, noise, open, read, write};
+use super::{bucket_per_job, dir, in_prefix, job, key, make_bucket, noise, open, read, write};
 
 /// What a call asked, each request as its method and what it is about.
 fn asked(server: &Server) -> Vec<String> {
@@ -40,11 +40,11 @@ async fn a_job_with_a_payload_and_an_output_takes_seven() {
     storage.put(&one, &key("job_status.json"), body("{}")).await.unwrap();
     assert_eq!(asked(&server), ["PUT /one/job_status.json"]);
     let to = tempfile::tempdir().unwrap();
-    storage.stage(&one, to.path()).await.unwrap();
+    storage.stage(&one, &dir(to.path())).await.unwrap();
     assert_eq!(asked(&server), ["GET /one list", "GET /one/inputs/input"]);
     let from = tempfile::tempdir().unwrap();
     write(from.path(), "output", b"result");
-    storage.publish(&one, from.path(), Replaces::Nothing).await.unwrap();
+    storage.publish(&one, &dir(from.path()), Replaces::Nothing).await.unwrap();
     assert_eq!(asked(&server), ["PUT /one/outputs/output"]);
     storage.sync().await.unwrap();
     assert!(asked(&server).is_empty());
@@ -68,7 +68,7 @@ async fn reading_takes_one_each() {
     let to = tempfile::tempdir().unwrap();
     storage.put(&one, &key("inputs/empty"), body("")).await.unwrap();
     server.forget();
-    assert_eq!(storage.stage(&one, to.path()).await.unwrap(), Transfer { objects: 1, bytes: 0 });
+    assert_eq!(storage.stage(&one, &dir(to.path())).await.unwrap(), Transfer { objects: 1, bytes: 0 });
     assert_eq!(asked(&server), ["GET /one list"], "what is empty is not fetched");
 }
 
@@ -102,14 +102,14 @@ async fn publishing_again_looks_and_removes_what_is_left_over() {
     server.forget();
     let from = tempfile::tempdir().unwrap();
     write(from.path(), "a", b"new");
-    storage.publish(&one, from.path(), Replaces::Earlier).await.unwrap();
+    storage.publish(&one, &dir(from.path()), Replaces::Earlier).await.unwrap();
     let seen = asked(&server);
     assert_eq!(seen, ["GET /one list-uploads", "PUT /one/outputs/a", "GET /one list", "POST /one delete"],);
     let left = storage.list(&one, "outputs/", None, 10).await.unwrap();
     assert_eq!(left.iter().map(|meta| meta.path.as_str()).collect::<Vec<_>>(), ["outputs/a"]);
     // Nothing to publish, and nothing to be looked for.
     server.forget();
-    storage.publish(&one, from.path(), Replaces::Nothing).await.unwrap();
+    storage.publish(&one, &dir(from.path()), Replaces::Nothing).await.unwrap();
     assert!(asked(&server).is_empty());
 }
 
@@ -123,7 +123,7 @@ async fn a_large_object_goes_in_parts() {
     let from = tempfile::tempdir().unwrap();
     write(from.path(), "large", &bytes);
     server.forget();
-    storage.publish(&one, from.path(), Replaces::Nothing).await.unwrap();
+    storage.publish(&one, &dir(from.path()), Replaces::Nothing).await.unwrap();
     let path = "/shared/one/outputs/large";
     let expected = [
         format!("POST {path} begin"),
@@ -155,7 +155,7 @@ async fn two_thousand_small_inputs_are_not_fetched_one_after_another() {
     let made = seen.iter().filter(|request| *request == "PUT /many").count();
     assert!(made <= 1, "{made}");
     let to = tempfile::tempdir().unwrap();
-    let staged = storage.stage(&one, to.path()).await.unwrap();
+    let staged = storage.stage(&one, &dir(to.path())).await.unwrap();
     assert_eq!(staged.objects, 2_000);
     assert!((2..=33).contains(&server.most_at_once()), "{}", server.most_at_once());
     let seen = asked(&server);

@@ -2,12 +2,18 @@
 
 use std::sync::Arc;
 
-use anyhow::bail;
-use shepherd_config::{Config, Device, SheepConfig, SheepKind, Transport};
+use anyhow::Context as _;
+use shepherd_config::{Config, Device, SheepConfig, SheepKind};
 use shepherd_core::{Keeping, Member};
-use shepherd_sheep::{BareOptions, BareSheep, Sheep};
+use shepherd_sheep::{BareOptions, BareSheep, DockerSheep, Engine, Sheep, Transport};
 
-pub(super) fn member(config: &Config, sheep: &SheepConfig) -> anyhow::Result<Member> {
+use super::docker;
+
+pub(super) fn member(
+    config: &Config,
+    sheep: &SheepConfig,
+    engine: Option<&Engine>,
+) -> anyhow::Result<Member> {
     let keeping = Keeping {
         heartbeat_timeout: sheep.heartbeat_timeout,
         run_timeout: sheep.run_timeout,
@@ -20,10 +26,7 @@ pub(super) fn member(config: &Config, sheep: &SheepConfig) -> anyhow::Result<Mem
             let home = config.data_root.join(sheep.id.as_str());
             let mut options = BareOptions::new(sheep.id.clone(), bare.working_directory.clone(), home);
             options.state_dir.clone_from(&config.state_dir);
-            options.transport = match bare.transport {
-                Transport::Ipc => shepherd_sheep::Transport::Ipc,
-                Transport::Tcp { .. } => shepherd_sheep::Transport::Tcp,
-            };
+            options.transport = transport(bare.transport);
             if let Some(port) = bare.port {
                 options.port = port;
             }
@@ -35,14 +38,24 @@ pub(super) fn member(config: &Config, sheep: &SheepConfig) -> anyhow::Result<Mem
             options.withheld_env = config.withheld_env.iter().cloned().collect();
             Arc::new(BareSheep::new(options))
         }
-        SheepKind::Docker(_) => {
-            bail!("sheep `{}` is of type docker, which this version cannot run yet", sheep.id)
+        SheepKind::Docker(docker) => {
+            let engine = engine.context("docker sheep without an engine")?;
+            let options = docker::options(config, sheep, docker)?;
+            Arc::new(DockerSheep::new(options, engine.clone()))
         }
     };
     Ok(Member { id: sheep.id.clone(), sheep: kind, keeping })
 }
 
-fn device_path(device: &Device) -> String {
+/// How runners are reached; over tcp they are spoken to as they speak.
+pub(super) fn transport(transport: shepherd_config::Transport) -> Transport {
+    match transport {
+        shepherd_config::Transport::Ipc => Transport::Ipc,
+        shepherd_config::Transport::Tcp { .. } | shepherd_config::Transport::Zmq { .. } => Transport::Tcp,
+    }
+}
+
+pub(super) fn device_path(device: &Device) -> String {
     match device {
         Device::Gpu(number) => format!("/dev/nvidia{number}"),
         Device::Path(path) => path.to_string_lossy().into_owned(),

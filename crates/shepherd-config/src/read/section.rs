@@ -56,6 +56,28 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// A key that may be absent, read by `read`.
+    pub(crate) fn optional<T>(
+        &self,
+        key: &'static str,
+        read: impl FnOnce(&Value<'a>) -> Option<T>,
+    ) -> Option<Option<T>> {
+        match self.get(key) {
+            None => Some(None),
+            Some(value) => read(&value).map(Some),
+        }
+    }
+
+    /// A key with a default, read by `read`.
+    pub(crate) fn value_or<T>(
+        &self,
+        key: &'static str,
+        default: T,
+        read: impl FnOnce(&Value<'a>) -> Option<T>,
+    ) -> Option<T> {
+        self.optional(key, read).map(|found| found.unwrap_or(default))
+    }
+
     /// The value of a key that must be there; its absence is a mistake.
     pub(crate) fn require(&self, key: &'static str, expected: &str) -> Option<Value<'a>> {
         let found = self.get(key);

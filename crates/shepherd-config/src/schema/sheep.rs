@@ -3,29 +3,37 @@
 //! | key | of | |
 //! |---|---|---|
 //! | `type` | | required; `bare` or `docker` |
+//! | `transport` | both | `ipc`, `tcp` or `zmq`; default `ipc` for bare, `tcp` for docker |
+//! | `port` | both | required unless `transport` is `ipc` |
 //! | `devices` | both | list of `/dev/nvidiaN`; docker takes other devices too |
 //! | `env` | both | variables for the runner |
+//! | `stdout_file`, `stderr_file` | both | appended to |
 //! | `start_timeout` | both | until a runner is ready; default 10 minutes |
 //! | `heartbeat_timeout` | both | a runner silent for this long is ended; default 30 s |
 //! | `run_timeout` | both | for one job; none by default |
 //! | `stop_grace` | both | between asking a runner to end and ending it; default 5 s |
-//! | `working_directory` | bare | required; the directory of models |
-//! | `runner_command` | bare | list; default `[shepherd-runner]` |
-//! | `stdout_file`, `stderr_file` | bare | appended to |
-//! | `transport` | bare | `ipc` (default) or `tcp` |
-//! | `port` | both | required for docker and for `transport: tcp` |
-//! | `autoremove_containers` | docker | default false |
+//!
+//! The keys of one type are in [`bare`] and [`docker`].
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use shepherd_job::SheepId;
 
-use crate::paths::{Located, absolute};
+use crate::paths::Located;
 use crate::problem::Place;
 use crate::read::{Context, Section, Value};
 use crate::schema::device::{self, Device};
+
+pub(crate) mod bare;
+pub(crate) mod docker;
+pub(crate) mod mount;
+pub(crate) mod transport;
+
+use bare::BareSheep;
+use docker::DockerSheep;
+use mount::{Mounted, Surroundings};
 
 /// One sheep.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,47 +72,7 @@ pub enum SheepKind {
     /// A process.
     Bare(BareSheep),
     /// A container.
-    Docker(DockerSheep),
-}
-
-/// A sheep whose runner is a process of this machine.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BareSheep {
-    /// The directory that holds `NAME/VERSION/config.yaml` of each model.
-    pub working_directory: PathBuf,
-    /// The program and its first arguments; never empty, nor is the program's name.
-    /// A name with a slash is an absolute path.
-    pub runner_command: Vec<String>,
-    /// Where the runner's standard output is appended.
-    pub stdout_file: Option<PathBuf>,
-    /// Where the runner's standard error is appended.
-    pub stderr_file: Option<PathBuf>,
-    /// How the runner is spoken to.
-    pub transport: Transport,
-    /// The configured port, which is given to the runner with any transport.
-    pub port: Option<u16>,
-}
-
-/// How a runner is spoken to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Transport {
-    /// A socket in the sheep's directory.
-    Ipc,
-    /// A port of this machine, which no other sheep has.
-    Tcp {
-        /// The port.
-        port: u16,
-    },
-}
-
-/// A sheep whose runner is a container.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DockerSheep {
-    /// The port of this machine that leads to the container's, which no other sheep
-    /// has.
-    pub port: u16,
-    /// Whether a container is removed once it has ended.
-    pub autoremove_containers: bool,
+    Docker(Box<DockerSheep>),
 }
 
 /// What was read of the sheep, as far as it could be.
@@ -115,6 +83,18 @@ pub(super) struct Flock {
     docker: Option<(SheepId, Place)>,
     /// The ports in use, with the key and the place of each.
     ports: Vec<(u16, String, Place)>,
+    mounts: Vec<Mounted>,
+    logs: Vec<Log>,
+}
+
+/// A file that the output of a sheep's runners is appended to.
+struct Log {
+    path: PathBuf,
+    sheep: SheepId,
+    /// Whether it is renamed when it has grown.
+    rotates: bool,
+    key: String,
+    place: Place,
 }
 
 impl Flock {
@@ -128,6 +108,37 @@ impl Flock {
 
     pub(super) fn first_docker(&self) -> Option<(&SheepId, &Place)> {
         self.docker.as_ref().map(|(id, place)| (id, place))
+    }
+
+    /// Reports mounts that hide what a sheep needs, and warns of those that show what
+    /// is not a runner's to see. `sockets` are those of the engine.
+    pub(super) fn check_mounts(
+        &self,
+        cx: &Context,
+        data_root: Option<&Path>,
+        state_dir: Option<&Path>,
+        sockets: &[PathBuf],
+    ) {
+        let surroundings = Surroundings { data_root, state_dir, sockets };
+        for mounted in &self.mounts {
+            surroundings.check(cx, mounted);
+        }
+    }
+
+    /// Two sheep may append to one file, unless one of them renames it under the other.
+    fn check_logs(&self, cx: &Context) {
+        for (index, log) in self.logs.iter().enumerate() {
+            let shares = |other: &&Log| {
+                other.path == log.path && other.sheep != log.sheep && (other.rotates || log.rotates)
+            };
+            if let Some(Log { key, place, .. }) = self.logs[..index].iter().find(shares) {
+                let message = format!(
+                    "is the file that `{key}` ({place}) names, and a docker sheep renames its file when it has \
+                     grown, expected a file of its own"
+                );
+                cx.report(&log.place, &log.key, message);
+            }
+        }
     }
 
     fn check_ports(&self, cx: &Context) {
@@ -160,6 +171,7 @@ pub(super) fn read(cx: &Context, top: &Section<'_>, kept: &mut Vec<Located>) -> 
         flock.configs.extend(config);
     }
     flock.check_ports(cx);
+    flock.check_logs(cx);
     Some(flock)
 }
 
@@ -181,42 +193,30 @@ fn read_one(
     let kind = section
         .require("type", "`bare` or `docker`")
         .and_then(|value| value.choice(&[("bare", Type::Bare), ("docker", Type::Docker)]));
-    let env = match section.get("env") {
-        None => Some(BTreeMap::new()),
-        Some(value) => read_env(cx, &value),
-    };
-    let some = Duration::from_millis(100)..=Duration::from_secs(7 * 24 * 60 * 60);
-    let long = Duration::from_millis(1)..=Duration::from_secs(366 * 24 * 60 * 60);
-    let timeout = |key, default: u64| match section.get(key) {
-        None => Some(Duration::from_secs(default)),
-        Some(value) => value.duration(some.clone()),
-    };
-    let start_timeout = timeout("start_timeout", 600);
-    let heartbeat_timeout = timeout("heartbeat_timeout", 30);
-    let run_timeout = match section.get("run_timeout") {
-        None => Some(None),
-        Some(value) => value.duration(long).map(Some),
-    };
-    let stop_grace = match section.get("stop_grace") {
-        None => Some(Duration::from_secs(5)),
-        Some(value) => value.duration(Duration::ZERO..=*some.end()),
-    };
+    let env = section.value_or("env", BTreeMap::new(), |value| read_env(cx, value));
+    let some = Duration::from_millis(100)..=Duration::from_hours(7 * 24);
+    let long = Duration::from_millis(1)..=Duration::from_hours(366 * 24);
+    let timeout = |key, default| section.value_or(key, default, |value| value.duration(some.clone()));
+    let start_timeout = timeout("start_timeout", Duration::from_mins(10));
+    let heartbeat_timeout = timeout("heartbeat_timeout", Duration::from_secs(30));
+    let run_timeout = section.optional("run_timeout", |value| value.duration(long));
+    let stop_grace = section
+        .value_or("stop_grace", Duration::from_secs(5), |value| value.duration(Duration::ZERO..=*some.end()));
     let (devices, kind) = match kind? {
         Type::Bare => {
             let devices = device::read(&section, device::gpu_only);
-            let bare = read_bare(cx, &section, flock, kept);
+            let bare = bare::read(cx, id, &section, flock, kept);
             let reason = "has no meaning for a bare sheep, expected only with `type: docker`";
-            section.finish(&[("autoremove_containers", reason)]);
+            section.finish(&docker::OWN.map(|key| (key, reason)));
             (devices, bare.map(SheepKind::Bare))
         }
         Type::Docker => {
             flock.docker.get_or_insert_with(|| (id.clone(), value.place().clone()));
             let devices = device::read(&section, device::any);
-            let docker = read_docker(&section, flock);
+            let docker = docker::read(id, &section, devices.as_deref(), flock, kept);
             let reason = "has no meaning for a docker sheep, expected only with `type: bare`";
-            let of_bare = ["working_directory", "runner_command", "stdout_file", "stderr_file", "transport"];
-            section.finish(&of_bare.map(|key| (key, reason)));
-            (devices, docker.map(SheepKind::Docker))
+            section.finish(&bare::OWN.map(|key| (key, reason)));
+            (devices, docker.map(|docker| SheepKind::Docker(Box::new(docker))))
         }
     };
     Some(SheepConfig {
@@ -231,97 +231,31 @@ fn read_one(
     })
 }
 
-fn read_bare(
-    cx: &Context,
+/// `stdout_file` and `stderr_file`.
+fn read_logs(
+    id: &SheepId,
     section: &Section<'_>,
+    rotates: bool,
     flock: &mut Flock,
-    kept: &mut Vec<Located>,
-) -> Option<BareSheep> {
-    #[derive(Clone, Copy)]
-    enum Word {
-        Ipc,
-        Tcp,
-    }
-    let directory = section.require("working_directory", "the directory of the models").and_then(|value| {
-        let path = value.path()?;
-        let (key, place) = (value.key.clone(), value.place().clone());
-        kept.push(Located { key, place, path: path.clone() });
-        Some(path)
-    });
-    let command = match section.get("runner_command") {
-        None => Some(vec!["shepherd-runner".to_owned()]),
-        Some(value) => read_command(cx, &value),
-    };
-    let log = |key| match section.get(key) {
-        None => Some(None),
-        Some(value) => value.path().map(Some),
-    };
-    let (stdout_file, stderr_file) = (log("stdout_file"), log("stderr_file"));
-    let word = match section.get("transport") {
-        None => Some(Word::Ipc),
-        Some(value) => value.choice(&[("ipc", Word::Ipc), ("tcp", Word::Tcp)]),
-    };
-    // The original always asked for a port, so one that is not used is welcome.
-    let port = match word {
-        Some(Word::Tcp) => read_port(section, "a port, as `transport` is `tcp`", flock).map(Some),
-        Some(Word::Ipc) | None => match section.get("port") {
-            None => Some(None),
-            Some(value) => value.number(1..=u16::MAX).map(Some),
-        },
-    };
-    let port = port?;
-    let transport = match (word?, port) {
-        (Word::Tcp, Some(port)) => Transport::Tcp { port },
-        (Word::Tcp | Word::Ipc, _) => Transport::Ipc,
-    };
-    Some(BareSheep {
-        working_directory: directory?,
-        runner_command: command?,
-        stdout_file: stdout_file?,
-        stderr_file: stderr_file?,
-        transport,
-        port,
+) -> [Option<Option<PathBuf>>; 2] {
+    ["stdout_file", "stderr_file"].map(|name| {
+        section.optional(name, |value| {
+            let path = value.path()?;
+            let (key, place) = (value.key.clone(), value.place().clone());
+            flock.logs.push(Log { path: path.clone(), sheep: id.clone(), rotates, key, place });
+            Some(path)
+        })
     })
 }
 
-fn read_docker(section: &Section<'_>, flock: &mut Flock) -> Option<DockerSheep> {
-    let port = read_port(section, "the port that leads to the container's", flock);
-    let autoremove = match section.get("autoremove_containers") {
-        None => Some(false),
-        Some(value) => value.boolean(),
-    };
-    Some(DockerSheep { port: port?, autoremove_containers: autoremove? })
-}
-
-/// A port that the sheep will listen on.
-fn read_port(section: &Section<'_>, expected: &str, flock: &mut Flock) -> Option<u16> {
-    let value = section.require("port", expected)?;
-    let port = value.number(1..=u16::MAX)?;
-    flock.ports.push((port, value.key.clone(), value.place().clone()));
-    Some(port)
-}
-
-fn read_command(cx: &Context, value: &Value<'_>) -> Option<Vec<String>> {
-    let mut command = value.list(|item| {
-        let text = item.any_text()?;
-        if text.contains('\0') {
-            item.wrong("an argument, which holds no NUL");
-            return None;
-        }
-        Some(text.to_owned())
-    })?;
-    match command.first_mut() {
-        Some(program) if !program.is_empty() => {
-            if program.contains('/') {
-                *program = absolute(&cx.cwd, program.as_ref()).display().to_string();
-            }
-            Some(command)
-        }
-        Some(_) | None => {
-            value.fail("names no program, expected a list such as `[shepherd-runner]`");
-            None
-        }
+/// One of a command's words, which may be empty.
+fn argument(item: &Value<'_>) -> Option<String> {
+    let text = item.any_text()?;
+    if text.contains('\0') {
+        item.wrong("an argument, which holds no NUL");
+        return None;
     }
+    Some(text.to_owned())
 }
 
 fn read_env(cx: &Context, value: &Value<'_>) -> Option<BTreeMap<String, String>> {

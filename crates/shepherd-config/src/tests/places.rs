@@ -190,9 +190,9 @@ fn a_secrets_file_that_cannot_serve_is_told() {
         (at("large"), "is larger than 65536 bytes"),
     ] {
         check_more(
-            &format!("registry: {{url: 'http://r', username: me, password_file: {file}}}\n"),
+            &format!("registry: {{url: 'http://r:1', username: me, password_file: {file}}}\n"),
             &[&format!(
-                "c.yml:3:58: registry.password_file: names a file that {reason}, expected a file that holds the secret"
+                "c.yml:3:60: registry.password_file: names a file that {reason}, expected a file that holds the secret"
             )],
         );
     }
@@ -201,8 +201,8 @@ fn a_secrets_file_that_cannot_serve_is_told() {
 #[test]
 fn a_secret_is_given_once_and_never_shown() {
     check_more(
-        "registry: {url: 'http://r', username: me, password: hunter2, password_file: /x}\n",
-        &["c.yml:3:77: registry.password_file: is given beside `password`, expected one of the two"],
+        "registry: {url: 'http://r:1', username: me, password: hunter2, password_file: /x}\n",
+        &["c.yml:3:79: registry.password_file: is given beside `password`, expected one of the two"],
     );
     check_more(
         "storage: hunter2\nregistry: {url: hunter2, username: me, password: {a: hunter2}}\n",

@@ -12,7 +12,7 @@ sheep:
   beta:
     type: docker
     port: no
-    transport: ipc
+    runner_command: [x]
 logging: {level: loud, colour: true}
 limits:
   max_body_bytes: 10 gigs
@@ -28,7 +28,7 @@ registry: {url: $REGISTRY}
             "c.yml:1:1: data_rot: is not a known key, did you mean `data_root`?",
             "c.yml:3:17: sheep.alpha.type: is `bear`, expected `bare` or `docker`",
             "c.yml:6:11: sheep.beta.port: is `no`, expected a number from 1 to 65535",
-            "c.yml:7:5: sheep.beta.transport: has no meaning for a docker sheep, expected only with `type: bare`",
+            "c.yml:7:5: sheep.beta.runner_command: has no meaning for a docker sheep, expected only with `type: bare`",
             "c.yml:8:18: logging.level: is `loud`, expected `error`, `warn`, `info`, `debug` or `trace`",
             "c.yml:8:24: logging.colour: is not a known key, expected `format` or `level`",
             "c.yml:10:19: limits.max_body_bytes: is `10 gigs`, expected a number of bytes or a size such as \
@@ -106,14 +106,14 @@ fn an_unknown_key_is_compared_with_the_known_ones() {
     check_more(
         "zebra: 1\n",
         &[
-            "c.yml:3:1: zebra: is not a known key, expected `api`, `data_root`, `limits`, `logging`, `registry`, \
-           `sheep`, `shutdown`, `state_dir` or `storage`",
+            "c.yml:3:1: zebra: is not a known key, expected `api`, `data_root`, `docker`, `limits`, `logging`, \
+           `registry`, `sheep`, `shutdown`, `state_dir` or `storage`",
         ],
     );
     check_more(
         "\"a\\nb\": 1\n",
-        &["c.yml:3:1: \"a\\nb\": is not a known key, expected `api`, `data_root`, `limits`, `logging`, \
-           `registry`, `sheep`, `shutdown`, `state_dir` or `storage`"],
+        &["c.yml:3:1: \"a\\nb\": is not a known key, expected `api`, `data_root`, `docker`, `limits`, \
+           `logging`, `registry`, `sheep`, `shutdown`, `state_dir` or `storage`"],
     );
 }
 
@@ -183,7 +183,7 @@ fn a_docker_sheep_needs_a_registry_and_a_port() {
         &[
             "c.yml:1:1: registry: is missing, expected a mapping with `url`: the docker sheep `d` (c.yml:3:6) \
              pulls its images from it",
-            "c.yml:3:6: sheep.d.port: is missing, expected the port that leads to the container's",
+            "c.yml:3:6: sheep.d.port: is missing, expected the port that leads to the container's, or `transport: ipc`",
         ],
     );
 }
@@ -194,6 +194,11 @@ fn a_tcp_sheep_needs_a_port() {
         "data_root: /data\nsheep:\n  t: {type: bare, working_directory: /m, transport: tcp}\n",
         &[],
         &["c.yml:3:6: sheep.t.port: is missing, expected a port, as `transport` is `tcp`"],
+    );
+    check(
+        "data_root: /data\nsheep:\n  t: {type: bare, working_directory: /m, transport: zmq}\n",
+        &[],
+        &["c.yml:3:6: sheep.t.port: is missing, expected a port, as `transport` is `zmq`"],
     );
 }
 
@@ -212,7 +217,7 @@ sheep:
     run_timeout: soon
     start_timeout: 2 weeks
     env: {'A=B': x, C: [1]}
-    transport: zmq
+    transport: udp
   b:
     type: bare
     working_directory: /m
@@ -234,7 +239,7 @@ sheep:
              500ms, 30s, 5m or 2h",
             "c.yml:11:11: sheep.a.env.\"A=B\": is not the name of a variable, expected one without `=` and NUL",
             "c.yml:11:24: sheep.a.env.C: is a list, expected text",
-            "c.yml:12:16: sheep.a.transport: is `zmq`, expected `ipc` or `tcp`",
+            "c.yml:12:16: sheep.a.transport: is `udp`, expected `ipc`, `tcp` or `zmq`",
             "c.yml:16:21: sheep.b.runner_command: is `python`, expected a list",
             "c.yml:17:14: sheep.b.devices: names `/dev/nvidia1` twice, expected each device once",
         ],
@@ -341,13 +346,13 @@ fn storage_is_checked() {
 #[test]
 fn a_login_is_whole() {
     check_more(
-        "registry: {url: 'http://r', username: me}\n",
+        "registry: {url: 'http://r:1', username: me}\n",
         &[
             "c.yml:3:11: registry.password: is missing beside `username`, expected `password` or `password_file`",
         ],
     );
     check_more(
-        "registry: {url: 'http://r', password: x}\n",
+        "registry: {url: 'http://r:1', password: x}\n",
         &["c.yml:3:11: registry.username: is missing beside the password, expected the name of a user"],
     );
     check_more(
@@ -356,6 +361,21 @@ fn a_login_is_whole() {
             "c.yml:3:17: registry.url: does not begin with http:// or https://, expected http://HOST[:PORT] or \
              https://HOST[:PORT]",
             "c.yml:3:20: registry.usrname: is not a known key, did you mean `username`?",
+        ],
+    );
+    check_more(
+        "registry: {url: 'http://r:1/v2', patience: 0}\n",
+        &[
+            "c.yml:3:17: registry.url: has a path after the host, expected http://HOST[:PORT] or \
+             https://HOST[:PORT] alone",
+            "c.yml:3:44: registry.patience: is `0`, expected a duration from 1s to 24h",
+        ],
+    );
+    check_more(
+        "registry: {url: 'http://registry'}\n",
+        &[
+            "c.yml:3:17: registry.url: has a host that an image's name cannot show to be one, expected a port or a \
+           dot in it",
         ],
     );
 }

@@ -21,6 +21,14 @@ sheep:
       K: |
         text
   b: {<<: *base, port: 9001, run_timeout: 1.5h}
+  c:
+    type: docker
+    transport: ipc
+    gpus: [0, GPU-1]
+    cpus: 1.5
+    mounts: ['models:/models:rw', {source: /a, target: /b}]
+    capabilities: [CAP_SYS_NICE]
+docker: {host: 'tcp://engine:2376', prefetch: ['mnist:2'], image_budget: 20GiB}
 limits: {max_body_bytes: 10GiB}
 ";
 

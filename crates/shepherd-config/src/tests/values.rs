@@ -95,7 +95,7 @@ sheep:
 
     assert_eq!(alpha.devices, [Device::Gpu(1), Device::Path(PathBuf::from("/dev/snd"))]);
     let SheepKind::Docker(docker) = &alpha.kind else { panic!("{alpha:?}") };
-    assert_eq!((docker.port, docker.autoremove_containers), (9002, true));
+    assert_eq!((docker.transport, docker.autoremove_containers), (Transport::Tcp { port: 9002 }, true));
     assert_eq!(config.docker_sheep().count(), 1);
 }
 
@@ -158,7 +158,7 @@ fn an_alias_is_blamed_where_it_is_used() {
 #[test]
 fn a_scalar_keeps_the_text_that_was_written() {
     for text in ["0123", "1e3", "true", "1_000", "0x10", "2026-11-22", "'null'", "!!str null"] {
-        let config = valid(&format!("registry: {{url: 'http://r', username: {text}, password: {text}}}\n"));
+        let config = valid(&format!("registry: {{url: 'http://r:1', username: {text}, password: {text}}}\n"));
         let credentials = config.registry.unwrap().credentials.unwrap();
         let bare = text.trim_matches('\'').trim_start_matches("!!str ");
         assert_eq!((credentials.username.as_str(), credentials.password.expose()), (bare, bare));
@@ -168,7 +168,7 @@ fn a_scalar_keeps_the_text_that_was_written() {
 #[test]
 fn secrets_are_redacted() {
     let config = valid(
-        "registry: {url: 'http://r', username: me, password: hunter2}\n\
+        "registry: {url: 'http://r:1', username: me, password: hunter2}\n\
          storage: {url: 'http://s', access_key: hunter2, secret_key: hunter2, session_token: hunter2}\n",
     );
     let shown =
@@ -190,6 +190,19 @@ fn durations_and_sizes_have_units() {
         ["", "-1", "+1", "s", "1d", "1h30m", "nan", "inf", "1e400", "99999999999999999999h", ".5", "1 1"]
     {
         assert_eq!(units::duration(text), None, "{text}");
+    }
+    for (text, billionths) in [
+        ("2", 2_000_000_000),
+        ("0.5", 500_000_000),
+        ("1.25", 1_250_000_000),
+        ("0.000000001", 1),
+        ("007.10", 7_100_000_000),
+    ] {
+        assert_eq!(units::billionths(text), Some(billionths), "{text}");
+        assert_eq!(units::billionths(&units::show_billionths(billionths)), Some(billionths), "{text}");
+    }
+    for text in ["", ".", "1.", ".5", "-1", "+1", "1e3", "1,5", "0.0000000001", "99999999999"] {
+        assert_eq!(units::billionths(text), None, "{text}");
     }
     for (text, bytes) in [
         ("0", 0),

@@ -1,7 +1,9 @@
 //! What a runner says, and which job it is about.
 
-use shepherd_job::{Attempt, JobId};
-use shepherd_protocol::FromRunner;
+use std::time::Duration;
+
+use shepherd_job::{Attempt, GiveBack, JobId};
+use shepherd_protocol::{CANCELLED, FromRunner};
 use tokio::time::Instant;
 
 use super::hand::Sent;
@@ -32,6 +34,14 @@ impl Keeper {
                         },
                         FromRunner::Error { job, attempt, error } => {
                             if let Some(sent) = self.answer(&job, attempt) {
+                                if sent.is_recalled
+                                    && sent.let_go_by.is_none()
+                                    && error.exception_type == CANCELLED
+                                {
+                                    let change = sent.job.given_back(GiveBack::Blameless, Duration::ZERO);
+                                    self.vacate(&[sent.job], vec![change]);
+                                    continue;
+                                }
                                 answers += 1;
                                 if sent.let_go_by.is_none() {
                                     self.hand.changes.push(sent.job.failed(error));

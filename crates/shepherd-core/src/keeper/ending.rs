@@ -31,11 +31,33 @@ impl Keeper {
         }
     }
 
+    /// Gives up what is ready ahead, and asks back what the runner has and has not
+    /// begun: a job that takes long must not hold up those that were sent with it
+    /// because their forerunners were quick.
     pub(super) fn share(&mut self) {
-        if !self.hand.sent.is_empty() {
-            self.sharing = true;
-            self.give_back_prepared(Duration::ZERO);
+        if self.hand.sent.is_empty() {
+            return;
         }
+        self.sharing = true;
+        self.give_back_prepared(Duration::ZERO);
+        if !self.can_recall() {
+            return;
+        }
+        let mut messages = Vec::new();
+        for sent in self.hand.waiting(self.slots).filter(|sent| sent.job.is_anybodys()) {
+            sent.is_recalled = true;
+            messages.push(ToRunner::Cancel { job: sent.job.id().clone(), attempt: sent.job.attempt });
+        }
+        if let State::Running(runner) = &self.state
+            && let Err(end) = runner.send(&messages)
+        {
+            self.end(end);
+        }
+    }
+
+    /// Whether the runner can let go of a job that it has.
+    pub(super) fn can_recall(&self) -> bool {
+        matches!(&self.state, State::Running(runner) if runner.can_cancel())
     }
 
     pub(super) fn check_time(&mut self) {
@@ -98,6 +120,7 @@ impl Keeper {
         else {
             return;
         };
+        ops::empty_trash(&mut self.outcomes, &self.dirs);
         let sent: Vec<Sent> = self.hand.sent.drain(..).collect();
         let Some(end) = end else { return };
         let is_blameless = matches!(&end, End::Died(death) if death.is_blameless);

@@ -30,6 +30,11 @@ impl Job {
         &self.record.spec.id
     }
 
+    /// Whether any sheep may take it.
+    pub(super) fn is_anybodys(&self) -> bool {
+        self.record.spec.sheep.is_none()
+    }
+
     fn place(&self) -> Place {
         (Reverse(self.record.spec.priority), self.record.seq)
     }
@@ -72,6 +77,15 @@ pub(super) struct Sent {
     /// It was cancelled; if the runner has not let go of it by then, the runner
     /// is ended.
     pub(super) let_go_by: Option<Instant>,
+    /// It was asked back before its turn: another sheep is free. It is given back
+    /// when the runner lets go of it, and done when the runner was faster.
+    pub(super) is_recalled: bool,
+}
+
+impl Sent {
+    pub(super) fn new(job: Job, since: Instant) -> Self {
+        Self { job, since, let_go_by: None, is_recalled: false }
+    }
 }
 
 /// Where a job stands among those of its model: first jobs first.
@@ -159,6 +173,11 @@ impl Hand {
         (count, (count < self.prepared.len()).then(|| *since + IN_ORDER))
     }
 
+    /// The jobs that the runner has and, working on `slots` at once, has not begun.
+    pub(super) fn waiting(&mut self, slots: usize) -> impl Iterator<Item = &mut Sent> {
+        self.sent.iter_mut().skip(slots).filter(|sent| !sent.is_recalled && sent.let_go_by.is_none())
+    }
+
     /// Takes the job that an answer is about out of those with the runner.
     pub(super) fn answered(&mut self, job: &str, attempt: Option<Attempt>) -> Option<Sent> {
         let index = self.sent.iter().position(|sent| {
@@ -225,7 +244,7 @@ mod tests {
     #[test]
     fn an_answer_is_matched_by_job_and_token() {
         let mut hand = Hand::default();
-        hand.sent.push_back(Sent { job: job(1, 0), since: Instant::now(), let_go_by: None });
+        hand.sent.push_back(Sent::new(job(1, 0), Instant::now()));
         assert!(hand.answered("job-2", None).is_none());
         assert!(hand.answered("job-1", Some(Attempt { epoch: 1, number: 2 })).is_none());
         assert!(hand.answered("job-1", Some(Attempt { epoch: 1, number: 1 })).is_some());

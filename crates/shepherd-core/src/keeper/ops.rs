@@ -1,16 +1,19 @@
 //! What a keeper has done elsewhere, because it blocks or takes long. Each piece
 //! of work ends in one [`Outcome`].
 
+use std::future::Future;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use shepherd_job::{Event, JobError, JobId, JobState};
 use shepherd_queue::{Change, SmallObject};
-use shepherd_storage::{Replaces, StorageError};
+use shepherd_storage::{Replaces, RunnerDir, StorageError};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::hand::Job;
+use super::runner::{Runner, StartFailure};
 use crate::settle::Settling;
 use crate::shared::{Backoff, IsTransient as _, Shared, store_backoff};
 use crate::workdir::{Outputs, WorkDirs};
@@ -100,26 +103,25 @@ pub(super) fn prepare(
 
 async fn stage(shared: &Shared, dirs: &Arc<WorkDirs>, job: &Job) -> Result<(), Unprepared> {
     let id = job.id().clone();
-    let made = Arc::clone(dirs);
-    let made = tokio::task::spawn_blocking(move || made.prepare(&id, &[])).await;
-    match made {
-        Ok(Ok(())) => {}
-        Ok(Err(e)) => return Err(local_fault(&e)),
-        Err(e) => std::panic::resume_unwind(e.into_panic()),
-    }
-    let staged = stage_inputs(shared, dirs, job).await;
+    let made = on_disk(dirs, move |dirs| {
+        dirs.prepare(&id, &[])?;
+        dirs.inputs(&id).inspect_err(|_| dirs.discard(&id))
+    });
+    let inputs = made.await.map_err(|e| local_fault(&e))?;
+    let staged = stage_inputs(shared, &inputs, job).await;
+    // Open no longer than needed: there may be many jobs.
+    drop(inputs);
     if staged.is_err() {
-        let (dirs, id) = (Arc::clone(dirs), job.id().clone());
+        let id = job.id().clone();
         // A directory that stays would only be in the way of this job's next attempt.
-        let _ = tokio::task::spawn_blocking(move || dirs.discard(&id)).await;
+        on_disk(dirs, move |dirs| dirs.discard(&id)).await;
     }
     staged
 }
 
-async fn stage_inputs(shared: &Shared, dirs: &WorkDirs, job: &Job) -> Result<(), Unprepared> {
-    let inputs = dirs.path(job.id()).join("inputs");
+async fn stage_inputs(shared: &Shared, inputs: &RunnerDir, job: &Job) -> Result<(), Unprepared> {
     let no_data = || Unprepared::Fault(JobError::new(format!("Data for job `{}` does not exist", job.id())));
-    match shared.storage.stage(job.id(), &inputs).await {
+    match shared.storage.stage(job.id(), inputs).await {
         Ok(transfer) if transfer.objects > 0 => Ok(()),
         Ok(_) => match shared.storage.contains(job.id()).await {
             Ok(true) => Ok(()),
@@ -143,6 +145,18 @@ fn unstaged(job: &Job, error: &StorageError) -> Unprepared {
 fn local_fault(error: &std::io::Error) -> Unprepared {
     tracing::error!(%error, "cannot make a job's working directory; it waits");
     Unprepared::Later(STAGE_LATER)
+}
+
+/// Does what blocks.
+async fn on_disk<T: Send + 'static>(
+    dirs: &Arc<WorkDirs>,
+    work: impl FnOnce(&WorkDirs) -> T + Send + 'static,
+) -> T {
+    let dirs = Arc::clone(dirs);
+    match tokio::task::spawn_blocking(move || work(&dirs)).await {
+        Ok(done) => done,
+        Err(e) => std::panic::resume_unwind(e.into_panic()),
+    }
 }
 
 /// What becomes of outputs that are small.
@@ -208,8 +222,7 @@ pub(super) fn publish(
     });
 }
 
-async fn publish_outputs(shared: &Shared, settling: &Settling, dirs: &WorkDirs, job: &Job) -> Collected {
-    let outputs = dirs.path(job.id()).join("outputs");
+async fn publish_outputs(shared: &Shared, settling: &Settling, dirs: &Arc<WorkDirs>, job: &Job) -> Collected {
     let replaces = if job.first { Replaces::Nothing } else { Replaces::Earlier };
     let mut backoff = store_backoff();
     loop {
@@ -222,6 +235,9 @@ async fn publish_outputs(shared: &Shared, settling: &Settling, dirs: &WorkDirs, 
             if shared.storage_is_remote() {
                 settling.store_inputs(shared, job.id()).await?;
             }
+            let id = job.id().clone();
+            // Opened for each try: while the storage is away, many jobs wait for it.
+            let outputs = on_disk(dirs, move |dirs| dirs.outputs(&id)).await.map_err(|e| unopened(&e))?;
             shared.storage.publish(job.id(), &outputs, replaces).await.map(Some)
         };
         let tried = tried.await;
@@ -243,6 +259,21 @@ async fn publish_outputs(shared: &Shared, settling: &Settling, dirs: &WorkDirs, 
             tracing::error!(job = %job.id(), %error, "a job's outputs may be lost; it runs again");
             Collected::Lost
         }
+    }
+}
+
+/// Why the directory of a job that its runner has left cannot be opened.
+fn unopened(error: &io::Error) -> StorageError {
+    match error.kind() {
+        io::ErrorKind::NotFound => StorageError::NotFound,
+        // The runner made it so.
+        io::ErrorKind::NotADirectory | io::ErrorKind::PermissionDenied => {
+            StorageError::Invalid(format!("the job's directory: {error}"))
+        }
+        _ if error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => {
+            StorageError::Invalid(format!("the job's directory: {error}"))
+        }
+        _ => StorageError::Unavailable(format!("open the job's directory: {error}")),
     }
 }
 
@@ -291,10 +322,30 @@ pub(super) fn vacate(
 }
 
 async fn free(dirs: &Arc<WorkDirs>, ids: Vec<JobId>, how: fn(&WorkDirs, &JobId)) {
-    let dirs = Arc::clone(dirs);
-    let freed = tokio::task::spawn_blocking(move || ids.iter().for_each(|id| how(&dirs, id))).await;
-    if let Err(e) = freed {
-        std::panic::resume_unwind(e.into_panic());
+    on_disk(dirs, move |dirs| ids.iter().for_each(|id| how(dirs, id))).await;
+}
+
+/// Does `start`, which launches a runner, where nothing is left that another
+/// model's runners had before them.
+pub(super) async fn start(
+    dirs: Arc<WorkDirs>,
+    start: impl Future<Output = Result<Box<Runner>, StartFailure>>,
+) -> Result<Box<Runner>, StartFailure> {
+    if dirs.is_fenced() {
+        let cleared = on_disk(&dirs, WorkDirs::clear).await;
+        cleared.map_err(|e| StartFailure::Sheep(format!("the sheep's directory cannot be cleared: {e}")))?;
+    }
+    start.await
+}
+
+/// Removes what could not be removed while there was a runner.
+pub(super) fn empty_trash(outcomes: &mut JoinSet<Outcome>, dirs: &Arc<WorkDirs>) {
+    if dirs.has_trash() {
+        let dirs = Arc::clone(dirs);
+        outcomes.spawn_blocking(move || {
+            dirs.empty_trash();
+            Outcome::Released(Vec::new())
+        });
     }
 }
 

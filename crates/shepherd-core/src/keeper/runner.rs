@@ -155,6 +155,11 @@ impl Runner {
         Ok(())
     }
 
+    /// Whether the runner knows what cancelling is.
+    pub(super) fn can_cancel(&self) -> bool {
+        self.connection.can_cancel()
+    }
+
     /// Asks whether the runner is alive, unless it was asked a moment ago.
     pub(super) fn ping(&mut self) -> Result<(), End> {
         if self.last_ping.elapsed() < LAST_WORDS {

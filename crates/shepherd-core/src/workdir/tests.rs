@@ -3,12 +3,31 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use shepherd_job::{JobId, JobIdRule, ObjectPath};
+use shepherd_storage::Trust;
 
 use super::{Attic, Outputs, WorkDirs};
 
+mod strangers;
+
+/// Does something in a thread that permissions hold for, also where it is root's.
+pub(crate) fn without_privileges<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
+
+    std::thread::scope(|scope| {
+        let worker = scope.spawn(|| {
+            let mut sets = capabilities(None).unwrap();
+            let over = CapabilitySet::DAC_OVERRIDE | CapabilitySet::DAC_READ_SEARCH | CapabilitySet::FOWNER;
+            sets.effective.remove(over);
+            set_capabilities(None, sets).unwrap();
+            work()
+        });
+        worker.join().unwrap()
+    })
+}
+
 fn open(path: &std::path::Path) -> std::io::Result<WorkDirs> {
     let home = path.join("home");
-    WorkDirs::open(&home, Arc::new(Attic::open(path)?))
+    WorkDirs::open(&home, Arc::new(Attic::open(path)?), Trust::Ours)
 }
 
 fn job(name: &str) -> JobId {
@@ -143,7 +162,7 @@ fn an_input_that_storage_has_too_is_never_written_over() {
 fn outputs_that_were_read_wait_in_the_attic() {
     let dir = tempfile::tempdir().unwrap();
     let attic = Arc::new(Attic::open(dir.path()).unwrap());
-    let dirs = WorkDirs::open(&dir.path().join("home"), Arc::clone(&attic)).unwrap();
+    let dirs = WorkDirs::open(&dir.path().join("home"), Arc::clone(&attic), Trust::Ours).unwrap();
     dirs.prepare(&job("job-1"), &[]).unwrap();
     fs::write(dir.path().join("home/job-1/outputs/output"), "bye").unwrap();
     small(dirs.collect(&job("job-1"), 100).unwrap());

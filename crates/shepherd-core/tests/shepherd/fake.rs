@@ -28,6 +28,7 @@ pub(crate) type Script = Arc<dyn Fn(&mut Io) + Send + Sync>;
 pub(crate) struct FakeSheep {
     home: PathBuf,
     script: Script,
+    is_fenced: bool,
     refusals: Mutex<Vec<SheepError>>,
     pub(crate) launches: AtomicUsize,
 }
@@ -119,6 +120,10 @@ pub(crate) fn echoing() -> Script {
 impl Sheep for FakeSheep {
     fn kind(&self) -> &'static str {
         "fake"
+    }
+
+    fn is_fenced(&self) -> bool {
+        self.is_fenced
     }
 
     async fn sweep(&self) -> Result<(), SheepError> {
@@ -216,6 +221,23 @@ impl Farm {
         keeping: Keeping,
         wrap: impl FnOnce(&Arc<LocalStorage>) -> Arc<dyn Storage>,
     ) -> Self {
+        Self::build(scripts, keeping, false, wrap).await
+    }
+
+    /// The same with one sheep, whose runners are strangers.
+    pub(crate) async fn fenced(
+        script: Script,
+        wrap: impl FnOnce(&Arc<LocalStorage>) -> Arc<dyn Storage>,
+    ) -> Self {
+        Self::build(vec![script], Keeping::default(), true, wrap).await
+    }
+
+    async fn build(
+        scripts: Vec<Script>,
+        keeping: Keeping,
+        is_fenced: bool,
+        wrap: impl FnOnce(&Arc<LocalStorage>) -> Arc<dyn Storage>,
+    ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (data_root, state) = (dir.path().join("data"), dir.path().join("state"));
         std::fs::create_dir_all(&state).unwrap();
@@ -225,7 +247,7 @@ impl Farm {
             let id = SheepId::parse(&format!("sheep-{number}")).unwrap();
             let home = data_root.join(id.as_str());
             let (refusals, launches) = (Mutex::default(), AtomicUsize::new(0));
-            let sheep = Arc::new(FakeSheep { home, script, refusals, launches });
+            let sheep = Arc::new(FakeSheep { home, script, is_fenced, refusals, launches });
             flock.push(Arc::clone(&sheep));
             options.flock.push(Member { id, sheep, keeping: keeping.clone() });
         }

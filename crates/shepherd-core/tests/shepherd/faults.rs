@@ -2,7 +2,6 @@
 
 use std::collections::HashSet;
 use std::ops::Range;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -14,15 +13,15 @@ use shepherd_job::{JobId, JobState, ObjectPath, STATUS_OBJECT};
 use shepherd_protocol::Input;
 use shepherd_queue::MemoryQueue;
 use shepherd_storage::{
-    Body, LocalStorage, Object, ObjectMeta, Replaces, Result, SmallObjects, Storage, StorageError, Transfer,
-    body,
+    Body, LocalStorage, Object, ObjectMeta, Replaces, Result, RunnerDir, SmallObjects, Storage, StorageError,
+    Transfer, body,
 };
 use tokio::sync::Semaphore;
 
 use crate::fake::{Farm, Io, PATIENCE, Script, echoing, file, spec};
 
 /// A local storage that can be made to misbehave.
-struct Faulty {
+pub(crate) struct Faulty {
     local: Arc<LocalStorage>,
     remote: bool,
     /// Jobs of which nothing small can be stored.
@@ -30,9 +29,9 @@ struct Faulty {
     /// How many syncs fail from now on.
     lost: AtomicU32,
     /// Publishing takes a permit, and is stopped while there is none.
-    gate: Semaphore,
+    pub(crate) gate: Semaphore,
     /// Publishing has come to the gate so often.
-    at_gate: Semaphore,
+    pub(crate) at_gate: Semaphore,
     /// How many publishings fail from now on.
     unpublished: AtomicU32,
     /// How many puts are stored from now on and yet said to have failed.
@@ -42,7 +41,7 @@ struct Faulty {
 }
 
 impl Faulty {
-    fn new(local: &Arc<LocalStorage>) -> Self {
+    pub(crate) fn new(local: &Arc<LocalStorage>) -> Self {
         Self {
             local: Arc::clone(local),
             remote: false,
@@ -130,12 +129,12 @@ impl Storage for Faulty {
         self.local.list(job, prefix, after, limit).await
     }
 
-    async fn stage(&self, job: &JobId, to: &Path) -> Result<Transfer> {
+    async fn stage(&self, job: &JobId, to: &RunnerDir) -> Result<Transfer> {
         self.answers()?;
         self.local.stage(job, to).await
     }
 
-    async fn publish(&self, job: &JobId, from: &Path, replaces: Replaces) -> Result<Transfer> {
+    async fn publish(&self, job: &JobId, from: &RunnerDir, replaces: Replaces) -> Result<Transfer> {
         self.note(format!("publish {job} {replaces:?}"));
         self.at_gate.add_permits(1);
         self.gate.acquire().await.unwrap().forget();

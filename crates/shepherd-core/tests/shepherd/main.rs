@@ -6,3 +6,4 @@ mod fake;
 mod faults;
 mod jobs;
 mod runners;
+mod strangers;

@@ -131,6 +131,12 @@ impl Connection {
         self.receiver.try_recv()
     }
 
+    /// Whether the peer knows [`ToRunner::Cancel`]: a runner of the first shepherd
+    /// does not, and is not told.
+    pub fn can_cancel(&self) -> bool {
+        matches!(self.sender.shared.lock().dialect, Some(Dialect::Nng(_)))
+    }
+
     /// The two halves, for two owners.
     pub fn split(self) -> (Sender, Receiver) {
         (self.sender, self.receiver)

@@ -13,12 +13,12 @@ use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions};
 use shepherd_job::ModelRef;
 use tokio::sync::oneshot;
 
-use super::endpoint::Endpoint;
 use super::output::Stream;
 use super::process::{Process, Tree, poll};
 use super::record::{Record, RecordFile, boot_id};
 use super::run::Run;
-use super::{BareOptions, PATIENCE, command, spawn};
+use super::{BareOptions, PATIENCE, command, endpoint, spawn};
+use crate::endpoint::Endpoint;
 use crate::{Exit, ExitCause, SheepError};
 
 /// How often a kernel without process descriptors is asked whether the runner died.
@@ -92,7 +92,7 @@ impl Minder {
         // There is one when an earlier run could not be ended, or nobody swept.
         file.sweep()?;
         let name = uuid::Uuid::now_v7().simple().to_string();
-        let endpoint = Endpoint::prepare(options, &name)?;
+        let endpoint = endpoint::prepare(options, &name)?;
         let mut command = command::command(options, model, endpoint.url(), &name)?;
         let stream = |path: &Option<std::path::PathBuf>, name| {
             Stream::open(path.as_deref(), &options.id, name).map_err(|e| match path {

@@ -11,8 +11,9 @@ use serde::{Deserialize, Serialize};
 use shepherd_job::SheepId;
 
 use super::process::Tree;
-use super::{BareOptions, PATIENCE, endpoint};
+use super::{BareOptions, PATIENCE};
 use crate::SheepError;
+use crate::endpoint::remove_private;
 
 /// What is written down of a run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -98,7 +99,7 @@ impl RecordFile {
             }
         }
         if let Some(socket) = &record.private_socket {
-            endpoint::remove_private(Path::new(socket));
+            remove_private(Path::new(socket));
         }
         self.remove()
     }

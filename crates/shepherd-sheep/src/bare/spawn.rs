@@ -14,7 +14,7 @@ static FORKING: Mutex<()> = Mutex::new(());
 
 /// Does something while no runner is forked, so that what it opens and closes is
 /// closed, and not still open for a moment in another sheep's runner.
-pub(super) fn between_forks<T>(action: impl FnOnce() -> T) -> T {
+pub(crate) fn between_forks<T>(action: impl FnOnce() -> T) -> T {
     let _none = FORKING.lock().unwrap_or_else(PoisonError::into_inner);
     action()
 }

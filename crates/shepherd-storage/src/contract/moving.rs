@@ -2,14 +2,14 @@
 
 use bytes::Bytes;
 
-use super::{Backend, Keys, files, is_empty_or_gone, job, key, write};
-use crate::{Replaces, StorageError, Transfer, body};
+use super::{Backend, Keys, at, files, is_empty_or_gone, job, key, write};
+use crate::{Replaces, StorageError, Transfer, Trust, body};
 
 fn transfer(objects: u64, bytes: u64) -> Transfer {
     Transfer { objects, bytes }
 }
 
-pub(super) async fn staging_brings_inputs_only(b: Backend<'_>) {
+pub(super) async fn staging_brings_inputs_only(b: Backend<'_>, trust: Trust) {
     let job = job("stage");
     for (path, bytes) in [
         ("inputs/input", "input"),
@@ -23,7 +23,7 @@ pub(super) async fn staging_brings_inputs_only(b: Backend<'_>) {
         b.put(&job, path, bytes).await;
     }
     let to = b.runner_dir();
-    assert_eq!(b.storage.stage(&job, &to).await.unwrap(), transfer(4, 16));
+    assert_eq!(b.storage.stage(&job, &at(&to, trust)).await.unwrap(), transfer(4, 16));
     let staged = files(&to);
     let staged: Vec<_> = staged.iter().map(|(path, bytes)| (path.as_str(), bytes.as_slice())).collect();
     let expected: [(&str, &[u8]); 4] =
@@ -33,12 +33,12 @@ pub(super) async fn staging_brings_inputs_only(b: Backend<'_>) {
     // is nothing to the object.
     std::fs::remove_dir_all(&to).unwrap();
     assert_eq!(b.read(&job, "inputs/a/b/c").await, b"deep");
-    let nowhere = b.storage.stage(&job, &to).await;
+    let nowhere = b.storage.stage(&job, &at(&to, trust)).await;
     assert!(matches!(nowhere, Err(StorageError::NotFound)), "{nowhere:?}");
     b.remove(&job).await;
 }
 
-pub(super) async fn staging_stays_inside(b: Backend<'_>) {
+pub(super) async fn staging_stays_inside(b: Backend<'_>, trust: Trust) {
     let job = job("stage-hostile");
     let outer = b.runner_dir();
     let to = outer.join("inner");
@@ -71,7 +71,7 @@ pub(super) async fn staging_stays_inside(b: Backend<'_>) {
         }
     }
     let bytes = stored.iter().map(|bytes| bytes.len() as u64).sum();
-    assert_eq!(b.storage.stage(&job, &to).await.unwrap(), transfer(stored.len() as u64, bytes));
+    assert_eq!(b.storage.stage(&job, &at(&to, trust)).await.unwrap(), transfer(stored.len() as u64, bytes));
     let mut staged: Vec<_> = files(&to).into_iter().map(|(_, bytes)| bytes).collect();
     staged.sort_unstable();
     stored.sort_unstable();
@@ -81,7 +81,7 @@ pub(super) async fn staging_stays_inside(b: Backend<'_>) {
     b.remove(&job).await;
 }
 
-pub(super) async fn staging_replaces_what_stands_there(b: Backend<'_>) {
+pub(super) async fn staging_replaces_what_stands_there(b: Backend<'_>, trust: Trust) {
     let job = job("stage-again");
     b.put(&job, "inputs/input", "input").await;
     b.put(&job, "inputs/linked", "linked").await;
@@ -95,7 +95,7 @@ pub(super) async fn staging_replaces_what_stands_there(b: Backend<'_>) {
     std::os::unix::fs::symlink("../victim", to.join("linked")).unwrap();
     std::os::unix::fs::symlink("../elsewhere", to.join("dir")).unwrap();
     for _ in 0..2 {
-        assert_eq!(b.storage.stage(&job, &to).await.unwrap(), transfer(3, 12));
+        assert_eq!(b.storage.stage(&job, &at(&to, trust)).await.unwrap(), transfer(3, 12));
         assert_eq!(std::fs::read(to.join("input")).unwrap(), b"input");
         assert_eq!(std::fs::read(to.join("linked")).unwrap(), b"linked");
         assert_eq!(std::fs::read(outer.join("victim")).unwrap(), b"untouched");
@@ -104,7 +104,7 @@ pub(super) async fn staging_replaces_what_stands_there(b: Backend<'_>) {
     b.remove(&job).await;
 }
 
-pub(super) async fn folder_markers_become_directories(b: Backend<'_>) {
+pub(super) async fn folder_markers_become_directories(b: Backend<'_>, trust: Trust) {
     let job = job("folders");
     for path in ["inputs/", "inputs/empty/", "inputs/full/"] {
         match b.storage.put(&job, &key(path), body("")).await {
@@ -118,13 +118,13 @@ pub(super) async fn folder_markers_become_directories(b: Backend<'_>) {
     }
     b.put(&job, "inputs/full/x", "x").await;
     let to = b.runner_dir();
-    assert_eq!(b.storage.stage(&job, &to).await.unwrap(), transfer(4, 1));
+    assert_eq!(b.storage.stage(&job, &at(&to, trust)).await.unwrap(), transfer(4, 1));
     assert_eq!(files(&to), [("full/x".to_owned(), b"x".to_vec())]);
     assert!(to.join("empty").is_dir());
     b.remove(&job).await;
 }
 
-pub(super) async fn publishing_takes_all_files(b: Backend<'_>) {
+pub(super) async fn publishing_takes_all_files(b: Backend<'_>, trust: Trust) {
     let job = job("publish");
     let from = b.runner_dir();
     write(&from, "output", b"result");
@@ -137,7 +137,10 @@ pub(super) async fn publishing_takes_all_files(b: Backend<'_>) {
     write(&from, "large", &large);
     b.put(&job, "inputs/input", "input").await;
     b.put(&job, "outputs-2/x", "other prefix").await;
-    assert_eq!(b.storage.publish(&job, &from, Replaces::Nothing).await.unwrap(), transfer(6, 2_000_032));
+    assert_eq!(
+        b.storage.publish(&job, &at(&from, trust), Replaces::Nothing).await.unwrap(),
+        transfer(6, 2_000_032)
+    );
     b.storage.sync().await.unwrap();
     assert!(is_empty_or_gone(&from));
     let expected = [
@@ -160,7 +163,7 @@ pub(super) async fn publishing_takes_all_files(b: Backend<'_>) {
     b.remove(&job).await;
 }
 
-pub(super) async fn publishing_replaces_all_outputs(b: Backend<'_>) {
+pub(super) async fn publishing_replaces_all_outputs(b: Backend<'_>, trust: Trust) {
     let job = job("publish-again");
     let mut kept = Vec::new();
     // An object named as the directory of outputs is none of them.
@@ -173,7 +176,10 @@ pub(super) async fn publishing_replaces_all_outputs(b: Backend<'_>) {
         let from = b.runner_dir();
         write(&from, "output", format!("round {round}").as_bytes());
         write(&from, &format!("only/{round}"), b"x");
-        assert_eq!(b.storage.publish(&job, &from, Replaces::Earlier).await.unwrap(), transfer(2, 8));
+        assert_eq!(
+            b.storage.publish(&job, &at(&from, trust), Replaces::Earlier).await.unwrap(),
+            transfer(2, 8)
+        );
         assert!(is_empty_or_gone(&from));
         let only = format!("outputs/only/{round}");
         let mut expected = kept.clone();
@@ -192,23 +198,23 @@ pub(super) async fn publishing_replaces_all_outputs(b: Backend<'_>) {
     b.remove(&job).await;
 }
 
-pub(super) async fn publishing_nothing_leaves_no_outputs(b: Backend<'_>) {
+pub(super) async fn publishing_nothing_leaves_no_outputs(b: Backend<'_>, trust: Trust) {
     let job = job("publish-none");
     b.put(&job, "inputs/input", "x").await;
     b.put(&job, "outputs/old", "x").await;
     let from = b.runner_dir();
     std::fs::create_dir_all(from.join("empty/er")).unwrap();
-    assert_eq!(b.storage.publish(&job, &from, Replaces::Earlier).await.unwrap(), transfer(0, 0));
+    assert_eq!(b.storage.publish(&job, &at(&from, trust), Replaces::Earlier).await.unwrap(), transfer(0, 0));
     b.storage.sync().await.unwrap();
     assert!(is_empty_or_gone(&from));
     assert_eq!(b.list(&job, "").await, ["inputs/input"]);
     let nowhere = b.scratch.join("does-not-exist");
-    let refused = b.storage.publish(&job, &nowhere, Replaces::Earlier).await;
+    let refused = b.storage.publish(&job, &at(&nowhere, trust), Replaces::Earlier).await;
     assert!(matches!(refused, Err(StorageError::NotFound)), "{refused:?}");
     b.remove(&job).await;
 }
 
-pub(super) async fn what_is_no_regular_file_is_not_published(b: Backend<'_>) {
+pub(super) async fn what_is_no_regular_file_is_not_published(b: Backend<'_>, trust: Trust) {
     use std::os::unix::ffi::OsStrExt as _;
 
     use rustix::fs::{CWD, Mode, mkfifoat};
@@ -228,7 +234,7 @@ pub(super) async fn what_is_no_regular_file_is_not_published(b: Backend<'_>) {
             "socket" => drop(std::os::unix::net::UnixListener::bind(from.join(name)).unwrap()),
             _ => std::fs::write(from.join(std::ffi::OsStr::from_bytes(b"bad\xff")), "x").unwrap(),
         }
-        match b.storage.publish(&job, &from, Replaces::Earlier).await {
+        match b.storage.publish(&job, &at(&from, trust), Replaces::Earlier).await {
             Err(StorageError::Invalid(message)) => assert!(message.contains(name), "{message}"),
             outcome => panic!("{name}: {outcome:?}"),
         }
@@ -238,20 +244,20 @@ pub(super) async fn what_is_no_regular_file_is_not_published(b: Backend<'_>) {
     }
     let file = b.scratch.join("publish-a-file");
     std::fs::write(&file, "x").unwrap();
-    let refused = b.storage.publish(&job, &file, Replaces::Earlier).await;
+    let refused = b.storage.publish(&job, &at(&file, trust), Replaces::Earlier).await;
     assert!(matches!(refused, Err(StorageError::Invalid(_))), "{refused:?}");
     b.remove(&job).await;
 }
 
-pub(super) async fn inputs_may_become_outputs(b: Backend<'_>) {
+pub(super) async fn inputs_may_become_outputs(b: Backend<'_>, trust: Trust) {
     let job = job("moved");
     b.put(&job, "inputs/linked", "linked").await;
     b.put(&job, "inputs/moved", "moved").await;
     let (to, from) = (b.runner_dir(), b.runner_dir());
-    b.storage.stage(&job, &to).await.unwrap();
+    b.storage.stage(&job, &at(&to, trust)).await.unwrap();
     std::fs::hard_link(to.join("linked"), from.join("linked")).unwrap();
     std::fs::rename(to.join("moved"), from.join("moved")).unwrap();
-    assert_eq!(b.storage.publish(&job, &from, Replaces::Earlier).await.unwrap(), transfer(2, 11));
+    assert_eq!(b.storage.publish(&job, &at(&from, trust), Replaces::Earlier).await.unwrap(), transfer(2, 11));
     b.put(&job, "outputs/linked", "new").await;
     assert_eq!(b.read(&job, "inputs/linked").await, b"linked");
     assert_eq!(b.read(&job, "inputs/moved").await, b"moved");
@@ -266,9 +272,12 @@ pub(super) async fn more_than_a_thousand_inputs(b: Backend<'_>) {
         outcome.unwrap();
     }
     let to = b.runner_dir();
-    assert_eq!(b.storage.stage(&job, &to).await.unwrap(), transfer(1_205, 1_205));
+    assert_eq!(b.storage.stage(&job, &at(&to, Trust::Ours)).await.unwrap(), transfer(1_205, 1_205));
     assert_eq!(files(&to).len(), 1_205);
-    assert_eq!(b.storage.publish(&job, &to, Replaces::Earlier).await.unwrap(), transfer(1_205, 1_205));
+    assert_eq!(
+        b.storage.publish(&job, &at(&to, Trust::Ours), Replaces::Earlier).await.unwrap(),
+        transfer(1_205, 1_205)
+    );
     assert!(is_empty_or_gone(&to));
     assert_eq!(b.list(&job, "outputs/").await.len(), 1_205);
     b.remove(&job).await;

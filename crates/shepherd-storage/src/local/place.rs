@@ -3,22 +3,28 @@
 //! An object is placed at the path that is its key, and where that is no path, or
 //! the file system refuses it, at its encoded one. What stands there is replaced;
 //! no link is followed, and nothing leaves the directory.
+//!
+//! What a stranger is given has the modes that its being given to needs, whatever
+//! the umask: its directory hands down the group.
 
 use std::fs::File;
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::path::Path;
 
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::fault::{failed, is_refused};
 use super::key::{encoded, is_plain, split};
-use super::resolve::{AT, Parents, Resolve};
-use crate::{Result, StorageError};
+use super::resolve::{AT, LIST, Parents, Resolve};
+use crate::{Result, RunnerDir, StorageError, Trust};
+
+/// Of directories that a stranger may work in.
+const STRANGERS_DIR: Mode = Mode::from_raw_mode(0o2770);
 
 /// An open directory of a runner.
 pub(crate) struct Places {
     to: OwnedFd,
+    trust: Trust,
     resolve: Resolve,
     parents: Parents,
 }
@@ -28,13 +34,13 @@ impl Places {
     ///
     /// # Errors
     /// [`StorageError::NotFound`] when there is none.
-    pub(crate) fn open(to: &Path) -> Result<Self> {
-        let dir = rustix::fs::open(to, AT | OFlags::CLOEXEC, Mode::empty()).map_err(|errno| match errno {
+    pub(crate) fn open(to: &RunnerDir) -> Result<Self> {
+        let dir = to.open(AT).map_err(|errno| match errno {
             Errno::NOENT => StorageError::NotFound,
-            errno => failed(format_args!("open {}", to.display()), errno),
+            errno => failed(format_args!("open {}", to.shown()), errno),
         })?;
         let resolve = Resolve::probe(&dir);
-        Ok(Self { to: dir, resolve, parents: Parents::default() })
+        Ok(Self { to: dir, trust: to.trust(), resolve, parents: Parents::default() })
     }
 
     /// The same with the way to resolve paths that the caller found.
@@ -52,7 +58,9 @@ impl Places {
         let made = if rest.is_empty() {
             Ok(())
         } else if dir.len() < rest.len() && is_plain(dir) {
-            self.resolve.make(&self.to, dir, &mut Vec::new()).map(drop)
+            let mut made = Vec::new();
+            let outcome = self.resolve.make(&self.to, dir, &mut made).map(drop);
+            outcome.and_then(|()| self.let_in(&made))
         } else {
             return Ok(false);
         };
@@ -65,11 +73,9 @@ impl Places {
 
     /// Creates the file for the object `rest`, to write to.
     pub(crate) fn create(&mut self, rest: &str) -> Result<File> {
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let mut created = None;
+        let (mut created, trust) = (None, self.trust);
         let placed = self.place(rest, |dir, name| -> Result<_> {
-            Ok(rustix::fs::openat(dir, name, flags, Mode::from_raw_mode(0o666))
-                .map(|file| created = Some(File::from(file))))
+            Ok(create(trust, dir, name, 0o666).map(|file| created = Some(file)))
         })?;
         placed
             .and_then(|()| created.ok_or(Errno::IO))
@@ -105,6 +111,7 @@ impl Places {
                 Ok(dir) => put(dir, name)?,
                 Err(errno) => Err(errno),
             };
+            let outcome = outcome.and_then(|()| self.let_in(&made));
             match outcome {
                 Err(Errno::EXIST) => {}
                 Ok(()) => return Ok(Ok(())),
@@ -123,5 +130,31 @@ impl Places {
             }
         }
         Ok(Err(Errno::EXIST))
+    }
+
+    /// Lets a stranger into directories that were made for it.
+    fn let_in(&self, made: &[String]) -> rustix::io::Result<()> {
+        match self.trust {
+            Trust::Ours => Ok(()),
+            Trust::Stranger => made.iter().try_for_each(|path| {
+                // Whichever directory of the stranger's this is by now.
+                rustix::fs::fchmod(self.resolve.open(&self.to, path, LIST)?, STRANGERS_DIR)
+            }),
+        }
+    }
+}
+
+/// Creates a file in a runner's directory.
+pub(super) fn create(trust: Trust, dir: BorrowedFd<'_>, name: &str, mode: u32) -> rustix::io::Result<File> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mode = Mode::from_raw_mode(mode);
+    match trust {
+        Trust::Ours => rustix::fs::openat(dir, name, flags, mode).map(File::from),
+        Trust::Stranger => {
+            let mode = mode.difference(Mode::RWXO);
+            let file = rustix::fs::openat(dir, name, flags, mode)?;
+            rustix::fs::fchmod(&file, mode)?;
+            Ok(File::from(file))
+        }
     }
 }

@@ -1,24 +1,34 @@
 //! Taking a runner's files over as outputs.
 //!
-//! What a runner left is looked through first; then the whole directory is renamed
-//! to its place, whatever it holds. Only between file systems, or where it may not
-//! be renamed, are the files copied.
+//! What a runner of ours left is looked through first; then the whole directory is
+//! renamed to its place, whatever it holds. Only between file systems, or where it
+//! may not be renamed, are the files copied.
+//!
+//! What a stranger left is always copied, sharing blocks where the file system can:
+//! it may keep files open and have other names for them, and so change what was
+//! stored; and what it owns it may close to us. (Taking the file and changing its
+//! owner and mode leaves what is open.) Nothing of a stranger's is ever in the
+//! storage's directory.
 
+use std::ffi::OsStr;
 use std::fs::File;
-use std::os::fd::{BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::sync::atomic::Ordering;
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RenameFlags};
+use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, Stat};
 use rustix::io::Errno;
 use shepherd_job::JobId;
 
+use super::copying::copy;
 use super::disk::{Disk, is_file, size};
 use super::fault::{failed, failed_io, is_absent};
 use super::key::encoded;
-use super::outputs;
-use super::resolve::{AT, Entry, Parents, READ};
-use super::temp::{Temp, empty};
-use crate::{Result, StorageError, Transfer};
+use super::outputs::{self, each_file};
+use super::removal::empty;
+use super::resolve::{AT, Parents};
+use super::stage::cannot_clone;
+use super::temp::Temp;
+use crate::{Result, RunnerDir, StorageError, Transfer, Trust};
 
 const OUTPUTS: &str = "outputs";
 
@@ -26,33 +36,76 @@ const OUTPUTS: &str = "outputs";
 const TRIES: usize = 16;
 
 impl Disk {
-    pub(super) fn publish(&self, job: &JobId, from: &Path) -> Result<Transfer> {
+    pub(super) fn publish(&self, job: &JobId, from: &RunnerDir) -> Result<Transfer> {
         let source = outputs::open(from)?;
-        let mut found = Transfer::default();
-        outputs::each_file(self.resolve, &source, |_, stat| {
-            found.objects += 1;
-            found.bytes += size(stat);
-        })?;
-        // First of all: what follows the renaming must not fail, for that cannot be repeated.
-        self.unlink_encoded_outputs(job)?;
-        match self.install(job, CWD, from) {
-            Err(Errno::XDEV | Errno::ACCESS | Errno::PERM | Errno::BUSY) => {
-                let copy = self.copy(job, &source)?;
-                self.install(job, copy.dir(), Path::new(copy.name()))
-                    .map_err(|errno| publish_failed(job, errno))?;
-                if let Err(errno) = empty(&source) {
-                    tracing::warn!(dir = %from.display(), error = %errno, "copied outputs cannot be removed");
-                }
-            }
-            outcome => outcome.map_err(|errno| publish_failed(job, errno))?,
-        }
+        let found = match from.trust() {
+            Trust::Ours => self.take(job, from, &source)?,
+            Trust::Stranger => self.take_copy(job, from, &source)?,
+        };
         self.changes.note();
         Ok(found)
     }
 
+    /// Takes the directory itself.
+    fn take(&self, job: &JobId, from: &RunnerDir, source: &OwnedFd) -> Result<Transfer> {
+        let mut found = Transfer::default();
+        each_file(self.resolve, source, from.trust(), |file| {
+            found.objects += 1;
+            found.bytes += size(&file.stat);
+            Ok(())
+        })?;
+        // First of all: what follows the renaming must not fail, for that cannot be repeated.
+        self.unlink_encoded_outputs(job)?;
+        match self.install(job, from.parent(), from.name()) {
+            Err(Errno::XDEV | Errno::ACCESS | Errno::PERM | Errno::BUSY) => {
+                return self.take_copy(job, from, source);
+            }
+            // What is called so now is no directory.
+            Err(Errno::ISDIR) => return Err(replaced()),
+            outcome => outcome.map_err(|errno| publish_failed(job, errno))?,
+        }
+        self.see_that_it_is(job, source)?;
+        Ok(found)
+    }
+
+    /// Sees that what was renamed is what was looked through: the name was the
+    /// runner's to give away.
+    fn see_that_it_is(&self, job: &JobId, source: &OwnedFd) -> Result<()> {
+        let identity = |stat: Stat| (stat.st_dev, stat.st_ino);
+        let fail = |errno| publish_failed(job, errno);
+        let wanted = rustix::fs::fstat(source).map(identity).map_err(fail)?;
+        let dir = match self.resolve.open(&self.root, job.as_str(), AT) {
+            Ok(dir) => dir,
+            // The job was removed, and its outputs with it.
+            Err(errno) if is_absent(errno) => return Ok(()),
+            Err(errno) => return Err(fail(errno)),
+        };
+        match rustix::fs::statat(&dir, OUTPUTS, AtFlags::SYMLINK_NOFOLLOW).map(identity) {
+            Ok(placed) if placed == wanted => Ok(()),
+            Err(errno) if is_absent(errno) => Ok(()),
+            Ok(_) => {
+                let other = self.temps.reserve();
+                rustix::fs::renameat(&dir, OUTPUTS, other.dir(), other.name()).map_err(fail)?;
+                Err(replaced())
+            }
+            Err(errno) => Err(fail(errno)),
+        }
+    }
+
+    /// Copies what is in the directory, and removes it there.
+    fn take_copy(&self, job: &JobId, from: &RunnerDir, source: &OwnedFd) -> Result<Transfer> {
+        let (copy, copied) = self.copy(job, from.trust(), source)?;
+        self.unlink_encoded_outputs(job)?;
+        self.install(job, copy.dir(), OsStr::new(copy.name())).map_err(|errno| publish_failed(job, errno))?;
+        if let Err(errno) = empty(source) {
+            tracing::warn!(dir = %from.shown(), error = %errno, "copied outputs cannot be removed");
+        }
+        Ok(copied)
+    }
+
     /// Puts the directory `from` in the place of the job's outputs, in one step
     /// where the file system can.
-    fn install(&self, job: &JobId, from_dir: BorrowedFd<'_>, from: &Path) -> rustix::io::Result<()> {
+    fn install(&self, job: &JobId, from_dir: BorrowedFd<'_>, from: &OsStr) -> rustix::io::Result<()> {
         let mut tries = TRIES;
         loop {
             let mut made = Vec::new();
@@ -80,14 +133,14 @@ impl Disk {
         job: &JobId,
         dir: &OwnedFd,
         from_dir: BorrowedFd<'_>,
-        from: &Path,
+        from: &OsStr,
     ) -> rustix::io::Result<()> {
         self.spare_file(job, dir)?;
         let old = self.temps.reserve();
         match rustix::fs::renameat_with(from_dir, from, dir, OUTPUTS, RenameFlags::EXCHANGE) {
             Ok(()) => {
                 if let Err(errno) = rustix::fs::renameat(from_dir, from, old.dir(), old.name()) {
-                    tracing::warn!(dir = %from.display(), error = %errno, "replaced outputs cannot be removed");
+                    tracing::warn!(%job, error = %errno, "replaced outputs cannot be removed");
                 }
                 Ok(())
             }
@@ -138,34 +191,54 @@ impl Disk {
     }
 
     /// Copies a runner's directory to the temporaries.
-    fn copy(&self, job: &JobId, source: &OwnedFd) -> Result<Temp> {
-        let copy = self.temps.reserve();
+    fn copy(&self, job: &JobId, trust: Trust, source: &OwnedFd) -> Result<(Temp, Transfer)> {
+        let temp = self.temps.reserve();
         let mode = Mode::from_raw_mode(0o777);
-        let top = rustix::fs::mkdirat(copy.dir(), copy.name(), mode)
-            .and_then(|()| self.resolve.open(copy.dir(), copy.name(), AT))
+        let top = rustix::fs::mkdirat(temp.dir(), temp.name(), mode)
+            .and_then(|()| self.resolve.open(temp.dir(), temp.name(), AT))
             .map_err(|errno| publish_failed(job, errno))?;
-        let mut parents = Parents::default();
-        self.resolve.walk(source, ".", |entry: &Entry<'_>| {
-            if entry.kind != FileType::RegularFile {
-                return Ok(());
-            }
-            let parent = if entry.parent.is_empty() { "." } else { entry.parent };
+        let (mut parents, mut copied) = (Parents::default(), Transfer::default());
+        each_file(self.resolve, source, trust, |file| {
+            let (from, stat) = file.open(trust)?;
+            let parent = if file.entry.parent.is_empty() { "." } else { file.entry.parent };
             let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-            let files = parents.make(self.resolve, &top, parent, &mut Vec::new()).and_then(|dir| {
-                let open = READ | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                let from = rustix::fs::openat(entry.dir, entry.name, open, Mode::empty())?;
-                let to = rustix::fs::openat(dir, entry.name, flags, Mode::from_raw_mode(0o666))?;
-                Ok((File::from(from), File::from(to)))
-            });
-            let (from, to) = files.map_err(|errno| publish_failed(job, errno))?;
-            std::io::copy(&mut &from, &mut &to)
-                .map(drop)
-                .map_err(|error| failed_io(format_args!("copy outputs of job {job}"), &error))
+            let to = parents
+                .make(self.resolve, &top, parent, &mut Vec::new())
+                .and_then(|dir| rustix::fs::openat(dir, file.entry.name, flags, Mode::from_raw_mode(0o666)))
+                .map_err(|errno| match errno {
+                    // Names come twice where they are changed while they are read.
+                    Errno::EXIST => outputs::refused(&file.output.path, "was renamed while it was published"),
+                    errno => publish_failed(job, errno),
+                })?;
+            copied.objects += 1;
+            copied.bytes += self
+                .duplicate(&from, &File::from(to), size(&stat))
+                .map_err(|error| failed_io(format_args!("copy outputs of job {job}"), &error))?;
+            Ok(())
         })?;
-        Ok(copy)
+        Ok((temp, copied))
+    }
+
+    /// Fills a new file with the first `len` bytes of another, and gives their number.
+    fn duplicate(&self, from: &File, to: &File, len: u64) -> std::io::Result<u64> {
+        if len > 0 && self.may_clone.load(Ordering::Relaxed) {
+            match rustix::fs::ioctl_ficlone(to.as_fd(), from.as_fd()) {
+                Ok(()) => return Ok(to.metadata()?.len()),
+                // Between file systems it never works, which says nothing of this one.
+                Err(errno) if cannot_clone(errno) && errno != Errno::XDEV => {
+                    self.may_clone.store(false, Ordering::Relaxed);
+                }
+                Err(_) => {}
+            }
+        }
+        copy(from, to, len)
     }
 }
 
 fn publish_failed(job: &JobId, errno: Errno) -> StorageError {
     failed(format_args!("publish outputs of job {job}"), errno)
+}
+
+fn replaced() -> StorageError {
+    StorageError::Invalid("the directory of outputs was replaced while it was published".to_owned())
 }

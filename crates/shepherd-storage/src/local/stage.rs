@@ -2,11 +2,11 @@
 //!
 //! Every input becomes a file in the sheep's directory (`place` says where) without
 //! a copy where that can be had: blocks shared by the file system, then a hard
-//! link, then a copy.
+//! link, then a copy. A stranger never gets a link, by which it could write into
+//! the object.
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
 use std::sync::atomic::Ordering;
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
@@ -14,12 +14,13 @@ use rustix::io::Errno;
 use shepherd_job::JobId;
 
 use super::Staging;
+use super::copying::copy;
 use super::disk::{Disk, is_file, size};
 use super::fault::{failed, failed_io, is_absent};
 use super::key::{encoded, is_plain, split};
-use super::place::Places;
+use super::place::{Places, create};
 use super::resolve::{AT, READ};
-use crate::{Result, StorageError, Transfer};
+use crate::{Result, RunnerDir, StorageError, Transfer, Trust};
 
 const INPUTS: &str = "inputs";
 
@@ -36,6 +37,7 @@ struct Stage<'a> {
 struct How<'a> {
     disk: &'a Disk,
     job: &'a JobId,
+    trust: Trust,
     clone: bool,
     link: bool,
     same_device: bool,
@@ -50,20 +52,21 @@ struct Source<'a> {
 }
 
 impl Disk {
-    pub(super) fn stage(&self, job: &JobId, to: &Path) -> Result<Transfer> {
+    pub(super) fn stage(&self, job: &JobId, to: &RunnerDir) -> Result<Transfer> {
         let places = Places::open(to)?.resolving(self.resolve);
         let device = |fd: &OwnedFd| {
             rustix::fs::fstat(fd)
                 .map(|stat| stat.st_dev)
-                .map_err(|errno| failed(format_args!("look at {}", to.display()), errno))
+                .map_err(|errno| failed(format_args!("look at {}", to.shown()), errno))
         };
         let same_device = device(places.dir())? == device(&self.root)?;
         let how = How {
             disk: self,
             job,
+            trust: to.trust(),
             // Subvolumes of one file system are different devices that share blocks.
             clone: !same_device || self.may_clone.load(Ordering::Relaxed),
-            link: self.staging == Staging::Share && same_device,
+            link: self.staging == Staging::Share && to.trust() == Trust::Ours && same_device,
             same_device,
         };
         let mut stage = Stage { disk: self, job, to: places, how, done: Transfer::default() };
@@ -156,7 +159,7 @@ impl How<'_> {
         name: &str,
     ) -> Result<rustix::io::Result<()>> {
         if self.clone {
-            match clone(source, dir, name) {
+            match self.clone(source, dir, name) {
                 Ok(()) => return Ok(Ok(())),
                 Err(Errno::EXIST) => return Ok(Err(Errno::EXIST)),
                 Err(errno) => {
@@ -177,8 +180,8 @@ impl How<'_> {
             }
         }
         let copied = open_source(source)
-            .and_then(|from| create(source, dir, name).map(|to| (from, to)))
-            .map(|(from, to)| std::io::copy(&mut &from, &mut &to));
+            .and_then(|from| self.create(source, dir, name).map(|to| (from, to)))
+            .map(|(from, to)| copy(&from, &to, size(source.stat)));
         match copied {
             Err(errno) => Ok(Err(errno)),
             Ok(Ok(_)) => Ok(Ok(())),
@@ -188,30 +191,28 @@ impl How<'_> {
             }
         }
     }
+
+    fn clone(&self, source: Source<'_>, dir: BorrowedFd<'_>, name: &str) -> rustix::io::Result<()> {
+        let from = open_source(source)?;
+        let to = self.create(source, dir, name)?;
+        rustix::fs::ioctl_ficlone(&to, &from).inspect_err(|_| {
+            // It was made just now; the next way makes it again.
+            let _ = rustix::fs::unlinkat(dir, name, AtFlags::empty());
+        })
+    }
+
+    fn create(&self, source: Source<'_>, dir: BorrowedFd<'_>, name: &str) -> rustix::io::Result<File> {
+        // Programs stay executable.
+        create(self.trust, dir, name, 0o666 | (source.stat.st_mode & 0o111))
+    }
 }
 
 /// Whether a clone that failed so will never work between these file systems.
-fn cannot_clone(errno: Errno) -> bool {
+pub(super) fn cannot_clone(errno: Errno) -> bool {
     matches!(errno, Errno::OPNOTSUPP | Errno::NOTTY | Errno::NOSYS | Errno::INVAL | Errno::XDEV)
-}
-
-fn clone(source: Source<'_>, dir: BorrowedFd<'_>, name: &str) -> rustix::io::Result<()> {
-    let from = open_source(source)?;
-    let to = create(source, dir, name)?;
-    rustix::fs::ioctl_ficlone(&to, &from).inspect_err(|_| {
-        // It was made just now; the next way makes it again.
-        let _ = rustix::fs::unlinkat(dir, name, AtFlags::empty());
-    })
 }
 
 fn open_source(source: Source<'_>) -> rustix::io::Result<File> {
     let flags = READ | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     rustix::fs::openat(source.dir, source.name, flags, Mode::empty()).map(File::from)
-}
-
-fn create(source: Source<'_>, dir: BorrowedFd<'_>, name: &str) -> rustix::io::Result<File> {
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    // Programs stay executable; all else is the umask's business.
-    let mode = Mode::from_raw_mode(0o666 | (source.stat.st_mode & 0o111));
-    rustix::fs::openat(dir, name, flags, mode).map(File::from)
 }

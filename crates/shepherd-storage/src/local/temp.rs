@@ -5,22 +5,21 @@
 //! What is written is written there and renamed to its place; what is removed is
 //! renamed to there first, so that it vanishes at once.
 
-use std::ffi::{CStr, CString};
+use std::ffi::CString;
 use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use rustix::fs::{AtFlags, Dir, FileType, FlockOperation, Mode, OFlags};
+use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::{Errno, Result};
 
-use super::resolve::{AT, LIST, Resolve, kind};
+use super::removal::{names, remove};
+use super::resolve::{LIST, Resolve};
 
 const TMP: &str = ".shepherd/tmp";
-/// How often a removal starts over when something was placed meanwhile.
-const TRIES: usize = 64;
 
 const FILE_MODE: Mode = Mode::from_raw_mode(0o666);
 
@@ -40,7 +39,7 @@ impl Temps {
         // Until this returns, no other process takes our new directory for an
         // abandoned one.
         rustix::fs::flock(&all, FlockOperation::LockExclusive)?;
-        for (name, kind) in names(all.as_fd())? {
+        for (name, kind) in names(all.as_fd(), usize::MAX)?.0 {
             let abandoned = kind != FileType::Directory
                 || rustix::fs::openat(&all, &*name, LIST | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty())
                     .and_then(|dir| rustix::fs::flock(dir, FlockOperation::NonBlockingLockExclusive))
@@ -133,98 +132,4 @@ impl Drop for Temp {
             Err(errno) => tracing::warn!(name = self.name, error = %errno, "a temporary cannot be removed"),
         }
     }
-}
-
-/// Removes `name` from `dir`, with everything below it.
-fn remove(dir: BorrowedFd<'_>, name: &CStr) -> Result<()> {
-    match rustix::fs::unlinkat(dir, name, AtFlags::empty()) {
-        // POSIX has PERM for a directory.
-        Err(Errno::ISDIR | Errno::PERM) => {}
-        outcome => return outcome,
-    }
-    // A put that had the directory open may still place something in it; once it
-    // is gone, none can.
-    for _ in 0..TRIES {
-        match rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR) {
-            Err(Errno::NOTEMPTY | Errno::EXIST) => empty(&enter(dir, name)?)?,
-            outcome => return outcome,
-        }
-    }
-    Err(Errno::NOTEMPTY)
-}
-
-/// Removes everything below `top`.
-///
-/// Directories further down are first renamed to the top: however deep a runner
-/// nests them, no path becomes too long and no stack of open directories grows.
-pub(super) fn empty(top: &OwnedFd) -> Result<()> {
-    let mut number = 0_u64;
-    loop {
-        let mut again = false;
-        for (name, kind) in names(top.as_fd())? {
-            if kind != FileType::Directory {
-                unlink(top, &name, AtFlags::empty())?;
-                continue;
-            }
-            match unlink(top, &name, AtFlags::REMOVEDIR) {
-                Err(Errno::NOTEMPTY | Errno::EXIST) => {}
-                outcome => {
-                    outcome?;
-                    continue;
-                }
-            }
-            again = true;
-            let child = enter(top.as_fd(), &name)?;
-            for (inner, kind) in names(child.as_fd())? {
-                if kind != FileType::Directory {
-                    unlink(&child, &inner, AtFlags::empty())?;
-                    continue;
-                }
-                loop {
-                    number += 1;
-                    match rustix::fs::renameat(&child, &*inner, top, format!(".shepherd-{number}")) {
-                        Err(Errno::NOTEMPTY | Errno::EXIST | Errno::NOTDIR) => {}
-                        outcome => break outcome?,
-                    }
-                }
-            }
-        }
-        if !again {
-            return Ok(());
-        }
-    }
-}
-
-fn unlink(dir: &OwnedFd, name: &CStr, flags: AtFlags) -> Result<()> {
-    match rustix::fs::unlinkat(dir, name, flags) {
-        Err(Errno::NOENT) => Ok(()),
-        outcome => outcome,
-    }
-}
-
-/// Opens a directory to empty it, made accessible where a runner closed it.
-fn enter(dir: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd> {
-    let at = rustix::fs::openat(dir, name, AT | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty())?;
-    if !Mode::from_raw_mode(rustix::fs::fstat(&at)?.st_mode).contains(Mode::RWXU) {
-        // By descriptor: by name it could be a link to something else by now.
-        let path = format!("/proc/self/fd/{}", at.as_raw_fd());
-        // Where this is not ours to change, the open says so.
-        let _ = rustix::fs::chmod(path, Mode::RWXU);
-    }
-    rustix::fs::openat(&at, ".", LIST | OFlags::CLOEXEC, Mode::empty())
-}
-
-fn names(dir: BorrowedFd<'_>) -> Result<Vec<(CString, FileType)>> {
-    let mut names = Vec::new();
-    let mut entries = Dir::read_from(dir)?;
-    while let Some(entry) = entries.read() {
-        let entry = entry?;
-        if matches!(entry.file_name().to_bytes(), b"." | b"..") {
-            continue;
-        }
-        if let Some(kind) = kind(dir, entry.file_name(), entry.file_type())? {
-            names.push((entry.file_name().to_owned(), kind));
-        }
-    }
-    Ok(names)
 }

@@ -3,6 +3,7 @@
 mod faults;
 mod hand;
 mod property;
+mod strangers;
 
 use std::path::{Path, PathBuf};
 
@@ -12,6 +13,7 @@ use super::disk::Disk;
 use super::resolve::Resolve;
 use super::{LocalStorage, Staging};
 use crate::contract::{self, Backend, Keys};
+use crate::{RunnerDir, Trust};
 
 /// A storage in a directory of its own, with a directory for runners beside it.
 struct Fixture {
@@ -56,6 +58,27 @@ impl Fixture {
 fn names(dir: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(dir).unwrap();
     entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+/// The directory of a runner of ours.
+fn ours(path: &Path) -> RunnerDir {
+    RunnerDir::at(path, Trust::Ours).unwrap()
+}
+
+/// Does something in a thread that permissions hold for, also where it is root's.
+fn without_privileges<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
+
+    std::thread::scope(|scope| {
+        let worker = scope.spawn(|| {
+            let mut sets = capabilities(None).unwrap();
+            let over = CapabilitySet::DAC_OVERRIDE | CapabilitySet::DAC_READ_SEARCH | CapabilitySet::FOWNER;
+            sets.effective.remove(over);
+            set_capabilities(None, sets).unwrap();
+            work()
+        });
+        worker.join().unwrap()
+    })
 }
 
 /// Says that a test was skipped, which continuous integration forbids.

@@ -5,7 +5,6 @@
 //! call may be repeated.
 
 use std::collections::HashSet;
-use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -19,7 +18,7 @@ use super::source::Source;
 use super::store::Store;
 use super::{multipart, put, remove};
 use crate::local::{Output, Outputs};
-use crate::{Replaces, Result, Transfer};
+use crate::{Replaces, Result, RunnerDir, Transfer};
 
 const OUTPUTS: &str = "outputs/";
 
@@ -34,12 +33,12 @@ const READ_AT_ONCE: usize = 16 << 10;
 pub(super) async fn publish(
     store: &Arc<Store>,
     home: Home,
-    from: &Path,
+    from: &RunnerDir,
     replaces: Replaces,
 ) -> Result<Transfer> {
-    let path = from.to_owned();
+    let dir = from.clone();
     let (outputs, found) = super::joined(tokio::task::spawn_blocking(move || {
-        let outputs = Outputs::open(&path)?;
+        let outputs = Outputs::open(&dir)?;
         let mut left = READ_AT_ONCE;
         let mut found = Vec::new();
         for output in outputs.survey()? {
@@ -81,7 +80,7 @@ pub(super) async fn publish(
     let cleared = super::joined(tokio::task::spawn_blocking(move || outputs.clear())).await;
     if let Err(error) = cleared {
         // Only the leftovers are at stake when the outputs are stored.
-        tracing::warn!(dir = %from.display(), %error, "published outputs cannot be removed");
+        tracing::warn!(dir = %from.shown(), %error, "published outputs cannot be removed");
     }
     Ok(Transfer { objects: bytes.len() as u64, bytes: bytes.iter().sum() })
 }

@@ -4,7 +4,6 @@
 //! which of two keys gets a path that both want does not depend on the network.
 
 use std::fs::File;
-use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -17,7 +16,7 @@ use super::layout::Home;
 use super::list::{Listed, Pages};
 use super::store::Store;
 use crate::local::Places;
-use crate::{Result, StorageError, Transfer};
+use crate::{Result, RunnerDir, StorageError, Transfer};
 
 const INPUTS: &str = "inputs/";
 
@@ -43,8 +42,8 @@ struct Placed {
 }
 
 /// [`Storage::stage`](crate::Storage::stage).
-pub(super) async fn stage(store: &Arc<Store>, home: Home, to: &Path) -> Result<Transfer> {
-    let to = to.to_owned();
+pub(super) async fn stage(store: &Arc<Store>, home: Home, to: &RunnerDir) -> Result<Transfer> {
+    let to = to.clone();
     let places = super::joined(tokio::task::spawn_blocking(move || Places::open(&to))).await?;
     let staging = Staging {
         store: Arc::clone(store),

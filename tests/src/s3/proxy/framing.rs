@@ -43,6 +43,10 @@ impl Buffer {
         &mut self,
         from: &mut (impl AsyncRead + Unpin),
     ) -> std::io::Result<Option<(Vec<u8>, Head, Length)>> {
+        // An engine tries a registry by TLS first, and waits for an answer.
+        if (!self.bytes.is_empty() || self.more(from).await?) && !self.bytes[0].is_ascii_uppercase() {
+            return Err(std::io::Error::other("what does not begin with a method is no request"));
+        }
         let Some(bytes) = self.until(b"\r\n\r\n", from).await? else { return Ok(None) };
         let text = String::from_utf8_lossy(&bytes);
         let mut lines = text.split("\r\n");

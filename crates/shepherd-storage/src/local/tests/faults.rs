@@ -10,7 +10,7 @@ use futures::StreamExt as _;
 use shepherd_job::{JobId, JobIdRule, ObjectPath};
 use tempfile::TempDir;
 
-use super::skipped;
+use super::{ours, skipped};
 use crate::local::LocalStorage;
 use crate::{Body, Replaces, Storage, StorageError, body};
 
@@ -93,7 +93,7 @@ async fn a_full_disk_is_said_to_be_full_and_keeps_what_it_had() {
     let from = from.path().join("outputs");
     fs::create_dir(&from).unwrap();
     fs::write(from.join("output"), vec![1; 2 << 20]).unwrap();
-    let full = storage.publish(&job(), &from, Replaces::Earlier).await;
+    let full = storage.publish(&job(), &ours(&from), Replaces::Earlier).await;
     assert!(matches!(full, Err(StorageError::Full)), "{full:?}");
     assert!(from.join("output").exists());
     let listed = storage.list(&job(), "", None, 9).await.unwrap();
@@ -138,7 +138,7 @@ async fn a_read_only_disk_still_gives_what_it_has() {
     let denied = [
         storage.put(&job(), &key("inputs/input"), body("x")).await.map(drop),
         storage.put_batch(vec![(job(), key("a"), Bytes::new())]).await.unwrap().remove(0),
-        storage.publish(&job(), from.path(), Replaces::Earlier).await.map(drop),
+        storage.publish(&job(), &ours(from.path()), Replaces::Earlier).await.map(drop),
         storage.remove(&job()).await,
         storage.check().await,
         LocalStorage::open(&dir).map(drop),
@@ -147,7 +147,7 @@ async fn a_read_only_disk_still_gives_what_it_has() {
         assert!(matches!(outcome, Err(StorageError::Denied(_))), "{outcome:?}");
     }
     assert_eq!(storage.head(&job(), &key("inputs/input")).await.unwrap().size, 4);
-    assert_eq!(storage.stage(&job(), from.path()).await.unwrap().objects, 1);
+    assert_eq!(storage.stage(&job(), &ours(from.path())).await.unwrap().objects, 1);
     mount.remount("rw");
     storage.check().await.unwrap();
 }

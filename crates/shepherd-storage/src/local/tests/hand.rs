@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures::TryStreamExt as _;
 use shepherd_job::{JobId, JobIdRule, ObjectPath};
 
-use super::{Fixture, names};
+use super::{Fixture, names, ours, without_privileges};
 use crate::local::{LocalStorage, Staging};
 use crate::{Replaces, Storage, StorageError, Transfer, body};
 
@@ -44,7 +44,7 @@ async fn files_put_there_are_objects_at_once() {
     assert_eq!(read(&f.storage, "by-hand", "inputs/sub/two").await.unwrap(), b"two");
     let to = f.scratch.join("to");
     fs::create_dir(&to).unwrap();
-    let staged = f.storage.stage(&job("by-hand"), &to).await.unwrap();
+    let staged = f.storage.stage(&job("by-hand"), &ours(&to)).await.unwrap();
     assert_eq!(staged, Transfer { objects: 2, bytes: 6 });
 }
 
@@ -87,7 +87,7 @@ async fn a_file_by_hand_may_stand_where_keys_need_a_directory() {
     assert_eq!(list(&f.storage, "in-the-way").await, ["inputs", "inputs/input"]);
     let to = f.scratch.join("to");
     fs::create_dir(&to).unwrap();
-    f.storage.stage(&id, &to).await.unwrap();
+    f.storage.stage(&id, &ours(&to)).await.unwrap();
     assert_eq!(fs::read(to.join("input")).unwrap(), b"x");
 }
 
@@ -110,7 +110,7 @@ async fn symbolic_links_are_neither_objects_nor_followed() {
     assert!(f.storage.list(&id, "dir/", None, 9).await.unwrap().is_empty());
     let to = f.scratch.join("to");
     fs::create_dir(&to).unwrap();
-    assert_eq!(f.storage.stage(&id, &to).await.unwrap(), Transfer::default());
+    assert_eq!(f.storage.stage(&id, &ours(&to)).await.unwrap(), Transfer::default());
     assert!(names(&to).is_empty());
     // Puts land beside the links or in their place.
     for path in ["dir/secret", "inputs/input", "inputs/dir/new", "loop", "loop/x"] {
@@ -175,7 +175,7 @@ async fn a_staged_link_shares_the_file_and_a_copy_does_not() {
         f.storage.put(&id, &key("inputs/input"), body("original")).await.unwrap();
         let to = f.scratch.join("to");
         fs::create_dir(&to).unwrap();
-        f.storage.stage(&id, &to).await.unwrap();
+        f.storage.stage(&id, &ours(&to)).await.unwrap();
         let (stored, staged) = (f.dir.join("share/inputs/input"), to.join("input"));
         let same = stored.metadata().unwrap().ino() == staged.metadata().unwrap().ino();
         // Where blocks can be shared, files never are.
@@ -231,7 +231,7 @@ async fn very_deep_trees_are_removed_and_refused_as_outputs() {
         fs::rename(&from, inner.join("a-directory")).unwrap();
         fs::rename(&inner, &from).unwrap();
     }
-    let published = f.storage.publish(&job("deep"), &from, Replaces::Earlier).await;
+    let published = f.storage.publish(&job("deep"), &ours(&from), Replaces::Earlier).await;
     assert!(matches!(published, Err(StorageError::Invalid(_))), "{published:?}");
     assert!(!f.storage.contains(&job("deep")).await.unwrap());
     fs::rename(&from, f.dir.join("deep")).unwrap();
@@ -253,16 +253,6 @@ async fn a_document_does_not_bring_a_job_back() {
     assert_eq!(f.temporaries(), 0);
 }
 
-/// Makes the calling thread one that permissions hold for, also where it is root's.
-fn give_up_privileges() {
-    use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
-
-    let mut sets = capabilities(None).unwrap();
-    let over = CapabilitySet::DAC_OVERRIDE | CapabilitySet::DAC_READ_SEARCH;
-    sets.effective.remove(over);
-    set_capabilities(None, sets).unwrap();
-}
-
 #[tokio::test]
 async fn outputs_that_may_not_be_read_are_refused_for_good() {
     use std::os::unix::fs::PermissionsExt as _;
@@ -274,13 +264,7 @@ async fn outputs_that_may_not_be_read_are_refused_for_good() {
         fs::create_dir_all(from.join("dir")).unwrap();
         fs::write(from.join("file"), "x").unwrap();
         fs::set_permissions(from.join(name), fs::Permissions::from_mode(0o000)).unwrap();
-        let published = std::thread::scope(|scope| {
-            let publish = scope.spawn(|| {
-                give_up_privileges();
-                f.storage.disk.publish(&job("secretive"), &from)
-            });
-            publish.join().unwrap()
-        });
+        let published = without_privileges(|| f.storage.disk.publish(&job("secretive"), &ours(&from)));
         match published {
             Err(StorageError::Invalid(message)) => assert!(message.contains("may not be read"), "{message}"),
             outcome => panic!("{name}: {outcome:?}"),
@@ -299,12 +283,12 @@ async fn ten_thousand_inputs_are_one_job_like_any_other() {
     let to = f.scratch.join("to");
     fs::create_dir(&to).unwrap();
     let all = Transfer { objects: 10_000, bytes: 10_000 };
-    assert_eq!(f.storage.stage(&id, &to).await.unwrap(), all);
+    assert_eq!(f.storage.stage(&id, &ours(&to)).await.unwrap(), all);
     assert_eq!(names(&to).len(), 10_000);
     let listed = list(&f.storage, "many").await;
     assert_eq!(listed.len(), 10_000);
     assert!(listed.is_sorted());
-    assert_eq!(f.storage.publish(&id, &to, Replaces::Earlier).await.unwrap(), all);
+    assert_eq!(f.storage.publish(&id, &ours(&to), Replaces::Earlier).await.unwrap(), all);
     f.storage.remove(&id).await.unwrap();
     assert_eq!(f.entries(), [".shepherd"]);
 }

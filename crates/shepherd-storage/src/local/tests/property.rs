@@ -10,7 +10,7 @@ use proptest::test_runner::{Config, TestRunner};
 use proptest::{prop_assert, prop_assert_eq};
 use shepherd_job::{JobId, JobIdRule, ObjectPath};
 
-use super::{Fixture, names};
+use super::{Fixture, names, ours};
 use crate::local::LocalStorage;
 use crate::local::disk::Disk;
 use crate::local::resolve::Resolve;
@@ -89,14 +89,14 @@ async fn check(f: &Fixture, case: Case) -> Result<(), TestCaseError> {
     }
     let to = f.scratch.join("to");
     fs::create_dir(&to).unwrap();
-    let staged = f.storage.stage(&job, &to).await.unwrap();
+    let staged = f.storage.stage(&job, &ours(&to)).await.unwrap();
     let inputs = || model.iter().filter(|(key, _)| key.starts_with("inputs/"));
     prop_assert_eq!(staged.objects, inputs().count() as u64);
     prop_assert_eq!(staged.bytes, inputs().map(|(_, bytes)| bytes.len() as u64).sum::<u64>());
     fs::remove_dir_all(&to).unwrap();
     fs::create_dir(&to).unwrap();
     fs::write(to.join("output"), "x").unwrap();
-    f.storage.publish(&job, &to, Replaces::Earlier).await.unwrap();
+    f.storage.publish(&job, &ours(&to), Replaces::Earlier).await.unwrap();
     model.retain(|key, _| !key.starts_with("outputs/"));
     model.insert("outputs/output".to_owned(), Bytes::from_static(b"x"));
     let listed = f.storage.list(&job, "", None, usize::MAX).await.unwrap();

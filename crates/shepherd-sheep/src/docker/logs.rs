@@ -1,0 +1,294 @@
+//! What a container writes: from the engine's record of it to the daemon's log, line by
+//! line, or to files.
+//!
+//! The record is read rather than the container itself: whoever is attached to a
+//! container and does not keep up blocks it. The record is bounded, so a reader that
+//! falls far behind loses output, and nobody waits for him. A reader that lost the
+//! engine begins again a little before what he has, which the times in the record tell
+//! from what is new.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use bollard::container::LogOutput;
+use bollard::query_parameters::LogsOptionsBuilder;
+use bytes::Bytes;
+use futures::StreamExt as _;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use tokio::sync::{Mutex, watch};
+
+use super::DockerOptions;
+use super::backoff::Backoff;
+use super::container::Container;
+use super::engine::Trouble;
+use super::rotate::RotatedFile;
+use crate::SheepError;
+use crate::lines::{Lines, Tail};
+
+/// So many pieces are written at once, when that many are there.
+const BATCH: usize = 64;
+/// So many lines are more than is kept of the end.
+const END: &str = "1000";
+
+/// Both streams of one container.
+pub(super) struct Logs {
+    stdout: Stream,
+    stderr: Stream,
+    /// Locked by what writes, which goes on when nobody waits for it.
+    files: Arc<Mutex<Vec<RotatedFile>>>,
+    /// The last words, where they were read out of turn.
+    end: Option<Tail>,
+}
+
+struct Stream {
+    sink: Sink,
+    /// The time of the last piece, and how many of that time there were: the pieces of
+    /// a long line have the same.
+    last: Option<(String, usize)>,
+    /// What a reader that began again has already.
+    known: Option<(String, usize)>,
+}
+
+enum Sink {
+    Log(Lines),
+    /// The number of the file.
+    File(usize, Tail),
+}
+
+impl Logs {
+    /// Opens the files.
+    ///
+    /// # Errors
+    /// [`SheepError::Misconfigured`] when one cannot be written to.
+    pub(super) fn open(options: &DockerOptions) -> Result<Self, SheepError> {
+        let mut files: Vec<RotatedFile> = Vec::new();
+        let mut sink = |path: Option<&Path>, name| {
+            let Some(path) = path else { return Ok(Sink::Log(Lines::new(&options.id, name))) };
+            // Both streams may go to one.
+            let number = match files.iter().position(|file| file.path() == path) {
+                Some(number) => number,
+                None => {
+                    let mut file = RotatedFile::new(path, options.log_max_bytes, options.log_files);
+                    file.open().map_err(|e| {
+                        SheepError::Misconfigured(format!("cannot open the log file {}: {e}", path.display()))
+                    })?;
+                    files.push(file);
+                    files.len() - 1
+                }
+            };
+            Ok(Sink::File(number, Tail::default()))
+        };
+        let stdout = Stream::new(sink(options.stdout_file.as_deref(), "stdout")?);
+        let stderr = Stream::new(sink(options.stderr_file.as_deref(), "stderr")?);
+        Ok(Self { stdout, stderr, files: Arc::new(Mutex::new(files)), end: None })
+    }
+
+    /// Reads until the container is `over` and all it wrote was read, or cannot be.
+    pub(super) async fn follow(&mut self, container: &Container, mut over: watch::Receiver<bool>) {
+        let mut backoff = Backoff::new();
+        loop {
+            let is_over = *over.borrow_and_update();
+            match self.read(container, !is_over).await {
+                Ok(()) => {}
+                Err(error) => {
+                    tracing::debug!(container = container.key(), %error, "a container's output stopped coming");
+                }
+            }
+            if is_over {
+                return;
+            }
+            // Ended before its container is known to be over, or lost the engine.
+            tokio::select! {
+                _ = over.wait_for(|over| *over) => {}
+                () = backoff.pause() => {}
+            }
+        }
+    }
+
+    async fn read(&mut self, container: &Container, follow: bool) -> Result<(), Trouble> {
+        self.stdout.known.clone_from(&self.stdout.last);
+        self.stderr.known.clone_from(&self.stderr.last);
+        let options = LogsOptionsBuilder::default().stdout(true).stderr(true).timestamps(true);
+        let options = options.follow(follow).since(self.since()).build();
+        let docker = container.engine().reached().await?;
+        let mut pieces = docker.logs(container.key(), Some(options)).ready_chunks(BATCH);
+        while let Some(batch) = pieces.next().await {
+            let mut writes = Vec::new();
+            let mut failure = None;
+            for piece in batch {
+                match piece {
+                    Ok(LogOutput::StdErr { message }) => writes.extend(self.stderr.take(&message)),
+                    Ok(LogOutput::StdOut { message }) => writes.extend(self.stdout.take(&message)),
+                    // Without a terminal, that is what a broken answer ends with.
+                    Ok(LogOutput::StdIn { .. } | LogOutput::Console { .. }) => {}
+                    Err(error) => failure = Some(error),
+                }
+            }
+            self.write(writes).await;
+            if let Some(error) = failure {
+                return Err(error.into());
+            }
+        }
+        Ok(())
+    }
+
+    async fn write(&self, writes: Vec<(usize, Bytes)>) {
+        if writes.is_empty() {
+            return;
+        }
+        let files = Arc::clone(&self.files);
+        let writing = tokio::task::spawn_blocking(move || {
+            let mut files = files.blocking_lock();
+            for (number, bytes) in writes {
+                if let Some(file) = files.get_mut(number) {
+                    file.append(&bytes);
+                }
+            }
+        });
+        if let Err(error) = writing.await {
+            tracing::error!(%error, "writing a runner's output broke off");
+        }
+    }
+
+    /// From when on the record is asked for: a second before what is known, for the two
+    /// streams come a little out of order.
+    fn since(&self) -> i32 {
+        let last = [&self.stdout, &self.stderr].into_iter().filter_map(|stream| stream.last.as_ref());
+        let seconds = last.filter_map(|(stamp, _)| OffsetDateTime::parse(stamp, &Rfc3339).ok());
+        let latest = seconds.map(OffsetDateTime::unix_timestamp).max();
+        latest.and_then(|seconds| i32::try_from(seconds - 1).ok()).unwrap_or(0)
+    }
+
+    /// Reads the end of what a container wrote that is over, passing over what was not read
+    /// before it.
+    pub(super) async fn skip_to_end(&mut self, container: &Container) -> Result<(), Trouble> {
+        let docker = container.engine().reached().await?;
+        let end = self.end.insert(Tail::default());
+        // The whole of stderr: while stdout is written without end, its last words are
+        // anywhere in the record.
+        let of_stderr = LogsOptionsBuilder::default().stderr(true).build();
+        let of_stdout = LogsOptionsBuilder::default().stdout(true).tail(END).build();
+        for options in [of_stderr, of_stdout] {
+            let mut pieces = docker.logs(container.key(), Some(options));
+            while let Some(piece) = pieces.next().await {
+                if let LogOutput::StdErr { message } | LogOutput::StdOut { message } = piece? {
+                    end.push(&message);
+                }
+            }
+            if !end.text().is_empty() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// The end of what was written to stderr, or to stdout when that is nothing.
+    pub(super) fn tail(&mut self) -> String {
+        if let Some(text) = self.end.as_ref().map(Tail::text).filter(|text| !text.is_empty()) {
+            return text;
+        }
+        Some(self.stderr.tail()).filter(|tail| !tail.is_empty()).unwrap_or_else(|| self.stdout.tail())
+    }
+}
+
+impl Stream {
+    fn new(sink: Sink) -> Self {
+        Self { sink, last: None, known: None }
+    }
+
+    /// Takes a piece of the record; what is to be written to a file of it.
+    fn take(&mut self, piece: &Bytes) -> Option<(usize, Bytes)> {
+        let text = self.new_of(piece)?;
+        match &mut self.sink {
+            Sink::Log(lines) => {
+                lines.push(&text);
+                None
+            }
+            Sink::File(number, tail) => {
+                tail.push(&text);
+                Some((*number, text))
+            }
+        }
+    }
+
+    /// The text of a piece that is not known yet.
+    fn new_of(&mut self, piece: &Bytes) -> Option<Bytes> {
+        let Some((stamp, text)) = split(piece) else { return Some(piece.clone()) };
+        if let Some((last, count)) = &mut self.known {
+            match stamp.cmp(last.as_str()) {
+                std::cmp::Ordering::Less => return None,
+                std::cmp::Ordering::Equal if *count > 0 => {
+                    *count -= 1;
+                    return None;
+                }
+                std::cmp::Ordering::Equal => {}
+                std::cmp::Ordering::Greater => self.known = None,
+            }
+        }
+        match &mut self.last {
+            Some((last, count)) if last == stamp => *count += 1,
+            last => *last = Some((stamp.to_owned(), 1)),
+        }
+        Some(text)
+    }
+
+    fn tail(&mut self) -> String {
+        match &mut self.sink {
+            Sink::Log(lines) => {
+                lines.finish();
+                lines.tail().text()
+            }
+            Sink::File(_, tail) => tail.text(),
+        }
+    }
+}
+
+/// A piece's time, in letters that sort as the times do, and its text.
+fn split(piece: &Bytes) -> Option<(&str, Bytes)> {
+    let end = piece.iter().take(40).position(|byte| *byte == b' ')?;
+    let stamp = std::str::from_utf8(&piece[..end]).ok()?;
+    let is_time = stamp.len() >= 20 && stamp.as_bytes()[0].is_ascii_digit() && stamp.as_bytes()[10] == b'T';
+    is_time.then(|| (stamp, piece.slice(end + 1..)))
+}
+
+#[cfg(test)]
+mod tests {
+    use shepherd_job::SheepId;
+
+    use super::*;
+
+    fn stream() -> Stream {
+        Stream::new(Sink::Log(Lines::new(&SheepId::parse("dolly").unwrap(), "stdout")))
+    }
+
+    fn piece(stamp: u32, text: &str) -> Bytes {
+        format!("2026-11-23T06:09:30.{stamp:09}Z {text}").into()
+    }
+
+    #[test]
+    fn what_is_read_again_is_known() {
+        let mut stream = stream();
+        let record =
+            [piece(1, "a\n"), piece(2, "long "), piece(2, "line\n"), piece(2, "more\n"), piece(5, "\n")];
+        for piece in &record[..3] {
+            assert!(stream.new_of(piece).is_some());
+        }
+        stream.known.clone_from(&stream.last);
+        let new: Vec<_> = record.iter().filter_map(|piece| stream.new_of(piece)).collect();
+        assert_eq!(new, ["more\n", "\n"]);
+        // Nothing new; and then something, after the clock was set back.
+        stream.known.clone_from(&stream.last);
+        assert_eq!(record.iter().filter_map(|piece| stream.new_of(piece)).count(), 0);
+        assert!(stream.new_of(&piece(6, "")).is_some());
+        assert!(stream.new_of(&piece(4, "")).is_some());
+    }
+
+    #[test]
+    fn pieces_without_a_time_are_taken_as_they_are() {
+        for text in ["", " ", "no time\n", "2026 or so\n", "2026-11-23T06:09:30.000000001Z"] {
+            let text = Bytes::from(text);
+            assert_eq!(stream().new_of(&text), Some(text));
+        }
+    }
+}

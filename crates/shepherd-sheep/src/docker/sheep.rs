@@ -1,0 +1,162 @@
+//! The sheep itself: launches and sweeps, one at a time.
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use shepherd_job::ModelRef;
+use tokio::sync::{Mutex, OwnedMutexGuard, oneshot};
+use tracing::instrument::WithSubscriber as _;
+
+use super::DockerOptions;
+use super::activity::Activity;
+use super::engine::Engine;
+use super::logs::Logs;
+use super::minder::{self, Plan};
+use super::run::{Handle, Run, Wish};
+use super::sweep::{self, Unswept};
+use crate::endpoint::{Endpoint, Guest, make_home};
+use crate::{RunningSheep, Sheep, SheepError, Transport};
+
+/// How long a launch waits for an earlier runner that was killed. It goes at once where the
+/// engine obeys.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A sheep whose runners are containers.
+pub struct DockerSheep {
+    options: Arc<DockerOptions>,
+    engine: Engine,
+    activity: Activity,
+    /// The latest run. Its lock makes launches and sweeps take turns.
+    latest: Arc<Mutex<Option<Arc<Run>>>>,
+}
+
+impl DockerSheep {
+    /// A sheep without a runner. Nothing is asked of the engine before
+    /// [`sweep`](Sheep::sweep) or [`launch`](Sheep::launch).
+    pub fn new(mut options: DockerOptions, engine: Engine) -> Self {
+        // The engine has another working directory.
+        if let Ok(absolute) = std::path::absolute(&options.data_root) {
+            options.data_root = absolute;
+        }
+        Self { options: Arc::new(options), engine, activity: Activity::default(), latest: Arc::default() }
+    }
+
+    /// Waits until no run is left, and keeps others from beginning one.
+    async fn vacant(&self) -> Result<OwnedMutexGuard<Option<Arc<Run>>>, SheepError> {
+        let latest = Arc::clone(&self.latest).lock_owned().await;
+        if let Some(run) = &*latest
+            && !run.has_ended()
+        {
+            let id = &self.options.id;
+            if run.wish() != Wish::Death {
+                return Err(SheepError::Unavailable(format!("the runner of sheep `{id}` is still running")));
+            }
+            if tokio::time::timeout(PATIENCE, run.ended()).await.is_err() {
+                return Err(SheepError::Unavailable(format!(
+                    "the killed runner of sheep `{id}` does not end: its engine has not removed it"
+                )));
+            }
+        }
+        Ok(latest)
+    }
+
+    /// Makes the place where the runner listens. A stranger that holds the port is left
+    /// alone, and named.
+    async fn endpoint(&self, run: &str) -> Result<Endpoint, SheepError> {
+        let options = &self.options;
+        make_home(&options.data_root, Guest::Stranger)?;
+        match options.transport {
+            Transport::Ipc => Endpoint::ipc(&options.data_root, Guest::Stranger, run),
+            Transport::Tcp => match Endpoint::tcp(Ipv4Addr::LOCALHOST, options.port) {
+                Err(SheepError::Unavailable(_)) => Err(sweep::port_in_use(&self.engine, options.port).await),
+                outcome => outcome,
+            },
+        }
+    }
+}
+
+#[async_trait]
+impl Sheep for DockerSheep {
+    fn kind(&self) -> &'static str {
+        "docker"
+    }
+
+    fn is_fenced(&self) -> bool {
+        true
+    }
+
+    fn activity(&self) -> Option<String> {
+        self.activity.get()
+    }
+
+    /// An engine that is away now is no error: what is left behind there is swept before
+    /// the next launch.
+    async fn sweep(&self) -> Result<(), SheepError> {
+        let _vacant = self.vacant().await?;
+        match sweep::sweep(&self.engine, &self.options).await {
+            Ok(()) => Ok(()),
+            Err(Unswept::Away(trouble)) => {
+                let error = self.engine.unavailable(&trouble);
+                tracing::warn!(sheep = %self.options.id, %error, "containers of an earlier life are looked for later");
+                Ok(())
+            }
+            Err(Unswept::Remains(error)) => Err(error),
+        }
+    }
+
+    async fn launch(&self, model: &ModelRef) -> Result<Box<dyn RunningSheep>, SheepError> {
+        // An engine that is away is the better answer than a runner that it does not end.
+        self.engine.reached().await.map_err(|trouble| self.engine.unavailable(&trouble))?;
+        let shown = Shown(&self.activity);
+        shown.say("waiting for the earlier runner to end");
+        let mut latest = self.vacant().await?;
+        shown.say("starting a container");
+        sweep::sweep(&self.engine, &self.options).await.map_err(|unswept| match unswept {
+            Unswept::Away(trouble) => self.engine.unavailable(&trouble),
+            Unswept::Remains(error) => error,
+        })?;
+        let image = self.engine.images().obtain(model, self.options.pull, &self.activity).await?;
+        shown.say("starting a container");
+        let name = uuid::Uuid::now_v7().simple().to_string();
+        let endpoint = self.endpoint(&name).await?;
+        let logs = Logs::open(&self.options)?;
+        let run = Arc::new(Run::default());
+        // Made before the task: when this future is dropped, it wishes the run dead.
+        let mut handle = Handle::new(Arc::clone(&run), self.options.data_root.clone());
+        let plan = Plan {
+            engine: self.engine.clone(),
+            options: Arc::clone(&self.options),
+            model: model.clone(),
+            name,
+            image,
+            endpoint,
+            logs,
+        };
+        let (started, outcome) = oneshot::channel();
+        *latest = Some(Arc::clone(&run));
+        drop(latest);
+        // Nobody holds this task: it goes on when nobody waits for it, and ends when nothing
+        // of the run is left. Every way out of it ends the run, which is all that is awaited.
+        tokio::spawn(minder::mind(plan, run, started).with_current_subscriber());
+        let broke = || SheepError::Unavailable("the launch of the runner broke off".to_owned());
+        handle.endpoint = outcome.await.map_err(|_| broke())??;
+        Ok(Box::new(handle))
+    }
+}
+
+/// What a launch is busy with, until it ends or is dropped.
+struct Shown<'a>(&'a Activity);
+
+impl Shown<'_> {
+    fn say(&self, phrase: &str) {
+        self.0.set(Some(phrase.to_owned()));
+    }
+}
+
+impl Drop for Shown<'_> {
+    fn drop(&mut self) {
+        self.0.set(None);
+    }
+}

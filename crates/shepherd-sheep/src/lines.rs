@@ -1,0 +1,168 @@
+//! What a runner writes, cut into the lines of the daemon's log, and its end kept for
+//! the text of an error.
+
+use shepherd_job::SheepId;
+
+/// How much of the end is kept.
+pub(crate) const TAIL: usize = 4096;
+/// A longer line is logged in pieces.
+const MAX_LINE: usize = 8192;
+
+/// The end of a stream.
+#[derive(Debug, Default)]
+pub(crate) struct Tail(Vec<u8>);
+
+impl Tail {
+    pub(crate) fn push(&mut self, bytes: &[u8]) {
+        self.0.extend_from_slice(bytes);
+        // Cut only now and then, and to one more than is kept: it tells that there was more.
+        if self.0.len() > 4 * TAIL {
+            self.0.drain(..self.0.len() - TAIL - 1);
+        }
+    }
+
+    /// From the beginning of a line where that is among it, without white space around it.
+    pub(crate) fn text(&self) -> String {
+        text(&self.0)
+    }
+}
+
+/// See [`Tail::text`]; of `tail`, which holds more than [`TAIL`] bytes if there were more.
+pub(crate) fn text(tail: &[u8]) -> String {
+    let mut tail = tail;
+    if tail.len() > TAIL {
+        tail = &tail[tail.len() - TAIL..];
+        if let Some(end) = tail.iter().position(|b| *b == b'\n').filter(|end| end + 1 < tail.len()) {
+            tail = &tail[end + 1..];
+        }
+    }
+    String::from_utf8_lossy(tail).trim().to_owned()
+}
+
+/// Cuts a stream into the lines of the log.
+#[derive(Debug)]
+pub(crate) struct Lines {
+    sheep: SheepId,
+    stream: &'static str,
+    line: Vec<u8>,
+    tail: Tail,
+}
+
+impl Lines {
+    pub(crate) fn new(sheep: &SheepId, stream: &'static str) -> Self {
+        Self { sheep: sheep.clone(), stream, line: Vec::new(), tail: Tail::default() }
+    }
+
+    pub(crate) fn sheep(&self) -> &SheepId {
+        &self.sheep
+    }
+
+    pub(crate) fn stream(&self) -> &'static str {
+        self.stream
+    }
+
+    pub(crate) fn tail(&self) -> &Tail {
+        &self.tail
+    }
+
+    pub(crate) fn push(&mut self, bytes: &[u8]) {
+        self.tail.push(bytes);
+        for piece in bytes.split_inclusive(|b| *b == b'\n') {
+            let mut rest = piece;
+            while self.line.len() + rest.len() > MAX_LINE {
+                let (now, later) = rest.split_at(MAX_LINE - self.line.len());
+                self.line.extend_from_slice(now);
+                self.finish();
+                rest = later;
+            }
+            self.line.extend_from_slice(rest);
+            if self.line.last() == Some(&b'\n') {
+                self.finish();
+            }
+        }
+    }
+
+    /// Logs the line as far as it has come.
+    pub(crate) fn finish(&mut self) {
+        let line = String::from_utf8_lossy(&self.line);
+        // What a terminal would show: the text after the last return to the line's start.
+        if let Some(line) = line.trim_end().rsplit('\r').find(|line| !line.is_empty()) {
+            tracing::info!(target: "runner", sheep = %self.sheep, stream = self.stream, "{line}");
+        }
+        self.line.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use shepherd_job::SheepId;
+
+    use super::{Lines, MAX_LINE, TAIL};
+
+    fn lines() -> Lines {
+        Lines::new(&SheepId::parse("dolly").unwrap(), "stderr")
+    }
+
+    fn logged(write: impl FnOnce()) -> Vec<String> {
+        #[derive(Clone, Default)]
+        struct Buffer(Arc<Mutex<Vec<u8>>>);
+        impl std::io::Write for Buffer {
+            fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+                self.0.lock().unwrap().write(bytes)
+            }
+            fn flush(&mut self) -> std::io::Result<()> {
+                Ok(())
+            }
+        }
+        let buffer = Buffer::default();
+        let writer = buffer.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .without_time()
+            .with_ansi(false)
+            .with_writer(move || writer.clone())
+            .finish();
+        tracing::subscriber::with_default(subscriber, write);
+        let text = String::from_utf8(buffer.0.lock().unwrap().clone()).unwrap();
+        text.lines().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn lines_are_logged_whole_and_named() {
+        let log = logged(|| {
+            let mut lines = lines();
+            lines.push(b"load");
+            lines.push(b"ing\r\n\n10%\r50%\r100%\nlast");
+            lines.finish();
+            lines.finish();
+        });
+        let line = |text: &str| format!(" INFO runner: {text} sheep=dolly stream=\"stderr\"");
+        assert_eq!(log, ["loading", "100%", "last"].map(line));
+    }
+
+    #[test]
+    fn a_line_without_end_is_logged_in_pieces() {
+        let log = logged(|| {
+            let mut lines = lines();
+            for _ in 0..5 {
+                lines.push(&[b'x'; MAX_LINE / 2]);
+            }
+            assert!(lines.line.len() <= MAX_LINE);
+            lines.finish();
+        });
+        assert_eq!(log.len(), 3);
+    }
+
+    #[test]
+    fn the_tail_is_bounded_and_begins_with_a_line() {
+        let mut lines = lines();
+        for number in 0..10_000 {
+            lines.push(format!("line {number}\n").as_bytes());
+            assert!(lines.tail.0.len() <= 4 * TAIL + 16);
+        }
+        let tail = lines.tail().text();
+        assert!(tail.len() <= TAIL && tail.len() > TAIL - 16);
+        assert!(tail.starts_with("line ") && tail.ends_with("line 9999"));
+    }
+}

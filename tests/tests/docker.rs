@@ -1,0 +1,294 @@
+//! Docker sheep: images from a registry, containers on a real engine.
+
+use serde_json::{Value, json};
+use shepherd_tests::docker::{Engine, Image, Recipe, Registry};
+use shepherd_tests::ids::SHEEP;
+use shepherd_tests::{Client, Daemon, Model, Script, Site, eventually, free_port};
+
+fn message(status: &Value) -> String {
+    status["error_details"]["message"].as_str().unwrap_or_default().to_owned()
+}
+
+fn say(text: &str) -> Script {
+    Script::Say(text.to_owned())
+}
+
+async fn assert_works(client: &Client, job: &str, model: Model) {
+    let status = client.run(job, model, &say(job)).await;
+    assert_eq!(status["status"], "done", "{status}");
+    assert_eq!(client.result(job).await.text(), job);
+}
+
+/// Ends the daemon, and holds that none of its containers runs, or, where they go by themselves, is there.
+async fn assert_nothing_left(engine: &Engine, site: &Site, daemon: Daemon) {
+    assert_eq!(daemon.stop().await.code, Some(0));
+    assert_eq!(engine.containers(&site.path("state"), false), [""; 0]);
+    for id in engine.containers(&site.path("state"), true) {
+        engine.docker(&["rm", &id]);
+    }
+}
+
+/// The engine that tests share, and an open registry.
+macro_rules! parts {
+    ($registry:expr) => {{
+        let (Some(engine), Some(registry)) = (Engine::shared(), $registry) else { return };
+        (engine, registry)
+    }};
+}
+
+#[tokio::test]
+async fn an_image_is_pulled_with_a_login_and_its_jobs_run_without_a_network() {
+    let (engine, registry) = parts!(Registry::with_login());
+    let model = Model::unique("plain", "1");
+    let image = Image::push(&engine, &registry, model, &Recipe::default());
+    let site = Site::on_engine(&engine, &registry, json!({"autoremove_containers": true}));
+    let daemon = site.start().await;
+    let client = daemon.client();
+    for round in 0..3 {
+        assert_works(&client, &format!("job-{round}"), image.model()).await;
+    }
+    let sheep = client.sheep(SHEEP).await;
+    assert_eq!(
+        (&sheep["type"], &sheep["running"], &sheep["activity"]),
+        (&json!("docker"), &json!(true), &Value::Null)
+    );
+    let containers = engine.containers(&site.path("state"), false);
+    assert_eq!(containers.len(), 1, "one runner stays warm");
+    let inspect = |format: &str| engine.docker(&["inspect", "--format", format, &containers[0]]);
+    assert_eq!(inspect("{{.HostConfig.NetworkMode}}"), "none");
+    assert_eq!(
+        inspect("{{.HostConfig.ReadonlyRootfs}} {{.HostConfig.CapDrop}} {{.HostConfig.Init}}"),
+        "true [ALL] true"
+    );
+    assert!(inspect("{{.HostConfig.SecurityOpt}}").contains("no-new-privileges"));
+    assert_eq!(inspect("{{.HostConfig.PortBindings}}"), "map[]");
+    assert_nothing_left(&engine, &site, daemon).await;
+    assert_eq!(engine.containers(&site.path("state"), true), [""; 0], "they are removed where that is asked");
+}
+
+#[tokio::test]
+async fn what_a_registry_refuses_is_said_to_the_job_and_the_next_one_works() {
+    let (engine, registry) = parts!(Registry::with_login());
+    let model = Model::unique("wanted", "1");
+    let _image = Image::push(&engine, &registry, model, &Recipe::default());
+    let site = Site::on_engine(&engine, &registry, json!({}));
+    let daemon = site.start().await;
+    let client = daemon.client();
+    let unknown = Model::unique("nobody", "1");
+    let tagless = Model { name: model.name, version: "2" };
+    for (job, model, expected) in
+        [("unknown-image", unknown, unknown.name), ("unknown-tag", tagless, &format!("{}:2", model.name))]
+    {
+        let status = client.run(job, model, &Script::Nothing).await;
+        assert_eq!(status["status"], "failed");
+        let text = message(&status);
+        assert!(
+            text.starts_with("Failed to start sheep for this job (") && text.contains(expected),
+            "{text}"
+        );
+        assert!(text.contains(registry.authority()), "{text}");
+    }
+    assert_works(&client, "good", model).await;
+    assert_nothing_left(&engine, &site, daemon).await;
+
+    let wrong = Site::on_engine(&engine, &registry, json!({"pull": "always"}))
+        .with(json!({"registry": {"password": "not-that-one"}}));
+    let other = Model::unique("locked", "1");
+    let _other = Image::push(&engine, &registry, other, &Recipe::default());
+    let daemon = wrong.start().await;
+    let text = message(&daemon.client().run("locked-out", other, &Script::Nothing).await);
+    assert!(text.to_lowercase().contains("log") && text.contains(registry.authority()), "{text}");
+    assert!(!text.contains("not-that-one") && !daemon.log().text().contains("not-that-one"));
+    assert_nothing_left(&engine, &wrong, daemon).await;
+}
+
+#[tokio::test]
+async fn a_registry_that_is_away_fails_jobs_after_its_patience_and_serves_the_next() {
+    let (engine, mut registry) = parts!(Registry::open());
+    let model = Model::unique("away", "1");
+    let image = Image::push(&engine, &registry, model, &Recipe::default());
+    let site = Site::on_engine(&engine, &registry, json!({})).with(json!({"registry": {"patience": "1s"}}));
+    let daemon = site.start().await;
+    let client = daemon.client();
+    registry.stop();
+    let text = message(&client.run("too-early", model, &Script::Nothing).await);
+    assert!(text.contains(registry.authority()), "{text}");
+    registry.start();
+    assert_works(&client, "in-time", model).await;
+    // What is here can be used when the registry is away.
+    registry.stop();
+    let other = Model::unique("other", "1");
+    let _other = Image::make(&engine, registry.authority(), other, &Recipe::default());
+    assert_works(&client, "from-here", other).await;
+    assert_works(&client, "and-back", image.model()).await;
+    assert_nothing_left(&engine, &site, daemon).await;
+}
+
+#[tokio::test]
+async fn runners_are_reached_over_tcp_also_those_that_know_only_their_port() {
+    let (engine, registry) = parts!(Registry::open());
+    let (new, old) = (Model::unique("new", "1"), Model::unique("old", "1"));
+    let _new = Image::push(&engine, &registry, new, &Recipe::default());
+    let _old = Image::push(&engine, &registry, old, &Recipe::legacy());
+    let port = free_port();
+    let site = Site::on_engine(&engine, &registry, json!({"transport": null, "port": port}));
+    let daemon = site.start().await;
+    let client = daemon.client();
+    assert_works(&client, "new-job", new).await;
+    let containers = engine.containers(&site.path("state"), false);
+    let bindings = engine.docker(&["port", &containers[0]]);
+    assert_eq!(bindings, format!("9999/tcp -> 127.0.0.1:{port}"), "on the loopback interface only");
+    assert_works(&client, "old-job", old).await;
+    assert_works(&client, "new-again", new).await;
+    assert_nothing_left(&engine, &site, daemon).await;
+}
+
+#[tokio::test]
+async fn a_foreign_container_on_the_sheep_s_port_is_left_alone() {
+    let (engine, registry) = parts!(Registry::open());
+    let model = Model::unique("tenant", "1");
+    let image = Image::push(&engine, &registry, model, &Recipe::shell("sleep 1000"));
+    let port = free_port();
+    engine.docker(&["pull", "--quiet", image.reference()]);
+    let publish = format!("127.0.0.1:{port}:9999");
+    let foreign = engine.docker(&["run", "--detach", "--rm", "--publish", &publish, image.reference()]);
+    let wanted = Model::unique("landlord", "1");
+    let _wanted = Image::push(&engine, &registry, wanted, &Recipe::default());
+    let site = Site::on_engine(&engine, &registry, json!({"transport": "tcp", "port": port}));
+    let daemon = site.start().await;
+    let client = daemon.client();
+    client.submit("waiting", wanted, &say("at last")).await.expect_status(200);
+    let problem = shepherd_tests::eventually_async("the sheep to say what is wrong", async || {
+        client.sheep(SHEEP).await["problem"].as_str().map(str::to_owned)
+    })
+    .await;
+    assert!(problem.contains(&port.to_string()), "{problem}");
+    assert_eq!(engine.docker(&["inspect", "--format", "{{.State.Running}}", &foreign]), "true");
+    engine.docker(&["rm", "--force", &foreign]);
+    assert_eq!(client.finished("waiting").await["status"], "done");
+    assert_nothing_left(&engine, &site, daemon).await;
+}
+
+#[tokio::test]
+async fn models_are_swapped_and_two_sheep_may_run_one_image() {
+    let (engine, registry) = parts!(Registry::open());
+    let models = [Model::unique("one", "1"), Model::unique("two", "")];
+    let _images = models.map(|model| {
+        let recipe = Recipe { content: model.name.into(), ..Recipe::default() };
+        Image::push(&engine, &registry, model, &recipe)
+    });
+    let site = Site::on_engine(&engine, &registry, json!({})).with_docker_sheep("second", json!({}));
+    let daemon = site.start().await;
+    let client = daemon.client();
+    for round in 0..4 {
+        assert_works(&client, &format!("swap-{round}"), models[round % 2]).await;
+    }
+    // Both at once: each of the two jobs waits for the other to have begun.
+    let gates = [site.shared("gate-0"), site.shared("gate-1")];
+    for (index, gate) in gates.iter().enumerate() {
+        let script = Script::Gate(gate.clone());
+        client.submit(&format!("both-{index}"), models[0], &script).await.expect_status(200);
+    }
+    site.begun("both-0", 1).await;
+    site.begun("both-1", 1).await;
+    assert_eq!(engine.containers(&site.path("state"), false).len(), 2);
+    for gate in &gates {
+        site.open_gate(gate);
+    }
+    for index in 0..2 {
+        assert_eq!(client.finished(&format!("both-{index}")).await["status"], "done");
+    }
+    assert_nothing_left(&engine, &site, daemon).await;
+}
+
+#[tokio::test]
+async fn limits_hold_and_are_told() {
+    let (engine, registry) = parts!(Registry::open());
+    let model = Model::unique("limited", "1");
+    // Jobs of a shell: a runner that runs what its input says would be one more program; this asks before it serves.
+    let probe = "id -u > $SHEPHERD_PROBE/uid; ip link > $SHEPHERD_PROBE/links; \
+         cat /proc/self/status > $SHEPHERD_PROBE/status; \
+         (touch /written && echo yes || echo no) > $SHEPHERD_PROBE/written 2>/dev/null; \
+         touch /tmp/written && echo yes > $SHEPHERD_PROBE/tmp; exec /bin/scripted_runner \"$@\"";
+    let _image =
+        Image::push(&engine, &registry, model, &Recipe { user: Some("sheep"), ..Recipe::shell(probe) });
+    let site = Site::on_engine(&engine, &registry, json!({}));
+    let probed = site.shared("");
+    let site = site.with_docker_sheep(SHEEP, json!({"env": {"SHEPHERD_PROBE": probed}}));
+    let daemon = site.start().await;
+    let client = daemon.client();
+    assert_works(&client, "as-sheep", model).await;
+    let read = |name: &str| std::fs::read_to_string(site.shared(name)).unwrap().trim().to_owned();
+    assert_eq!(read("uid"), "1234");
+    assert_eq!((read("written"), read("tmp")), ("no".to_owned(), "yes".to_owned()));
+    let links = read("links");
+    assert!(links.contains("lo:") && !links.contains("eth0"), "{links}");
+    let status = read("status");
+    for line in ["CapEff:\t0000000000000000", "CapBnd:\t0000000000000000", "NoNewPrivs:\t1"] {
+        assert!(status.contains(line), "{line} in {status}");
+    }
+    // What another user wrote is collected, and removed.
+    let files = (0..40).map(|n| (format!("deep/{n}"), n.to_string())).collect();
+    assert_eq!(client.run("others-files", model, &Script::Files(files)).await["status"], "done");
+    assert_eq!(client.get("/jobs/others-files/result/deep/7").await.text(), "7");
+    eventually("the job's directory to go", || {
+        (!site.path("data").join(SHEEP).join("others-files").exists()).then_some(())
+    })
+    .await;
+    assert_nothing_left(&engine, &site, daemon).await;
+}
+
+#[tokio::test]
+async fn a_runner_past_its_memory_says_so() {
+    let (engine, registry) = parts!(Registry::open());
+    let model = Model::unique("greedy", "1");
+    let greedy = "head -c 200m /dev/zero | tail > /dev/null; exit 9";
+    let good = Model::unique("modest", "1");
+    let _greedy = Image::push(&engine, &registry, model, &Recipe::shell(&format!("exec sh -c '{greedy}'")));
+    let _good = Image::push(&engine, &registry, good, &Recipe::default());
+    let site = Site::on_engine(&engine, &registry, json!({"memory": "32MiB", "pids": 64}));
+    let daemon = site.start().await;
+    let client = daemon.client();
+    let status = client.run("hungry", model, &Script::Nothing).await;
+    assert_eq!(status["status"], "failed");
+    let text = status["error_details"].to_string();
+    assert!(text.contains("memory"), "{text}");
+    assert_works(&client, "next", good).await;
+    assert_nothing_left(&engine, &site, daemon).await;
+}
+
+#[tokio::test]
+async fn a_gpu_that_nobody_can_give_is_a_clear_error() {
+    let (engine, registry) = parts!(Registry::open());
+    let model = Model::unique("gpu", "1");
+    let _image = Image::push(&engine, &registry, model, &Recipe::default());
+    let site = Site::on_engine(&engine, &registry, json!({"gpus": "all"}));
+    let daemon = site.start().await;
+    let client = daemon.client();
+    client.submit("needs-gpu", model, &Script::Nothing).await.expect_status(200);
+    let told = shepherd_tests::eventually_async("a word about GPUs", async || {
+        let problem = client.sheep(SHEEP).await["problem"].as_str().unwrap_or_default().to_owned();
+        let error = message(&client.status("needs-gpu").await);
+        [problem, error].into_iter().find(|text| text.contains("GPU"))
+    })
+    .await;
+    assert!(!told.is_empty());
+    assert_nothing_left(&engine, &site, daemon).await;
+}
+
+#[tokio::test]
+async fn an_output_that_leads_out_of_its_directory_is_refused() {
+    let (engine, registry) = parts!(Registry::open());
+    let model = Model::unique("sly", "1");
+    let _image = Image::push(&engine, &registry, model, &Recipe::default());
+    let site = Site::on_engine(&engine, &registry, json!({}));
+    let daemon = site.start().await;
+    let client = daemon.client();
+    let secret = site.path("secret");
+    std::fs::write(&secret, "nobody's business").unwrap();
+    let status = client.run("sly-job", model, &Script::Link(secret.clone())).await;
+    assert_eq!(status["status"], "failed", "{status}");
+    assert_eq!(std::fs::read_to_string(&secret).unwrap(), "nobody's business");
+    assert_works(&client, "honest", model).await;
+    assert_nothing_left(&engine, &site, daemon).await;
+}
