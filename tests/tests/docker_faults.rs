@@ -59,7 +59,21 @@ async fn a_killed_daemon_leaves_its_containers_to_the_next_one() {
         }
         let old = container(&engine, &site);
         daemon.kill().await;
+        // Of a sheep that was configured once.
+        let instance = std::fs::read_to_string(site.path("state/instance")).unwrap();
+        let label = format!("--label=shepherd.instance={}", instance.trim());
+        let retired = engine.docker(&[
+            "run",
+            "--detach",
+            "--network=none",
+            &label,
+            "--label=shepherd.sheep=retired",
+            "--entrypoint=/bin/sleep",
+            image.reference(),
+            "1000",
+        ]);
         let daemon = site.start().await;
+        assert!(engine.try_docker(&["inspect", &retired]).is_err(), "nobody else would ever end it");
         let left = engine.docker(&["ps", "--quiet", "--no-trunc", "--filter", &format!("id={old}")]);
         assert_eq!(left, "", "it ended before anything else began");
         site.begun(&job, 2).await;

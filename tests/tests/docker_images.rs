@@ -1,5 +1,7 @@
 //! The images of this project, and the sandbox of containers that is made of them.
 
+#![allow(clippy::unwrap_used, reason = "what several tests share is a test, too")]
+
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};

@@ -1,6 +1,8 @@
 //! Registries that stall, runners that fork and plant links, engines that are killed while runners live:
 //! nothing is lost, no container is left, and nobody else's is touched.
 
+#![allow(clippy::unwrap_used, reason = "what several tests share is a test, too")]
+
 use std::path::PathBuf;
 use std::time::Duration;
 

@@ -232,6 +232,8 @@ impl Keeper {
         loop {
             self.advance().await;
             if self.drain_seen && matches!(self.state, State::None { .. }) && self.hand.is_empty() {
+                // A start that was dropped may have got far.
+                self.sheep.settled().await;
                 return;
             }
             match self.next_event(&mut tick).await {

@@ -181,6 +181,11 @@ impl Sheep for BareSheep {
         swept.await.unwrap_or_else(|e| Err(SheepError::Unavailable(format!("the sweep broke off: {e}"))))
     }
 
+    async fn settled(&self) {
+        // What does not end now does with the program: its parent's death is its own.
+        let _ = self.vacant().await;
+    }
+
     async fn launch(&self, model: &ModelRef) -> Result<Box<dyn RunningSheep>, SheepError> {
         let mut latest = self.vacant().await?;
         let run = Arc::new(Run::default());

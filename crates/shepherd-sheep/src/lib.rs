@@ -96,6 +96,10 @@ pub trait Sheep: Send + Sync + 'static {
     /// [`SheepError::Unavailable`] when something left behind does not end.
     async fn sweep(&self) -> Result<(), SheepError>;
 
+    /// Waits until nothing is left running of launches that were dropped; for a while,
+    /// where something does not end. To be called before the program ends.
+    async fn settled(&self);
+
     /// Starts a runner for `model`, which begins to listen at the endpoint some time
     /// later. When the future is dropped, nothing is left running.
     ///

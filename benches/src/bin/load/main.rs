@@ -25,6 +25,7 @@ mod s3;
 mod s3_server;
 mod status;
 mod submit;
+mod swap;
 mod usage;
 
 use std::path::PathBuf;
@@ -112,6 +113,8 @@ enum Mode {
     S3,
     /// The embedded S3 endpoint: objects of 1 MB, against s3s-fs.
     Endpoint,
+    /// A docker sheep's change of models, against `docker run` by hand.
+    Swap,
     /// Start-up and idle memory.
     Idle,
     /// A queue of a million jobs: restart after kill -9.
@@ -153,6 +156,7 @@ fn measure(mode: Mode, options: &Options) -> anyhow::Result<()> {
                 Mode::Big,
                 Mode::S3,
                 Mode::Endpoint,
+                Mode::Swap,
                 Mode::Million,
             ]
         }
@@ -168,6 +172,7 @@ fn measure(mode: Mode, options: &Options) -> anyhow::Result<()> {
             Mode::Big => big::measure(options),
             Mode::S3 => s3::measure(options),
             Mode::Endpoint => s3::endpoint(options),
+            Mode::Swap => swap::measure(options),
             Mode::Idle => idle::measure(options),
             Mode::Million => million::measure(options),
             Mode::All | Mode::Bare | Mode::S3Server => continue,

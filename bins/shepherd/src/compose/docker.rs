@@ -34,6 +34,7 @@ pub(super) fn engine(config: &Config) -> anyhow::Result<Option<Engine>> {
             },
         },
         instance: instance::of(&config.state_dir)?,
+        flock: config.sheep.iter().map(|sheep| sheep.id.clone()).collect(),
         registry: registry.url.authority().to_owned(),
         login: registry.credentials.as_ref().map(|credentials| RegistryLogin {
             username: credentials.username.clone(),

@@ -118,6 +118,8 @@ pub(crate) fn echoing() -> Script {
 
 #[async_trait]
 impl Sheep for FakeSheep {
+    async fn settled(&self) {}
+
     fn kind(&self) -> &'static str {
         "fake"
     }

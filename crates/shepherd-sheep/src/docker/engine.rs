@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bollard::Docker;
-use shepherd_job::ModelRef;
+use shepherd_job::{ModelRef, SheepId};
 
 pub(super) use self::trouble::Trouble;
 use self::wire::Wire;
@@ -68,6 +68,9 @@ pub struct EngineOptions {
     /// Tells this shepherd's containers and images from others', across restarts;
     /// letters, digits and `-`.
     pub instance: String,
+    /// All sheep that are configured. Containers of this instance's other sheep are of an
+    /// earlier configuration, and are ended.
+    pub flock: Vec<SheepId>,
     /// The registry's authority, `HOST[:PORT]`, the first part of every image's name.
     pub registry: String,
     /// What to log in to the registry with.

@@ -162,11 +162,25 @@ impl Images {
     }
 }
 
+/// How long the engine may take to tell of an image, from the first byte to the last.
+pub(super) const ANSWER: Duration = Duration::from_secs(30);
+
+/// Asks the engine with a limit on the whole answer.
+pub(super) async fn within<T>(
+    limit: Duration,
+    answer: impl Future<Output = Result<T, bollard::errors::Error>>,
+) -> Result<T, Trouble> {
+    match tokio::time::timeout(limit, answer).await {
+        Ok(answer) => Ok(answer?),
+        Err(_) => Err(Trouble::Lost("it did not answer in time".to_owned())),
+    }
+}
+
 impl Shelf {
     /// The id of the image that has this name now, where one has it.
     async fn find(&self, name: &ImageName) -> Result<Option<String>, Trouble> {
         let docker = self.link.reached().await?;
-        match docker.inspect_image(&name.to_string()).await.map_err(Trouble::from) {
+        match within(ANSWER, docker.inspect_image(&name.to_string())).await {
             Ok(image) => match image.id {
                 Some(id) => Ok(Some(id)),
                 None => Err(Trouble::Garbled(format!("the image `{name}` has no id"))),
@@ -209,6 +223,11 @@ impl Shelf {
             (Err(failure @ (Failure::Away(_) | Failure::Silent(_))), None) => {
                 self.note_away(true);
                 Err(failure)
+            }
+            // It cannot load what is new, and may well run what it has.
+            (Err(failure @ Failure::Engine(Trouble::Refused { .. })), Some(id)) => {
+                tracing::warn!(image = %name, failure = failure.sentence(&name), "using the image that is here");
+                Ok(id)
             }
             (Err(failure @ (Failure::Engine(_) | Failure::Refused(_))), _) => Err(failure),
         }

@@ -247,6 +247,8 @@ async fn cause(run: &Run, container: &Container, death: Death, memory: Memory) -
     };
     if !is_there {
         return match told {
+            // An engine is slow, too, on a machine without memory.
+            Some(_) | None if memory.is_out == Some(true) && !was_asked => (ExitCause::OutOfMemory, false),
             Some(code) if was_asked => (ExitCause::of_container(code), false),
             Some(_) | None => (ExitCause::EngineStopped, false),
         };

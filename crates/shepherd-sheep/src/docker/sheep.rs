@@ -106,6 +106,12 @@ impl Sheep for DockerSheep {
         }
     }
 
+    async fn settled(&self) {
+        if let Err(error) = self.vacant().await {
+            tracing::warn!(sheep = %self.options.id, %error, "left to the next start of the shepherd");
+        }
+    }
+
     async fn launch(&self, model: &ModelRef) -> Result<Box<dyn RunningSheep>, SheepError> {
         // An engine that is away is the better answer than a runner that it does not end.
         self.engine.reached().await.map_err(|trouble| self.engine.unavailable(&trouble))?;

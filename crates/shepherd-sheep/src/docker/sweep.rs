@@ -27,16 +27,21 @@ pub(super) enum Unswept {
     Remains(SheepError),
 }
 
-/// Kills and removes every container of the sheep.
+/// Kills and removes every container of the sheep, and of sheep that this shepherd had
+/// once and has no more.
 pub(super) async fn sweep(engine: &Engine, options: &DockerOptions) -> Result<(), Unswept> {
-    let instance = &engine.options().instance;
-    let labels = [(spec::INSTANCE, instance.as_str()), (spec::SHEEP, options.id.as_str())];
+    let (instance, flock) = (&engine.options().instance, &engine.options().flock);
+    let labels = [(spec::INSTANCE, instance.as_str())];
     let found = list(engine, &labels, true).await.map_err(Unswept::Away)?;
     for summary in found {
         // The engine was asked for these only; what it is asked next cannot be undone.
         let label =
             |name: &str| summary.labels.as_ref().and_then(|labels| labels.get(name)).map(String::as_str);
-        let is_ours = labels.iter().all(|(name, value)| label(name) == Some(value));
+        let is_swept = |sheep: &str| {
+            sheep == options.id.as_str() || !flock.iter().any(|member| member.as_str() == sheep)
+        };
+        let is_ours =
+            label(spec::INSTANCE) == Some(instance.as_str()) && label(spec::SHEEP).is_some_and(is_swept);
         let Some(id) = summary.id.clone().filter(|_| is_ours) else { continue };
         let container = Container::known(engine, id);
         let ended = tokio::time::timeout(PATIENCE, end(&container)).await;

@@ -109,6 +109,7 @@ impl Site {
         Engine::new(EngineOptions {
             host: EngineHost::Unix(path),
             instance: self.instance.clone(),
+            flock: ["dolly", "molly"].map(|id| SheepId::parse(id).unwrap()).to_vec(),
             registry: REGISTRY.to_owned(),
             login: None,
             registry_patience: Duration::from_secs(1),

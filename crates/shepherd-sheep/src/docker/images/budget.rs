@@ -10,6 +10,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bollard::models::ImageSummary;
 use bollard::query_parameters::{ListImagesOptions, RemoveImageOptions};
@@ -17,6 +18,7 @@ use bollard::query_parameters::{ListImagesOptions, RemoveImageOptions};
 use super::name::familiar;
 use super::record::{Pulled, Record};
 use super::usage::Usage;
+use super::{ANSWER, within};
 use crate::docker::engine::{Link, Trouble};
 
 /// Whose images, and how much they may take.
@@ -36,6 +38,9 @@ struct Removal {
     reference: String,
     bytes: u64,
 }
+
+/// How long the engine may take to remove an image: it has files to remove for that.
+const REMOVAL: Duration = Duration::from_secs(120);
 
 impl Budget {
     /// Removes what is too much. What goes wrong is logged: an image too many is no
@@ -57,14 +62,15 @@ impl Budget {
     async fn remove_down_to(&self, budget: u64) -> Result<(), Trouble> {
         let _turn = self.turn.lock().await;
         let docker = self.link.reached().await?;
-        let there = docker.list_images(None::<ListImagesOptions>).await?;
+        let there = within(ANSWER, docker.list_images(None::<ListImagesOptions>)).await?;
         let there: HashMap<&str, &ImageSummary> =
             there.iter().map(|image| (image.id.as_str(), image)).collect();
 
         let mut ours = self.record.oldest_first();
         ours.retain(|image| {
-            let stays =
-                there.get(image.id.as_str()).is_some_and(|summary| removal_of(image, summary).is_some());
+            let stays = there
+                .get(image.id.as_str())
+                .is_some_and(|summary| removal_of(image, &summary.repo_tags, summary.size).is_some());
             if !stays {
                 self.record.forget(image);
             }
@@ -75,19 +81,23 @@ impl Budget {
             if taken <= budget {
                 break;
             }
-            let Some(removal) = there.get(image.id.as_str()).and_then(|summary| removal_of(image, summary))
-            else {
-                continue;
-            };
             let _removing = self.usage.removing().await;
             if self.usage.is_kept(image) {
                 continue;
             }
-            match docker
-                .remove_image(&removal.reference, None::<RemoveImageOptions>, None)
-                .await
-                .map_err(Trouble::from)
-            {
+            // Looked at again: since the list was made its name may have moved on, to an image that is held.
+            let now = match within(ANSWER, docker.inspect_image(&image.id)).await {
+                Ok(now) => now,
+                Err(trouble) if trouble.is_status(404) => {
+                    self.record.forget(image);
+                    continue;
+                }
+                Err(trouble) => return Err(trouble),
+            };
+            let (tags, size) = (now.repo_tags.unwrap_or_default(), now.size.unwrap_or_default());
+            let Some(removal) = removal_of(image, &tags, size) else { continue };
+            let remove = docker.remove_image(&removal.reference, None::<RemoveImageOptions>, None);
+            match within(REMOVAL, remove).await {
                 Ok(_) => {
                     tracing::info!(
                         image = image.name,
@@ -117,13 +127,13 @@ impl Budget {
     }
 }
 
-/// How to remove `image`, of which the engine says `summary`; `None` when its name has
+/// How to remove `image`, which has these names and this size; `None` when its name has
 /// moved on and others were given to it: then it is no longer ours.
-fn removal_of(image: &Pulled, summary: &ImageSummary) -> Option<Removal> {
+fn removal_of(image: &Pulled, tags: &[String], size: i64) -> Option<Removal> {
     let name = familiar(&image.name);
     // The engine lists an image without a name under this one.
-    let tags: Vec<&String> = summary.repo_tags.iter().filter(|tag| *tag != "<none>:<none>").collect();
-    let bytes = u64::try_from(summary.size).unwrap_or(0);
+    let tags: Vec<&String> = tags.iter().filter(|tag| *tag != "<none>:<none>").collect();
+    let bytes = u64::try_from(size).unwrap_or(0);
     match (tags.iter().any(|tag| *tag == name), tags.len()) {
         (true, 1) => Some(Removal { reference: image.name.clone(), bytes }),
         // Other names keep it: nothing is freed.

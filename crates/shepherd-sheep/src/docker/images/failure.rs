@@ -36,8 +36,12 @@ impl Failure {
         let says = |needles: &[&str]| needles.iter().any(|needle| text.contains(needle));
         let quote = || quoted(&message, login);
 
+        // The engine's own faults: the image and its registry are not to blame.
         if says(&["no space left on device", "disk quota exceeded"]) {
-            return Self::Refused("the engine's disk is full".to_owned());
+            return Self::Engine(Trouble::Refused { status: 507, message: "its disk is full".to_owned() });
+        }
+        if says(&["containerd.sock", "rpc error:", "input/output error", "read-only file system"]) {
+            return Self::Engine(Trouble::Refused { status: 500, message: quote() });
         }
         if says(&["server gave http response to https client"]) {
             return Self::Refused(

@@ -56,7 +56,11 @@ fn each_refusal_has_its_own_sentence() {
             "does not trust the registry's certificate",
         ),
         ("no matching manifest for linux/amd64 in the manifest list entries", "for other platforms only"),
-        ("write /var/lib/docker/tmp/GetImageBlob1: no space left on device", "the engine's disk is full"),
+        (
+            "write /var/lib/docker/tmp/GetImageBlob1: no space left on device",
+            "the engine failed: its disk is full",
+        ),
+        ("rpc error: code = Unavailable desc = transport is closing", "the engine failed: "),
         ("something new", "something new"),
     ] {
         let said = sentence(message);

@@ -91,6 +91,7 @@ pub(super) fn engine(host: &EngineHost, registry: &str, change: impl FnOnce(&mut
     let mut options = EngineOptions {
         host: host.clone(),
         instance: "test".to_owned(),
+        flock: Vec::new(),
         registry: registry.to_owned(),
         login: None,
         registry_patience: Duration::from_secs(60),
