@@ -1,4 +1,4 @@
-//! `shepherd-runner`: runs a command for each job.
+//! `shepherd-runner`: runs a command for each job, or hands over to Python.
 //!
 //! It takes the arguments of the first shepherd's runner. The `runner.yaml` beside
 //! the model's configuration says what to run:
@@ -8,10 +8,14 @@
 //!   command: ["./recognise", "{inputs}", "{outputs}"]
 //! ```
 //!
+//! Where it names a `class` instead, or is not there, the Python package's runner
+//! takes this process over.
+//!
 //! Exit codes: 0 when it was told to end, 1 when it had to leave a job or cannot
 //! serve, 2 when its arguments or `runner.yaml` are wrong.
 
 mod command;
+mod python;
 mod settings;
 
 use std::path::PathBuf;
@@ -22,9 +26,11 @@ use clap::Parser;
 use shepherd_runner::{Options, ServeError, serve};
 
 use command::{CommandRunner, Model};
-use settings::Settings;
+use python::Python;
+use settings::Serves;
 
-/// Serves a model's jobs by running a command for each of them.
+/// Serves a model's jobs by running a command for each of them, or hands over to the
+/// Python runner.
 ///
 /// Listens at the URL in SHEPHERD_LISTEN; without it on the given port, of
 /// 127.0.0.1 or of the address in SHEPHERD_LISTEN_HOST.
@@ -39,7 +45,8 @@ struct Arguments {
     #[arg(short, long, default_value = "predict")]
     stream: String,
 
-    /// A Python runner class; there is none in this program.
+    /// The Python class that serves the model, module.Class, in place of what the
+    /// runner.yaml says.
     #[arg(short, long, value_name = "CLASS")]
     runner: Option<String>,
 
@@ -70,14 +77,19 @@ fn main() -> ExitCode {
 }
 
 fn prepare(arguments: Arguments) -> anyhow::Result<CommandRunner> {
-    if let Some(class) = arguments.runner {
-        anyhow::bail!("cannot load the runner class `{class}`: {}", settings::NO_CLASSES);
-    }
     let path = arguments.config_path;
     let config = path.canonicalize().with_context(|| format!("cannot find `{}`", path.display()))?;
     anyhow::ensure!(config.is_file(), "`{}` is not a file", path.display());
-    let settings = Settings::read_beside(&config)?;
-    Ok(CommandRunner::new(settings, Model { config, stream: arguments.stream }))
+    let serves = match arguments.runner {
+        Some(class) => Serves::Python(Python { class: Some(class), ..Python::default() }),
+        None => Serves::read_beside(&config)?,
+    };
+    match serves {
+        Serves::Command(settings) => {
+            Ok(CommandRunner::new(settings, Model { config, stream: arguments.stream }))
+        }
+        Serves::Python(python) => Err(python.become_runner(arguments.port, &arguments.stream, &config)),
+    }
 }
 
 fn run(runner: CommandRunner, port: u16) -> Result<(), ServeError> {

@@ -8,9 +8,16 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use serde::Deserialize;
 
-/// Why a class is refused.
-pub(crate) const NO_CLASSES: &str = "Python runner classes need a Python runner; \
-    set the sheep's `runner_command` to one, or give a `command` in runner.yaml";
+use crate::python::Python;
+
+/// What serves a model.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Serves {
+    /// This program, by running a command for each job.
+    Command(Settings),
+    /// The Python runner, which this program becomes.
+    Python(Python),
+}
 
 /// What to run for each job.
 #[derive(Debug, PartialEq, Eq)]
@@ -34,44 +41,28 @@ struct File {
 struct Section {
     command: Option<Vec<String>>,
     class: Option<String>,
+    python: Option<PathBuf>,
     cwd: Option<PathBuf>,
     #[serde(default)]
     env: BTreeMap<String, String>,
 }
 
-impl Settings {
-    /// Reads the `runner.yaml` in the directory of `config`, an absolute path.
+impl Serves {
+    /// Reads the `runner.yaml` in the directory of `config`, an absolute path. Without
+    /// one the Python runner serves the model, as it was with the first shepherd.
     pub(crate) fn read_beside(config: &Path) -> anyhow::Result<Self> {
         let directory = config.parent().unwrap_or(Path::new("/"));
         let path = directory.join("runner.yaml");
         let text = match fs::read_to_string(&path) {
             Ok(text) => text,
-            Err(error) if error.kind() == ErrorKind::NotFound => anyhow::bail!(
-                "there is no `{}`; it says what to run, such as \
-                 `runner: {{command: [\"./program\", \"{{inputs}}\", \"{{outputs}}\"]}}`",
-                path.display()
-            ),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Self::Python(Python::default())),
             Err(error) => return Err(error).with_context(|| format!("cannot read `{}`", path.display())),
         };
         Self::parse(&text, directory).with_context(|| format!("in `{}`", path.display()))
     }
 
     fn parse(text: &str, directory: &Path) -> anyhow::Result<Self> {
-        let File { runner: Section { command, class, cwd, env } } = serde_saphyr::from_str(text)?;
-        let command = match (command, class) {
-            (Some(command), None) => command,
-            (Some(_), Some(_)) => anyhow::bail!("`runner` must have a `command` or a `class`, not both"),
-            (None, Some(class)) => anyhow::bail!("cannot load the runner class `{class}`: {NO_CLASSES}"),
-            (None, None) => anyhow::bail!("`runner` must have a `command`"),
-        };
-        anyhow::ensure!(
-            command.first().is_some_and(|program| !program.is_empty()),
-            "`runner.command` must begin with a program"
-        );
-        anyhow::ensure!(
-            command.iter().chain(env.values()).all(|text| !text.contains('\0')),
-            "`runner` must not hold NUL characters"
-        );
+        let File { runner: Section { command, class, python, cwd, env } } = serde_saphyr::from_str(text)?;
         for name in env.keys() {
             anyhow::ensure!(
                 !name.is_empty() && !name.contains(['=', '\0']),
@@ -79,9 +70,38 @@ impl Settings {
                 name.escape_default()
             );
         }
-        let cwd = cwd.map_or_else(|| directory.to_path_buf(), |cwd| directory.join(cwd));
-        anyhow::ensure!(cwd.is_dir(), "`runner.cwd` is not a directory: `{}`", cwd.display());
-        Ok(Self { command, cwd, env })
+        let texts = command.iter().flatten().chain(&class).chain(env.values());
+        anyhow::ensure!(
+            texts.into_iter().all(|text| !text.contains('\0')),
+            "`runner` must not hold NUL characters"
+        );
+        let cwd = cwd.map(|cwd| directory.join(cwd));
+        if let Some(cwd) = cwd.as_ref().filter(|cwd| !cwd.is_dir()) {
+            anyhow::bail!("`runner.cwd` is not a directory: `{}`", cwd.display());
+        }
+        match (command, class) {
+            (Some(_), Some(_)) => anyhow::bail!("`runner` must have a `command` or a `class`, not both"),
+            (Some(_), None) if python.is_some() => {
+                anyhow::bail!("`runner.python` is for a `class`, not for a `command`")
+            }
+            (Some(command), None) => {
+                anyhow::ensure!(
+                    command.first().is_some_and(|program| !program.is_empty()),
+                    "`runner.command` must begin with a program"
+                );
+                let cwd = cwd.unwrap_or_else(|| directory.to_path_buf());
+                Ok(Self::Command(Settings { command, cwd, env }))
+            }
+            (None, class @ Some(_)) => {
+                // A name is looked for on PATH, and a path is one from the model's directory.
+                let python = python.map(|python| match python.parent() {
+                    Some(parent) if parent != Path::new("") => directory.join(python),
+                    Some(_) | None => python,
+                });
+                Ok(Self::Python(Python { class, interpreter: python, cwd, env }))
+            }
+            (None, None) => anyhow::bail!("`runner` must have a `command` or a `class`"),
+        }
     }
 }
 
@@ -89,18 +109,43 @@ impl Settings {
 mod tests {
     use super::*;
 
-    fn parse(text: &str) -> Result<Settings, String> {
-        Settings::parse(text, Path::new("/")).map_err(|error| format!("{error:#}"))
+    fn parse(text: &str) -> Result<Serves, String> {
+        Serves::parse(text, Path::new("/")).map_err(|error| format!("{error:#}"))
+    }
+
+    fn command(text: &str) -> Settings {
+        match parse(text).unwrap() {
+            Serves::Command(settings) => settings,
+            Serves::Python(python) => panic!("{python:?}"),
+        }
+    }
+
+    fn python(text: &str) -> Python {
+        match parse(text).unwrap() {
+            Serves::Python(python) => python,
+            Serves::Command(settings) => panic!("{settings:?}"),
+        }
     }
 
     #[test]
     fn a_command_runs_beside_its_settings() {
-        let settings = parse("runner: {command: [prog, \"{inputs}\", 5]}").unwrap();
+        let settings = command("runner: {command: [prog, \"{inputs}\", 5]}");
         assert_eq!(settings.command, ["prog", "{inputs}", "5"]);
         assert_eq!((settings.cwd.as_path(), settings.env.len()), (Path::new("/"), 0));
-        let settings = parse("runner:\n  command: [a]\n  cwd: proc\n  env: {A: 1, B: 0x, C: no}\n").unwrap();
+        let settings = command("runner:\n  command: [a]\n  cwd: proc\n  env: {A: 1, B: 0x, C: no}\n");
         assert_eq!(settings.cwd, Path::new("/proc"));
         assert_eq!(settings.env.into_values().collect::<Vec<_>>(), ["1", "0x", "no"]);
+    }
+
+    #[test]
+    fn a_class_is_served_where_the_runner_was_started() {
+        let named = python("runner: {class: a.B}");
+        assert_eq!(named, Python { class: Some("a.B".to_owned()), ..Python::default() });
+        let named = python("runner: {class: a.B, python: python3.11, cwd: proc, env: {A: 1}}");
+        assert_eq!(named.interpreter.as_deref(), Some(Path::new("python3.11")));
+        assert_eq!((named.cwd.as_deref(), named.env.len()), (Some(Path::new("/proc")), 1));
+        let named = python("runner: {class: a.B, python: .venv/bin/python}");
+        assert_eq!(named.interpreter.as_deref(), Some(Path::new("/.venv/bin/python")));
     }
 
     #[test]
@@ -108,13 +153,14 @@ mod tests {
         for (text, wanted) in [
             ("", "line 1"),
             ("{}", "runner"),
-            ("runner: {}", "must have a `command`"),
+            ("runner: {}", "must have a `command` or a `class`"),
             ("runner: {command: []}", "must begin with a program"),
             ("runner: {command: [\"\"]}", "must begin with a program"),
-            ("runner: {class: a.B}", "Python runner classes need a Python runner"),
             ("runner: {class: a.B, command: [c]}", "not both"),
+            ("runner: {command: [c], python: python3}", "not for a `command`"),
             ("runner: {command: [a], cwd: no-such-directory}", "not a directory"),
             ("runner: {command: [a], env: {\"A=\": 1}}", "no variable"),
+            ("runner: {class: a.B, env: {A: \"\\0\"}}", "NUL"),
             ("runner:\n  command: [a]\n  comand: [b]\n", "line 3"),
             ("runner: {command: {a: b}}", "line 1"),
             ("runner: [", "line 1"),

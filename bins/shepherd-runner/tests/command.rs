@@ -8,6 +8,7 @@ mod shepherd;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read};
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
@@ -325,7 +326,9 @@ fn mistakes_are_told_with_the_file_and_exit_code_2() {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name);
     let run = |arguments: &[&str]| -> Output {
-        Command::new(PROGRAM).args(arguments).arg(path("config.yaml")).output().unwrap()
+        let mut command = Command::new(PROGRAM);
+        // There is no Python runner.
+        command.args(arguments).arg(path("config.yaml")).env("PATH", dir.path()).output().unwrap()
     };
     let check = |output: Output, wanted: &[&str]| {
         assert_eq!(output.status.code(), Some(2), "{output:?}");
@@ -334,14 +337,44 @@ fn mistakes_are_told_with_the_file_and_exit_code_2() {
     };
     check(run(&[]), &["cannot find", "config.yaml"]);
     fs::write(path("config.yaml"), "").unwrap();
-    check(run(&[]), &["there is no", "runner.yaml"]);
+    check(run(&[]), &["there is no", "runner.yaml", "shepherd-runner-py"]);
     fs::write(path("runner.yaml"), "runner:\n  command: [a]\n  cmd: b\n").unwrap();
     check(run(&[]), &["runner.yaml", "line 3", "cmd"]);
     fs::write(path("runner.yaml"), "runner: {class: models.Ocr}").unwrap();
-    check(run(&[]), &["runner.yaml", "models.Ocr", "Python runner"]);
-    check(run(&["-r", "a.B"]), &["a.B", "Python runner"]);
+    check(run(&[]), &["models.Ocr", "there is no `shepherd-runner-py`", "install"]);
+    check(run(&["-r", "a.B"]), &["a.B", "there is no `shepherd-runner-py`"]);
     check(run(&["-p", "no"]), &["no", "--port"]);
     fs::remove_file(path("config.yaml")).unwrap();
     fs::create_dir(path("config.yaml")).unwrap();
     check(run(&[]), &["is not a file"]);
+}
+
+#[test]
+fn a_class_or_nothing_at_all_is_handed_over_to_python_in_the_same_process() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    let config = fs::canonicalize(dir.path()).unwrap().join("config.yaml");
+    fs::write(&config, "").unwrap();
+    for (program, said) in [("shepherd-runner-py", "package"), ("python", "interpreter")] {
+        let script = format!("#!/bin/sh\necho $$ {said} \"$@\" $A\n");
+        fs::write(path(program), script).unwrap();
+        fs::set_permissions(path(program), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let check = |arguments: &[&str], wanted: &str| {
+        let mut command = Command::new(PROGRAM);
+        command.args(arguments).arg("config.yaml").current_dir(dir.path()).env("PATH", dir.path());
+        let child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let pid = child.id();
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success());
+        let wanted = format!("{pid} {wanted}\n").replace("CONFIG", config.to_str().unwrap());
+        assert_eq!(String::from_utf8(output.stdout).unwrap(), wanted);
+    };
+    check(&[], "package -p 9999 -s predict -- CONFIG");
+    check(&["-p", "7", "-s", "other", "-r", "a.B"], "package -p 7 -s other -r a.B -- CONFIG");
+    fs::write(path("runner.yaml"), "runner: {class: a.C, env: {A: more}}").unwrap();
+    check(&[], "package -p 9999 -s predict -r a.C -- CONFIG more");
+    check(&["-r", "a.B"], "package -p 9999 -s predict -r a.B -- CONFIG");
+    fs::write(path("runner.yaml"), "runner: {class: a.C, python: ./python}").unwrap();
+    check(&[], "interpreter -m shepherd_runner -p 9999 -s predict -r a.C -- CONFIG");
 }

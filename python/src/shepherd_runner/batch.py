@@ -1,0 +1,51 @@
+"""One batch, whose jobs must not fail for one another's faults."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from typing import List, Optional, Sequence
+
+from .job import Job
+from .output import job_output
+from .runner import Runner
+
+
+def process_batch(runner: Runner, jobs: Sequence[Job]) -> List[Optional[BaseException]]:
+    """Processes the jobs together, and alone if that raises. Returns the exception of each."""
+    error = _run(runner, jobs)
+    if error is None:
+        return [job._failure for job in jobs]
+    if len(jobs) == 1 or not isinstance(error, Exception):
+        return [error for _ in jobs]
+    return [_run_alone(runner, job) for job in jobs]
+
+
+def _run(runner: Runner, jobs: Sequence[Job]) -> Optional[BaseException]:
+    try:
+        with job_output(jobs):
+            runner.process_batch(jobs)
+        return None
+    except BaseException as error:
+        return error
+
+
+def _run_alone(runner: Runner, job: Job) -> Optional[BaseException]:
+    if job._failure is not None or job.stop_reason is not None:
+        # What it told before the batch broke off, or what the next attempt would be in vain for.
+        return job._failure or job._give_up()
+    try:
+        _empty(job)
+    except OSError as error:
+        return error
+    return _run(runner, [job]) or job._failure
+
+
+def _empty(job: Job) -> None:
+    """Removes what the broken batch may have left among the job's outputs."""
+    with os.scandir(job.outputs) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path)
+            else:
+                os.unlink(entry.path)

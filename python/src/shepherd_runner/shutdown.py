@@ -1,0 +1,95 @@
+"""The end: asked for by the shepherd or by a signal, and certain to come."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from types import FrameType
+from typing import Optional
+
+from . import output
+from .work import Work
+
+#: The exit code of a runner whose job did not end in time.
+ABANDONED = 1
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+def begin(work: Work, grace: float) -> None:
+    """Has the runner end, within ``grace`` seconds if a job is in work."""
+    if work.shut_down(grace):
+        threading.Thread(target=_watch, args=(work,), name="shepherd-shutdown", daemon=True).start()
+
+
+def _watch(work: Work) -> None:
+    # The model's code cannot be interrupted, only left.
+    if not work.wait_finished():
+        _exit("the job in work did not end in time and is abandoned", ABANDONED)
+
+
+def _exit(message: str, code: int) -> None:
+    try:
+        print(f"shepherd-runner: {message}", file=sys.stderr)
+        output.flush()
+    finally:
+        os._exit(code)
+
+
+class Signals:
+    """Begins the end at the first signal and exits at the second.
+
+    The interpreter runs handlers on the main thread, between two steps of Python code, and a model may be in a
+    library's function for minutes. So a handler does nothing: the signal's number, which the interpreter writes to a
+    pipe at once, wakes a thread.
+
+    The signals are never given back: once all work is over they do nothing, so that one that comes late does not turn
+    an orderly end into a death.
+    """
+
+    def __init__(self, work: Work, grace: float) -> None:
+        """Takes the signals; on the main thread only, others cannot."""
+        self._work = work
+        self._grace = grace
+        self._read, self._write = os.pipe()
+        os.set_blocking(self._write, False)
+        signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
+        for number in _SIGNALS:
+            signal.signal(number, _nothing)
+        self._masks = threading.local()
+        os.register_at_fork(before=self._before_fork, after_in_parent=self._in_parent, after_in_child=self._in_child)
+        threading.Thread(target=self._run, name="shepherd-signals", daemon=True).start()
+
+    def _run(self) -> None:
+        asked = False
+        while True:
+            for number in os.read(self._read, 64):
+                if number not in _SIGNALS or self._work.is_finished:
+                    continue
+                if asked:
+                    _exit(f"told twice to end, by signal {number}", 128 + number)
+                asked = True
+                begin(self._work, self._grace)
+
+    # A child that a model forks must not be deaf to signals, nor write them to its parent's pipe. Until it has
+    # handlers of its own they wait.
+
+    def _before_fork(self) -> None:
+        self._masks.before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+
+    def _in_parent(self) -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._masks.before)
+
+    def _in_child(self) -> None:
+        # A child's only thread is its main thread, whichever forked it.
+        signal.set_wakeup_fd(-1)
+        for number in _SIGNALS:
+            if signal.getsignal(number) is _nothing:
+                signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._masks.before)
+
+
+def _nothing(number: int, frame: Optional[FrameType]) -> None:
+    pass

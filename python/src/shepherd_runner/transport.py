@@ -1,0 +1,135 @@
+"""The socket at which the shepherd reaches a runner: nng's Pair1, which has one peer at a time.
+
+A connection has a number, and messages are for one connection: what was not sent when it ended is dropped, so that
+nothing meant for one shepherd reaches the next. A connection proves nothing about who is there; the shepherd sends
+nothing before it was told that the runner is ready.
+
+The socket is never closed: it ends with the process. To close one while its peer is there, or while a thread waits
+for it, aborted 1 of 50 processes ("panic: pthread_mutex_lock", libnng 1.11 of pynng 0.9).
+
+This is the only module that knows pynng.
+"""
+
+from __future__ import annotations
+
+import atexit
+import select
+import time
+from typing import Any, Callable, NamedTuple, Optional, Set
+
+import pynng
+
+from .wire import MAX_FRAME
+
+#: The number of no connection.
+NONE = 0
+
+#: How long a send waits before it looks whether its connection is still there, in milliseconds.
+_SEND_MS = 100
+#: How long a receive waits before it says that nothing came, in milliseconds.
+_RECV_MS = 1000
+
+
+class Frame(NamedTuple):
+    """A frame, and the connection that it came on."""
+
+    connection: int
+    data: bytes
+
+
+class _Pair1(pynng.Pair1):  # type: ignore[misc]
+    def __del__(self) -> None:
+        """Closes nothing, at the interpreter's end either."""
+
+
+class ListenError(Exception):
+    """It cannot be listened where it should."""
+
+
+class RunnerSocket:
+    """Listens for one shepherd at a time."""
+
+    def __init__(self, url: str, changed: Callable[[], None]) -> None:
+        """Listens at ``url``. ``changed`` is called when :attr:`connection` has become another one; on a thread of
+        the library, where it must neither wait nor call this object.
+        """
+        self._connection = NONE
+        self._changed = changed
+        #: Connections whose beginning was not told yet.
+        self._coming: Set[int] = set()
+        # Without a send buffer: what would lie in one could reach a later peer.
+        self._socket = _Pair1(
+            send_buffer_size=0, recv_max_size=MAX_FRAME, send_timeout=_SEND_MS, recv_timeout=_RECV_MS
+        )
+        # The library's own end would close all sockets.
+        atexit.unregister(getattr(pynng.nng, "_pynng_atexit", print))
+        self._socket.add_pre_pipe_connect_cb(self._on_coming)
+        self._socket.add_post_pipe_connect_cb(self._on_connect)
+        self._socket.add_post_pipe_remove_cb(self._on_remove)
+        try:
+            self._socket.listen(url)
+            self._send_fd = self._socket.send_fd
+        except (pynng.NNGException, ValueError) as error:
+            self._socket.close()
+            raise ListenError(f"cannot listen at `{url}`: {error}") from error
+
+    @property
+    def connection(self) -> int:
+        """The present connection, or :data:`NONE`."""
+        return self._connection
+
+    def _on_coming(self, pipe: Any) -> None:
+        self._coming.add(pipe.id)
+
+    def _on_connect(self, pipe: Any) -> None:
+        self._begin(pipe.id)
+
+    def _begin(self, connection: int) -> None:
+        self._coming.discard(connection)
+        self._connection = connection
+        self._changed()
+
+    def _on_remove(self, pipe: Any) -> None:
+        # A second peer, which was sent away, comes and goes without having been connected.
+        self._coming.discard(pipe.id)
+        # The end of an earlier connection may be told after the beginning of the next.
+        if pipe.id == self._connection:
+            self._connection = NONE
+            self._changed()
+
+    def recv(self) -> Optional[Frame]:
+        """The next frame, or None when there was none for a second."""
+        try:
+            message = self._socket.recv_msg()
+        except pynng.Timeout:
+            return None
+        connection = NONE if message.pipe is None else message.pipe.id
+        if connection in self._coming:
+            # It speaks before its beginning is told.
+            self._begin(connection)
+        if connection != self._connection:
+            # Left behind by a connection that is gone.
+            return None
+        return Frame(connection, message.bytes)
+
+    def send(self, connection: int, data: bytes) -> bool:
+        """Sends to this connection, and waits while its peer does not read. Returns whether it was sent."""
+        while connection == self._connection and connection != NONE:
+            try:
+                self._socket.send(data)
+                return True
+            except pynng.Timeout:
+                continue
+            except pynng.NNGException:
+                return False
+        return False
+
+    def flush(self, timeout: float) -> None:
+        """Waits until what was sent has left this process, while there is somebody to send it to."""
+        by = time.monotonic() + timeout
+        poll = select.poll()
+        # Readable once another message could be sent: the one before is in the system's hands.
+        poll.register(self._send_fd, select.POLLIN)
+        while self._connection != NONE and time.monotonic() < by:
+            if poll.poll(20):
+                return
