@@ -24,11 +24,13 @@ use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use shepherd_job::{DEFAULT_INPUT, JobId, JobIdRule, JobSpec, ObjectPath};
-use shepherd_queue::{Existing, JobRecord, NewJob, Submitted};
+use shepherd_queue::{Existing, JobRecord, NewJob, SmallObject, Submitted};
 use shepherd_storage::{Body, StorageError};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::ShepherdError;
+use crate::data;
+use crate::live::log_path;
 use crate::settle::Settling;
 use crate::shared::{Shared, now, store_backoff};
 use crate::supervise::TaskKind;
@@ -113,7 +115,10 @@ impl Admission {
         let Submit { spec, data } = submit;
         let payload_path = || ObjectPath::parse(DEFAULT_INPUT).expect("the constant is a legal key");
         match data {
-            Data::Stored => self.request(spec, Vec::new(), DataCheck::Present).await,
+            Data::Stored => {
+                let objects = stale_log(&self.shared, &spec.id).await?;
+                self.request(spec, objects, DataCheck::Present).await
+            }
             Data::Payload(bytes) if bytes.len() <= self.shared.small_objects().inputs => {
                 self.request(spec, vec![(payload_path(), bytes)], DataCheck::Absent).await
             }
@@ -287,6 +292,18 @@ async fn unmark(marker: &Path) {
     if let Err(error) = tokio::fs::remove_file(marker).await {
         // Harmless: the next start finds the job in the queue, and removes the marker alone.
         tracing::warn!(marker = %marker.display(), %error, "cannot remove a marker");
+    }
+}
+
+/// What takes the place of the log that an earlier run of the job left.
+async fn stale_log(shared: &Shared, id: &JobId) -> Result<Vec<SmallObject>, ShepherdError> {
+    if !shared.queue.get(id).await?.is_some_and(|record| record.state.is_finished()) {
+        return Ok(Vec::new());
+    }
+    match data::head(shared, id, &log_path()).await {
+        Ok(meta) if meta.size > 0 => Ok(vec![(log_path(), Bytes::new())]),
+        Ok(_) | Err(ShepherdError::UnknownObject | ShepherdError::UnknownJob) => Ok(Vec::new()),
+        Err(error) => Err(error),
     }
 }
 

@@ -4,11 +4,16 @@
 use std::ops::Range;
 
 use bytes::Bytes;
+use futures::StreamExt as _;
 use shepherd_job::{JobId, ObjectPath, Timestamp};
 use shepherd_storage::{Object, ObjectMeta, StorageError};
 
 use crate::ShepherdError;
+use crate::live::log_path;
 use crate::shared::Shared;
+
+/// More of a log is never given in one piece.
+const MAX_LOG: usize = 2 << 20;
 
 /// Opens an object, or the part of it in `range`, clipped to its end.
 pub(crate) async fn open(
@@ -40,6 +45,26 @@ pub(crate) async fn head(
             other => Ok(other?),
         },
     }
+}
+
+/// The log of a job that has finished; empty when there is none.
+pub(crate) async fn log(shared: &Shared, job: &JobId) -> Result<Bytes, ShepherdError> {
+    let object = match open(shared, job, &log_path(), None).await {
+        // The job's data may have been removed since: its record says that it was there.
+        Err(ShepherdError::UnknownObject | ShepherdError::UnknownJob) => return Ok(Bytes::new()),
+        other => other?,
+    };
+    // Whatever its client may have put there.
+    let mut body = object.body;
+    let mut log = Vec::new();
+    while log.len() < MAX_LOG
+        && let Some(piece) = body.next().await
+    {
+        let piece = piece.map_err(|e| ShepherdError::Unavailable(format!("read the job's log: {e}")))?;
+        log.extend_from_slice(&piece);
+    }
+    log.truncate(MAX_LOG);
+    Ok(log.into())
 }
 
 /// Whether it is the object or the whole job that does not exist.

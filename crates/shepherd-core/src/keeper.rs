@@ -30,7 +30,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use shepherd_job::{Attempt, GiveBack, JobId, ModelRef};
+use shepherd_job::{Attempt, Event as JobEvent, GiveBack, JobId, ModelRef};
 use shepherd_protocol::ToRunner;
 use shepherd_queue::Claim;
 use shepherd_sheep::Sheep;
@@ -358,6 +358,7 @@ impl Keeper {
         self.hungry = claimed.len() < limit;
         let mut jobs = Vec::with_capacity(claimed.len());
         for claimed in claimed {
+            self.shared.live.note(&claimed.job);
             let job = Job { record: claimed.job, attempt: claimed.attempt, first: claimed.first };
             if self.hand.housed.insert(job.id().clone()) {
                 jobs.push((job, claimed.objects));
@@ -392,6 +393,10 @@ impl Keeper {
         if count == 0 {
             return;
         }
+        if self.hand.sent.is_empty() {
+            // What came before is no job's.
+            self.hand.printed(runner, &self.shared.live);
+        }
         let jobs: Vec<Job> = self.hand.prepared.drain(..count).collect();
         let messages: Vec<ToRunner> = jobs.iter().map(|job| runner.input(job.id(), job.attempt)).collect();
         for job in jobs {
@@ -408,7 +413,12 @@ impl Keeper {
     /// Has the outcomes that wait made durable, one batch at a time.
     fn persist(&mut self) {
         if self.hand.applying == 0 && !self.hand.changes.is_empty() {
-            let changes = std::mem::take(&mut self.hand.changes);
+            let mut changes = std::mem::take(&mut self.hand.changes);
+            for change in &mut changes {
+                if matches!(change.event, JobEvent::Complete { .. } | JobEvent::Fail { .. }) {
+                    change.objects.extend(self.shared.live.log_object(&change.job));
+                }
+            }
             self.hand.applying = changes.len();
             ops::apply(&mut self.outcomes, &self.shared, &self.settling, changes);
         }

@@ -26,6 +26,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Instant;
 
 use crate::ShepherdError;
+use crate::live::log_path;
 use crate::shared::{Backoff, Shared, store_backoff};
 use crate::supervise::TaskKind;
 
@@ -395,6 +396,8 @@ async fn write(
     let _in_batch = InBatch(settling);
     let mut outputs = Vec::new();
     let mut inputs = Vec::new();
+    let mut logs = Vec::new();
+    let log_path = log_path();
     behind.retain(|Behind { job, objects }| {
         let id = &job.spec.id;
         let mut held = lock(&settling.inputs);
@@ -407,6 +410,8 @@ async fn write(
         for (path, data) in objects {
             if let Some(file) = shared.attic.path_of(id, path) {
                 outputs.push((id.clone(), path.clone(), data.clone(), file));
+            } else if *path == log_path {
+                logs.push((id.clone(), path.clone(), data.clone()));
             } else if !is_stored {
                 held.insert(id.clone(), Inputs::InBatch);
                 inputs.push((id.clone(), path.clone(), data.clone()));
@@ -428,8 +433,13 @@ async fn write(
     note(ids, shared.storage.adopt_batch(outputs).await.map_err(|e| e.to_string())?);
     let ids = inputs.iter().map(|(id, ..)| id.clone()).collect();
     note(ids, shared.storage.put_batch(inputs).await.map_err(|e| e.to_string())?);
-    // A document that says "done" comes after the outputs that it speaks of, and none brings back
-    // what its client has removed.
+    // None brings back what its client has removed.
+    if !logs.is_empty() {
+        let ids = logs.iter().map(|(id, ..)| id.clone()).collect();
+        note(ids, shared.storage.put_beside(logs).await.map_err(|e| e.to_string())?);
+    }
+    // A document that says "done" comes after the outputs that it speaks of, and is not
+    // ahead of the log; nor does it bring back what its client has removed.
     documented.retain(|job| !failed.contains_key(&job.spec.id));
     if let Some(document) = shared.status_document {
         let path = || ObjectPath::parse(STATUS_OBJECT).expect("the constant is a legal key");

@@ -8,6 +8,7 @@ use shepherd_job::Timestamp;
 use shepherd_queue::{JobRecord, Queue, QueueError};
 use shepherd_storage::{SmallObjects, Storage, StorageError};
 
+use crate::live::Live;
 use crate::supervise::Tasks;
 use crate::turns::Turns;
 use crate::waiters::Waiters;
@@ -20,6 +21,7 @@ pub(crate) struct Shared {
     pub(crate) queue: Arc<dyn Queue>,
     pub(crate) storage: Arc<dyn Storage>,
     pub(crate) waiters: Waiters,
+    pub(crate) live: Arc<Live>,
     pub(crate) tasks: Tasks,
     pub(crate) attic: Arc<Attic>,
     pub(crate) turns: Turns,
@@ -27,6 +29,14 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    /// Tells those who wait for a job, or watch it, what its state is now.
+    pub(crate) fn tell(&self, record: &Arc<JobRecord>) {
+        self.live.note(record);
+        if record.state.is_finished() {
+            self.waiters.wake(record);
+        }
+    }
+
     /// How many bytes of one job's objects may ride in the queue's commit.
     pub(crate) fn small_objects(&self) -> SmallObjects {
         self.storage.small_objects()

@@ -5,6 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use futures::StreamExt as _;
+use futures::stream::{self, BoxStream};
 use shepherd_job::{Event, JobId, JobState, ObjectPath, Rejected, SheepId};
 use shepherd_queue::{Change, ChangeRefused, JobRecord, ListQuery, Queue};
 use shepherd_sheep::Sheep;
@@ -17,6 +20,7 @@ use crate::admission::{Accepted, Admission, Data, Submit};
 use crate::flock::{Cell, Command, SheepView, drive};
 use crate::health::Health;
 use crate::keeper::{Charge, Keeper, Keeping};
+use crate::live::{EventId, JobEvent, Live, Progress};
 use crate::schedule::Limits;
 use crate::settle::{Settling, settle_rest};
 use crate::shared::{Shared, StatusDocument, now};
@@ -47,6 +51,8 @@ pub struct Options {
     pub flock: Vec<Member>,
     /// How long jobs may wait because sheep keep to the models they have.
     pub max_wait: Duration,
+    /// How much is kept of what a job prints, in bytes: the end. Nothing with 0.
+    pub job_log: usize,
     /// Renders `job_status.json`; none is written without it.
     pub status_document: Option<StatusDocument>,
 }
@@ -59,6 +65,7 @@ impl Options {
             state_dir: state_dir.into(),
             flock: Vec::new(),
             max_wait: Duration::from_secs(300),
+            job_log: 64 << 10,
             status_document: None,
         }
     }
@@ -98,7 +105,7 @@ impl Shepherd {
         queue: Arc<dyn Queue>,
         storage: Arc<dyn Storage>,
     ) -> Result<Self, StartError> {
-        let Options { data_root, state_dir, flock, max_wait, status_document } = options;
+        let Options { data_root, state_dir, flock, max_wait, job_log, status_document } = options;
         for member in &flock {
             let swept = member.sheep.sweep().await;
             swept.map_err(|e| StartError::Sheep { sheep: member.id.clone(), message: e.to_string() })?;
@@ -119,6 +126,7 @@ impl Shepherd {
             queue,
             storage,
             waiters,
+            live: Arc::new(Live::new(job_log)),
             tasks,
             attic: Arc::clone(&attic),
             turns: Turns::default(),
@@ -246,7 +254,8 @@ impl Shepherd {
                 tracing::warn!(job = %id, "the input of a cancelled job comes to storage later");
             }
         }
-        let change = Change { job: id.clone(), event: Event::Cancel { at: now() }, objects: Vec::new() };
+        let objects = shared.live.log_object(id).into_iter().collect();
+        let change = Change { job: id.clone(), event: Event::Cancel { at: now() }, objects };
         let result = shared.queue.apply(vec![change]).await?.pop();
         let record = match result {
             Some(Ok(record)) => record,
@@ -256,7 +265,7 @@ impl Shepherd {
                 return Err(ShepherdError::Unavailable(other.to_string()));
             }
         };
-        shared.waiters.wake(&record);
+        shared.tell(&record);
         self.inner.settling.stir();
         if let JobState::Cancelled { started_at: Some(_), history, .. } = record.state {
             for cell in self.inner.cells.iter() {
@@ -288,6 +297,59 @@ impl Shepherd {
     /// As [`open`](Self::open).
     pub async fn head(&self, id: &JobId, path: &ObjectPath) -> Result<ObjectMeta, ShepherdError> {
         data::head(&self.inner.shared, id, path).await
+    }
+
+    /// How far a job in work is, as its runner said last.
+    pub fn progress(&self, id: &JobId) -> Option<Progress> {
+        self.inner.shared.live.progress(id)
+    }
+
+    /// What happens to a job, after the event `after` where what followed it is still
+    /// known, otherwise beginning with the job's present state. Ends when the job has
+    /// finished, or the shepherd; is empty when `after` was the job's end.
+    ///
+    /// Nothing is kept for one who takes events slowly: progress that was outdated
+    /// meanwhile is left out.
+    ///
+    /// # Errors
+    /// [`ShepherdError::UnknownJob`], or when the queue does not answer.
+    pub async fn events(
+        &self,
+        id: &JobId,
+        after: Option<EventId>,
+    ) -> Result<BoxStream<'static, JobEvent>, ShepherdError> {
+        let watch = self.inner.shared.live.watch(id);
+        let record = self.job(id).await?;
+        Ok(watch.events(record, after))
+    }
+
+    /// What a job has printed so far; of a long log the end. Empty when there is none.
+    ///
+    /// # Errors
+    /// [`ShepherdError::UnknownJob`], or when the queue or the storage does not answer.
+    pub async fn log(&self, id: &JobId) -> Result<Bytes, ShepherdError> {
+        if let Some(log) = self.inner.shared.live.log(id) {
+            return Ok(log);
+        }
+        if !self.job(id).await?.state.is_finished() {
+            return Ok(Bytes::new());
+        }
+        data::log(&self.inner.shared, id).await
+    }
+
+    /// What a job prints, from the beginning of what is known of it, until it has
+    /// finished or the shepherd ends. One who reads slowly misses what is in the middle
+    /// of a long log, and is told so in it.
+    ///
+    /// # Errors
+    /// As [`log`](Self::log).
+    pub async fn follow_log(&self, id: &JobId) -> Result<BoxStream<'static, Bytes>, ShepherdError> {
+        let watch = self.inner.shared.live.watch(id);
+        if !self.job(id).await?.state.is_finished() {
+            return Ok(watch.log());
+        }
+        let log = data::log(&self.inner.shared, id).await?;
+        Ok(stream::iter((!log.is_empty()).then_some(log)).boxed())
     }
 
     /// Brings a job's files in storage up to date: the small ones that the queue
@@ -373,6 +435,7 @@ impl Shepherd {
             settle_rest(shared, settling, deadline.saturating_duration_since(Instant::now())).await;
         }
         shared.waiters.dismiss();
+        shared.live.dismiss();
     }
 
     /// Cuts a [`shutdown`](Self::shutdown) short: runners are killed and their jobs

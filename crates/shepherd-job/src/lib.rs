@@ -32,6 +32,8 @@ pub const DEFAULT_INPUT: &str = "inputs/input";
 pub const DEFAULT_OUTPUT: &str = "outputs/output";
 /// The object that mirrors a job's status beside its data.
 pub const STATUS_OBJECT: &str = "job_status.json";
+/// The object that holds what the job printed.
+pub const LOG_OBJECT: &str = "logs/log.txt";
 
 /// What a client asks for. It never changes after the job was accepted.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -26,6 +26,8 @@ pub(crate) const MAX_TRACEBACK: usize = 128 << 10;
 pub(crate) const MAX_NAME: usize = 255;
 /// The longest text of a progress message, in bytes.
 pub(crate) const MAX_PROGRESS: usize = 1 << 10;
+/// The longest text of a log message, in bytes; its end is kept.
+pub(crate) const MAX_LOG: usize = 32 << 10;
 
 /// A message that has a form on the wire.
 pub(crate) trait Wire: Sized {
@@ -67,7 +69,8 @@ pub(crate) fn keep_head(mut text: String, max: usize) -> String {
     text
 }
 
-fn keep_tail(text: String, max: usize) -> String {
+/// The end of a text that may be too long.
+pub(crate) fn keep_tail(text: String, max: usize) -> String {
     if text.len() <= max {
         return text;
     }

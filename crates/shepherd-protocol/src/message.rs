@@ -77,6 +77,18 @@ pub enum FromRunner {
         /// What it is doing.
         message: Option<String>,
     },
+    /// What the job printed: the next piece of its log. All of it comes before the
+    /// job's answer. Of a runner that sends none ([`Ready::logs`]) the shepherd takes what
+    /// the process prints instead, as far as it can tell whose it is.
+    Log {
+        /// Which job.
+        job: String,
+        /// Which attempt at it.
+        attempt: Option<Attempt>,
+        /// At most 32 KiB of text, of which the end is kept. It may begin and end anywhere
+        /// in a line.
+        text: String,
+    },
     /// The outputs are complete.
     Done {
         /// Which job.
@@ -100,6 +112,16 @@ pub enum FromRunner {
     },
 }
 
+impl FromRunner {
+    /// Whether it says how a job ended.
+    pub const fn is_answer(&self) -> bool {
+        match self {
+            Self::Done { .. } | Self::Error { .. } => true,
+            Self::Ready(_) | Self::Progress { .. } | Self::Log { .. } | Self::Pong { .. } => false,
+        }
+    }
+}
+
 /// What a runner can do. Absent numbers are those of [`Ready::new`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ready {
@@ -113,12 +135,14 @@ pub struct Ready {
     pub ahead: u32,
     /// How many messages it takes in one frame; at least 1.
     pub batch: u32,
+    /// Whether it says by [`FromRunner::Log`] what jobs print.
+    pub logs: bool,
 }
 
 impl Ready {
     /// A runner of this protocol version with one slot that takes inputs singly.
     pub fn new(name: impl Into<String>) -> Self {
-        Self { protocol: PROTOCOL_VERSION, name: name.into(), slots: 1, ahead: 0, batch: 1 }
+        Self { protocol: PROTOCOL_VERSION, name: name.into(), slots: 1, ahead: 0, batch: 1, logs: false }
     }
 }
 

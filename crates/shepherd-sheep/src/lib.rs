@@ -42,6 +42,7 @@ mod endpoint;
 mod exit;
 mod lines;
 
+use std::ffi::OsString;
 use std::path::Path;
 use std::time::Duration;
 
@@ -96,6 +97,14 @@ pub trait Sheep: Send + Sync + 'static {
     /// [`SheepError::Unavailable`] when something left behind does not end.
     async fn sweep(&self) -> Result<(), SheepError>;
 
+    /// Makes the directories `names` of `dir`, which runners made under other users, and
+    /// those in them the daemon's own, as far as that is needed to remove them and this
+    /// sheep can. Whether it changed any. To be called with none of them in use.
+    async fn reclaim(&self, dir: &Path, names: &[OsString]) -> bool {
+        let _ = (dir, names);
+        false
+    }
+
     /// Waits until nothing is left running of launches that were dropped; for a while,
     /// where something does not end. To be called before the program ends.
     async fn settled(&self);
@@ -124,6 +133,13 @@ pub trait RunningSheep: Send {
     /// already. By then all that it started is dead too, and its port and GPU are
     /// free. May be dropped and called again at any time.
     async fn exited(&mut self) -> Exit;
+
+    /// What the runner has printed on both its streams since this was asked last, as
+    /// far as it has come here; of much of it the end. Nothing where it goes to files
+    /// of the operator's. Does not wait.
+    fn printed(&mut self) -> String {
+        String::new()
+    }
 
     /// Asks the runner to end, and kills it when it has not after `grace`. Resolves
     /// like [`exited`](RunningSheep::exited). When it is dropped before, the runner

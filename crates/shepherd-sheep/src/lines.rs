@@ -5,6 +5,8 @@ use shepherd_job::SheepId;
 
 /// How much of the end is kept.
 pub(crate) const TAIL: usize = 4096;
+/// How much of what was printed is kept for who takes it.
+const MAX_PRINTED: usize = 64 << 10;
 /// A longer line is logged in pieces.
 const MAX_LINE: usize = 8192;
 
@@ -37,6 +39,48 @@ pub(crate) fn text(tail: &[u8]) -> String {
         }
     }
     String::from_utf8_lossy(tail).trim().to_owned()
+}
+
+/// What was printed since it was taken last; of much of it the end.
+#[derive(Debug, Default)]
+pub(crate) struct Printed {
+    bytes: Vec<u8>,
+    /// How many bytes before these are gone.
+    lost: u64,
+    /// Whether anybody takes it.
+    is_wanted: bool,
+}
+
+impl Printed {
+    pub(crate) fn push(&mut self, bytes: &[u8]) {
+        if !self.is_wanted {
+            return;
+        }
+        self.bytes.extend_from_slice(bytes);
+        if self.bytes.len() > 2 * MAX_PRINTED {
+            let cut = self.bytes.len() - MAX_PRINTED;
+            self.bytes.drain(..cut);
+            self.lost += cut as u64;
+        }
+    }
+
+    /// Takes it, but for a letter of which only a part has come. Nothing is kept before
+    /// this is asked for the first time.
+    pub(crate) fn take(&mut self) -> String {
+        self.is_wanted = true;
+        let whole = match std::str::from_utf8(&self.bytes) {
+            Err(e) if e.error_len().is_none() => e.valid_up_to(),
+            // What is no text at all is taken as it is.
+            Ok(_) | Err(_) => self.bytes.len(),
+        };
+        let rest = self.bytes.split_off(whole);
+        let taken = std::mem::replace(&mut self.bytes, rest);
+        let text = String::from_utf8_lossy(&taken);
+        match std::mem::take(&mut self.lost) {
+            0 => text.into_owned(),
+            lost => format!("[{lost} bytes are left out here]\n{text}"),
+        }
+    }
 }
 
 /// Cuts a stream into the lines of the log.
@@ -99,7 +143,7 @@ mod tests {
 
     use shepherd_job::SheepId;
 
-    use super::{Lines, MAX_LINE, TAIL};
+    use super::{Lines, MAX_LINE, MAX_PRINTED, Printed, TAIL};
 
     fn lines() -> Lines {
         Lines::new(&SheepId::parse("dolly").unwrap(), "stderr")
@@ -152,6 +196,31 @@ mod tests {
             lines.finish();
         });
         assert_eq!(log.len(), 3);
+    }
+
+    #[test]
+    fn what_was_printed_is_taken_once_and_in_whole_letters() {
+        let mut printed = Printed::default();
+        printed.push(b"before");
+        assert_eq!(printed.take(), "", "nobody had asked yet");
+        printed.push("až".as_bytes().split_last().unwrap().1);
+        assert_eq!(printed.take(), "a");
+        printed.push(&"ž".as_bytes()[1..]);
+        printed.push(b"\xff!");
+        assert_eq!(printed.take(), "ž\u{fffd}!");
+        assert_eq!(printed.take(), "");
+    }
+
+    #[test]
+    fn of_much_that_was_printed_the_end_is_kept() {
+        let mut printed = Printed::default();
+        printed.take();
+        for _ in 0..100 {
+            printed.push(&[b'x'; MAX_PRINTED / 10]);
+        }
+        let text = printed.take();
+        assert!(text.len() < 2 * MAX_PRINTED + 64 && text.starts_with('['), "{}", &text[..64]);
+        assert_eq!(printed.take(), "");
     }
 
     #[test]

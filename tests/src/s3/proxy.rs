@@ -10,7 +10,8 @@ mod connection;
 mod framing;
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -156,7 +157,7 @@ impl Proxy {
 
     async fn be(&self, presence: Presence) {
         let mut reached = self.shared.reached.subscribe();
-        self.shared.wanted.send_replace(presence);
+        self.shared.wanted.send_if_modified(|wanted| std::mem::replace(wanted, presence) != presence);
         let reached = reached.wait_for(|reached| *reached == presence);
         let reached = tokio::time::timeout(crate::PATIENCE, reached).await;
         assert!(matches!(reached, Ok(Ok(_))), "the proxy did not become {presence:?}");
@@ -215,12 +216,22 @@ async fn run(address: SocketAddr, shared: Arc<Shared>) {
             let listener = socket.listen(1024).expect("a bound socket can listen");
             shared.reached.send_replace(presence);
             accept(&listener, &shared, &mut wanted).await;
+            deafen(listener);
         } else {
             shared.reached.send_replace(presence);
             // The sender is in what we hold.
             let _ = wanted.changed().await;
         }
     }
+}
+
+/// Ends listening for good. Closing alone does not: a process that another test is
+/// just starting holds a copy of the socket until it is its own program, and the port
+/// could not be taken again for as long.
+fn deafen(listener: TcpListener) {
+    let listener = listener.into_std().expect("a listener can leave the runtime");
+    let shut = TcpStream::from(OwnedFd::from(listener)).shutdown(Shutdown::Both);
+    shut.expect("a listener can be shut");
 }
 
 fn bind(address: SocketAddr) -> TcpSocket {

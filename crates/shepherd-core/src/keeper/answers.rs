@@ -9,6 +9,8 @@ use tokio::time::Instant;
 use super::hand::Sent;
 use super::ops::{self, SmallOutputs};
 use super::runner::Heard;
+use crate::live::Progress;
+
 use super::{End, Keeper, REMEMBERED, State};
 
 impl Keeper {
@@ -17,6 +19,11 @@ impl Keeper {
             Heard::Messages(messages) => {
                 let mut finished = Vec::new();
                 let mut answers = 0;
+                if let State::Running(runner) = &mut self.state
+                    && messages.iter().any(FromRunner::is_answer)
+                {
+                    self.hand.printed(runner, &self.shared.live);
+                }
                 let begun = self.hand.sent.front().map_or(self.last_answer, |sent| sent.since);
                 for message in messages {
                     match message {
@@ -49,8 +56,15 @@ impl Keeper {
                                 ops::release(&mut self.outcomes, &self.dirs, vec![sent.job.id().clone()]);
                             }
                         }
-                        FromRunner::Progress { job, fraction, message, .. } => {
-                            tracing::debug!(%job, ?fraction, ?message, "progress");
+                        FromRunner::Progress { job, attempt, fraction, message } => {
+                            if let Some(job) = self.hand.at_work(&job, attempt) {
+                                self.shared.live.report(job.id(), Progress { fraction, message });
+                            }
+                        }
+                        FromRunner::Log { job, attempt, text } => {
+                            if let Some(job) = self.hand.at_work(&job, attempt) {
+                                self.shared.live.print(job.id(), job.attempt.number, &text);
+                            }
                         }
                         FromRunner::Ready(_) | FromRunner::Pong { .. } => {}
                     }

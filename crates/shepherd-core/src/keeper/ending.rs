@@ -19,6 +19,7 @@ impl Keeper {
             ops::release(&mut self.outcomes, &self.dirs, vec![id.clone()]);
         } else if let Some(sent) = self.hand.sent.iter_mut().find(|sent| is_meant(&sent.job)) {
             sent.let_go_by = Some(Instant::now() + self.keeping.stop_grace);
+            self.shared.live.forget(id);
             let message = ToRunner::Cancel { job: id.clone(), attempt: sent.job.attempt };
             if let State::Running(runner) = &mut self.state
                 && let Err(end) = runner.send(&[message])
@@ -62,6 +63,7 @@ impl Keeper {
 
     pub(super) fn check_time(&mut self) {
         let State::Running(runner) = &mut self.state else { return };
+        self.hand.printed(runner, &self.shared.live);
         let now = Instant::now();
         if runner.last_heard.elapsed() > self.keeping.heartbeat_timeout {
             let silent = self.keeping.heartbeat_timeout;
@@ -91,7 +93,8 @@ impl Keeper {
     /// Ends the runner. Its jobs keep their places until it is gone.
     pub(super) fn end(&mut self, end: End) {
         match std::mem::replace(&mut self.state, State::None { rest_until: None }) {
-            State::Running(runner) => {
+            State::Running(mut runner) => {
+                self.hand.printed(&mut runner, &self.shared.live);
                 let id = &self.cell.facts().view.id;
                 match &end {
                     End::Idle | End::Drained => tracing::info!(sheep = %id, "ending the runner"),

@@ -14,6 +14,8 @@ use shepherd_job::{Attempt, Event, GiveBack, JobError, JobId, JobState};
 use shepherd_queue::{Change, JobRecord, SmallObject};
 use tokio::time::Instant;
 
+use super::runner::Runner;
+use crate::live::Live;
 use crate::shared::now;
 
 /// One attempt at one job.
@@ -176,6 +178,32 @@ impl Hand {
     /// The jobs that the runner has and, working on `slots` at once, has not begun.
     pub(super) fn waiting(&mut self, slots: usize) -> impl Iterator<Item = &mut Sent> {
         self.sent.iter_mut().skip(slots).filter(|sent| !sent.is_recalled && sent.let_go_by.is_none())
+    }
+
+    /// The job that the runner says something about, if it is one of those that it
+    /// has and is to go on with.
+    pub(super) fn at_work(&self, job: &str, attempt: Option<Attempt>) -> Option<&Job> {
+        let is_meant = |sent: &&Sent| {
+            sent.let_go_by.is_none()
+                && sent.job.id().as_str() == job
+                && attempt.is_none_or(|a| a == sent.job.attempt)
+        };
+        self.sent.iter().find(is_meant).map(|sent| &sent.job)
+    }
+
+    /// Gives what the runner has printed to the job that it works on. Only for a
+    /// runner that works on one at a time and does not say itself what jobs print; where
+    /// one job follows another at once, lines between them may go to the wrong one.
+    pub(super) fn printed(&self, runner: &mut Runner, live: &Live) {
+        if runner.logs || runner.slots != 1 {
+            return;
+        }
+        let text = runner.printed();
+        if !text.is_empty()
+            && let Some(sent) = self.sent.front().filter(|sent| sent.let_go_by.is_none())
+        {
+            live.print(sent.job.id(), sent.job.attempt.number, &text);
+        }
     }
 
     /// Takes the job that an answer is about out of those with the runner.

@@ -389,8 +389,8 @@ pub(super) fn apply(
                     shared.queue.get(&change.job).await.ok().flatten()
                 }
             };
-            if let Some(record) = record.filter(|record| record.state.is_finished()) {
-                shared.waiters.wake(&record);
+            if let Some(record) = record {
+                shared.tell(&record);
             }
         }
         settling.stir();

@@ -63,6 +63,8 @@ pub(super) struct Runner {
     pub(super) name: String,
     pub(super) slots: usize,
     pub(super) ahead: usize,
+    /// Whether it says itself what its jobs print.
+    pub(super) logs: bool,
     batch: usize,
     pub(super) last_heard: Instant,
     last_ping: Instant,
@@ -122,6 +124,7 @@ impl Runner {
             name: ready.name,
             slots: at_least_one(ready.slots),
             ahead: usize::try_from(ready.ahead).unwrap_or(usize::MAX),
+            logs: ready.logs,
             batch: at_least_one(ready.batch),
             last_heard: Instant::now(),
             last_ping: Instant::now(),
@@ -153,6 +156,11 @@ impl Runner {
             }
         }
         Ok(())
+    }
+
+    /// What the runner has printed since this was asked last.
+    pub(super) fn printed(&mut self) -> String {
+        self.process.printed()
     }
 
     /// Whether the runner knows what cancelling is.

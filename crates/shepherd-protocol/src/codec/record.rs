@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize, Serializer};
 use shepherd_job::{Attempt, JobError, JobId, JobIdRule, Timestamp};
 
-use super::{MAX_NAME, MAX_PROGRESS, Wire, bounded, keep_head};
+use super::{MAX_LOG, MAX_NAME, MAX_PROGRESS, Wire, bounded, keep_head, keep_tail};
 use crate::{FromRunner, Input, MAX_BATCH, Ready, ToRunner};
 
 /// Borrows from the frame inside an `Option`, which a bare `Cow` would not.
@@ -49,6 +49,8 @@ pub(crate) struct FromRunnerRecord<'a> {
     slots: Option<u32>,
     ahead: Option<u32>,
     batch: Option<u32>,
+    logs: Option<bool>,
+    text: Option<String>,
     nonce: Option<u64>,
 }
 
@@ -143,6 +145,11 @@ impl Wire for FromRunner {
                 fraction: record.fraction.map(|fraction| fraction.clamp(0.0, 1.0)),
                 message: record.message.map(|text| keep_head(text, MAX_PROGRESS)),
             }),
+            "LogMessage" => Ok(Self::Log {
+                job: job(record.job_id)?,
+                attempt,
+                text: keep_tail(need(record.text, "text")?, MAX_LOG),
+            }),
             "PongMessage" => Ok(Self::Pong { nonce: need(record.nonce, "nonce")? }),
             "ReadyMessage" => Ok(Self::Ready(Ready {
                 protocol: need(record.protocol, "protocol")?,
@@ -150,6 +157,7 @@ impl Wire for FromRunner {
                 slots: record.slots.unwrap_or(1).max(1),
                 ahead: record.ahead.unwrap_or(0),
                 batch: record.batch.unwrap_or(1).clamp(1, MAX_BATCH),
+                logs: record.logs.unwrap_or(false),
             })),
             other => Err(unknown(other)),
         }
@@ -165,6 +173,7 @@ impl Wire for FromRunner {
                     slots: ready.slots,
                     ahead: ready.ahead,
                     batch: ready.batch,
+                    logs: ready.logs,
                     message_type: "ReadyMessage",
                 },
             ),
@@ -178,6 +187,19 @@ impl Wire for FromRunner {
                     message_type: "ProgressMessage",
                 },
             ),
+            Self::Log { job, attempt, text } => {
+                // A frame that is too long would cost the connection.
+                let cut = (text.len() > MAX_LOG).then(|| keep_tail(text.clone(), MAX_LOG));
+                json(
+                    to,
+                    &LogRecord {
+                        job_id: job,
+                        attempt: *attempt,
+                        text: cut.as_ref().unwrap_or(text),
+                        message_type: "LogMessage",
+                    },
+                );
+            }
             Self::Done { job, attempt } => json(
                 to,
                 &DoneRecord { identity: "", job_id: job, attempt: *attempt, message_type: "DoneMessage" },
@@ -221,6 +243,11 @@ fn json(to: &mut Vec<u8>, record: &impl Serialize) {
 
 fn text<S: Serializer>(value: &impl Display, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(value)
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 fn optional_text<S: Serializer>(value: &Option<impl Display>, serializer: S) -> Result<S::Ok, S::Error> {
@@ -289,6 +316,8 @@ struct ReadyRecord<'a> {
     slots: u32,
     ahead: u32,
     batch: u32,
+    #[serde(skip_serializing_if = "is_false")]
+    logs: bool,
     message_type: &'static str,
 }
 
@@ -301,6 +330,15 @@ struct ProgressRecord<'a> {
     fraction: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     message: Option<&'a str>,
+    message_type: &'static str,
+}
+
+#[derive(Serialize)]
+struct LogRecord<'a> {
+    job_id: &'a str,
+    #[serde(serialize_with = "optional_text", skip_serializing_if = "Option::is_none")]
+    attempt: Option<Attempt>,
+    text: &'a str,
     message_type: &'static str,
 }
 

@@ -99,6 +99,14 @@ fn messages_from_a_runner_have_these_bytes() {
         },
         r#"{"message":{"job_id":"j","attempt":"3-2","fraction":0.5,"message":"page 2","message_type":"ProgressMessage"}}"#,
     );
+    check(
+        &FromRunner::Log { job: "j".into(), attempt: Some(ATTEMPT), text: "10%\n".into() },
+        r#"{"message":{"job_id":"j","attempt":"3-2","text":"10%\n","message_type":"LogMessage"}}"#,
+    );
+    check(
+        &FromRunner::Ready(Ready { logs: true, ..Ready::new("ocr") }),
+        r#"{"message":{"protocol":1,"name":"ocr","slots":1,"ahead":0,"batch":1,"logs":true,"message_type":"ReadyMessage"}}"#,
+    );
     check(&FromRunner::Pong { nonce: 7 }, r#"{"message":{"nonce":7,"message_type":"PongMessage"}}"#);
 }
 
@@ -216,6 +224,18 @@ fn long_texts_of_an_error_are_cut() {
             assert!(
                 error.exception_traceback.starts_with("…ž") && error.exception_traceback.ends_with("end")
             );
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn of_a_long_log_the_end_is_sent() {
+    let text = format!("{}end", "ž".repeat(MAX_LOG));
+    let written = frame(&[FromRunner::Log { job: "x".into(), attempt: None, text }]);
+    match all::<FromRunner>(&written).remove(0) {
+        Ok(FromRunner::Log { text, .. }) => {
+            assert!(text.len() <= MAX_LOG && text.starts_with("…ž") && text.ends_with("end"));
         }
         other => panic!("{other:?}"),
     }

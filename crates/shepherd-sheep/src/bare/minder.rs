@@ -13,7 +13,7 @@ use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions};
 use shepherd_job::ModelRef;
 use tokio::sync::oneshot;
 
-use super::output::Stream;
+use super::output::{Output, Stream};
 use super::process::{Process, Tree, poll};
 use super::record::{Record, RecordFile, boot_id};
 use super::run::Run;
@@ -36,8 +36,8 @@ pub(super) fn mind(
 ) {
     let ending = Ending(run);
     match Minder::start(options, model) {
-        Ok(mut minder) => {
-            run.born(minder.leader);
+        Ok((mut minder, output)) => {
+            run.born(minder.leader, output);
             let noted = minder.note_leader();
             if noted.is_err() {
                 run.doom();
@@ -78,15 +78,15 @@ struct Minder {
     leader: Pid,
     /// Readable once the runner is dead; none on kernels before 5.3.
     death: Option<OwnedFd>,
-    stdout: Stream,
-    stderr: Stream,
+    /// Readable when there is something to read on its streams.
+    pipes: [Option<OwnedFd>; 2],
     endpoint: Endpoint,
     record: Record,
     file: RecordFile,
 }
 
 impl Minder {
-    fn start(options: &BareOptions, model: &ModelRef) -> Result<Self, SheepError> {
+    fn start(options: &BareOptions, model: &ModelRef) -> Result<(Self, Output), SheepError> {
         command::check_model(options, model)?;
         let file = RecordFile::of(options);
         // There is one when an earlier run could not be ended, or nobody swept.
@@ -94,16 +94,18 @@ impl Minder {
         let name = uuid::Uuid::now_v7().simple().to_string();
         let endpoint = endpoint::prepare(options, &name)?;
         let mut command = command::command(options, model, endpoint.url(), &name)?;
+        let no_pipe = |e| SheepError::Unavailable(format!("cannot make a pipe for the runner's output: {e}"));
         let stream = |path: &Option<std::path::PathBuf>, name| {
             Stream::open(path.as_deref(), &options.id, name).map_err(|e| match path {
                 Some(path) => {
                     SheepError::Misconfigured(format!("cannot open the log file {}: {e}", path.display()))
                 }
-                None => SheepError::Unavailable(format!("cannot make a pipe for the runner's output: {e}")),
+                None => no_pipe(e),
             })
         };
         let (stdout, stdout_end) = stream(&options.stdout_file, "stdout")?;
         let (stderr, stderr_end) = stream(&options.stderr_file, "stderr")?;
+        let pipes = [stdout.readable().map_err(no_pipe)?, stderr.readable().map_err(no_pipe)?];
         command.stdin(std::process::Stdio::null()).stdout(stdout_end).stderr(stderr_end);
         let private_socket = endpoint.private_socket().map(str::to_owned);
         let record = Record { boot_id: boot_id(), run: name, leader: None, private_socket };
@@ -120,7 +122,8 @@ impl Minder {
             sheep = %options.id, %model, pid = child.id(), endpoint = endpoint.url(), "started a runner"
         );
         let death = rustix::process::pidfd_open(leader, PidfdFlags::empty()).ok();
-        Ok(Self { child, leader, death, stdout, stderr, endpoint, record, file })
+        let minder = Self { child, leader, death, pipes, endpoint, record, file };
+        Ok((minder, Output::new(stdout, stderr)))
     }
 
     /// Completes the record. The mark alone finds all but a process that wrote over
@@ -138,7 +141,7 @@ impl Minder {
             if let Some(cause) = self.cause_of_death() {
                 break cause;
             }
-            self.await_events();
+            self.await_events(run);
         };
         match Tree::new(&self.record.run, self.record.leader).end(PATIENCE) {
             Ok(_) => {
@@ -149,15 +152,15 @@ impl Minder {
             // The record stays: the next launch tries again.
             Err(error) => tracing::error!(run = self.record.run, %error, "a runner's processes stay behind"),
         }
-        drain(&mut self.stdout);
-        drain(&mut self.stderr);
-        let log_tail =
-            Some(self.stderr.tail()).filter(|tail| !tail.is_empty()).unwrap_or_else(|| self.stdout.tail());
+        let log_tail = run.with_output(|output| {
+            output.pump(MAX_DRAIN);
+            output.tail()
+        });
         run.dead();
         if let Err(error) = self.child.wait() {
             tracing::debug!(%error, "a runner was reaped by another");
         }
-        Exit { cause, log_tail }
+        Exit { cause, log_tail: log_tail.unwrap_or_default() }
     }
 
     /// Why the runner is dead, if it is. Leaves it unreaped.
@@ -175,11 +178,12 @@ impl Minder {
         }
     }
 
-    fn await_events(&mut self) {
+    fn await_events(&mut self, run: &Run) {
         let death = self.death.as_ref().map(rustix::fd::AsFd::as_fd);
-        let sources = [death, self.stdout.readable(), self.stderr.readable()];
+        let pipes = self.pipes.iter().map(|pipe| pipe.as_ref().map(rustix::fd::AsFd::as_fd));
+        let sources = std::iter::once(death).chain(pipes).flatten();
         let mut fds: Vec<PollFd<'_>> =
-            sources.iter().flatten().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
+            sources.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
         let timeout = death.is_none().then_some(WITHOUT_EVENTS);
         if let Err(error) = poll(&mut fds, timeout)
             && error != Errno::INTR
@@ -188,27 +192,13 @@ impl Minder {
             std::thread::sleep(WITHOUT_EVENTS);
             return;
         }
-        let mut ready = fds.iter().map(|fd| !fd.revents().is_empty());
-        let [_, stdout, stderr] = sources.map(|source| source.is_some() && ready.next() == Some(true));
-        if stdout {
-            self.stdout.pump();
+        drop(fds);
+        let open = run.with_output(|output| output.pump(1)).unwrap_or_default();
+        for (pipe, is_open) in self.pipes.iter_mut().zip(open) {
+            if !is_open {
+                *pipe = None;
+            }
         }
-        if stderr {
-            self.stderr.pump();
-        }
-    }
-}
-
-/// Reads what is left in a pipe, without waiting for more.
-fn drain(stream: &mut Stream) {
-    let mut drained = 0;
-    while drained < MAX_DRAIN {
-        let Some(fd) = stream.readable() else { return };
-        let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::IN)];
-        if poll(&mut fds, Some(Duration::ZERO)) != Ok(1) {
-            return;
-        }
-        drained += stream.pump();
     }
 }
 

@@ -1,14 +1,63 @@
 //! What a runner writes: to a file of its own, or line by line to the daemon's log.
+//!
+//! What comes through pipes is read by the thread that minds the runner, and by whoever
+//! wants to know at once what has been printed.
 
 use std::fs::File;
 use std::io::{self, PipeReader, Read as _, Seek as _, SeekFrom};
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use rustix::fs::OFlags;
 use shepherd_job::SheepId;
 
-use crate::lines::{Lines, TAIL, text};
+use crate::lines::{Lines, Printed, TAIL, text};
+
+/// Both streams of a runner.
+#[derive(Debug)]
+pub(super) struct Output {
+    pub(super) stdout: Stream,
+    pub(super) stderr: Stream,
+    printed: Printed,
+}
+
+impl Output {
+    pub(super) fn new(stdout: Stream, stderr: Stream) -> Self {
+        Self { stdout, stderr, printed: Printed::default() }
+    }
+
+    /// Reads what has come, at most about so many bytes of each stream. Returns whether
+    /// more may come on each.
+    pub(super) fn pump(&mut self, most: usize) -> [bool; 2] {
+        let Self { stdout, stderr, printed } = self;
+        [stdout, stderr].map(|stream| {
+            let mut count = 0;
+            while count < most {
+                match stream.pump(printed) {
+                    0 => break,
+                    more => count += more,
+                }
+            }
+            stream.is_open()
+        })
+    }
+
+    /// Takes what was printed since this was called last, and has come through the pipes.
+    pub(super) fn printed(&mut self) -> String {
+        self.pump(PRINTED_AT_ONCE);
+        self.printed.take()
+    }
+
+    /// The end of what the runner wrote: of its standard error, unless that is empty.
+    pub(super) fn tail(&mut self) -> String {
+        Some(self.stderr.tail()).filter(|tail| !tail.is_empty()).unwrap_or_else(|| self.stdout.tail())
+    }
+}
+
+/// How much of a stream is read when it is asked what was printed. A runner that prints
+/// faster than it is read must not hold up who asks.
+const PRINTED_AT_ONCE: usize = 256 << 10;
 
 /// One of the runner's two streams.
 #[derive(Debug)]
@@ -32,20 +81,26 @@ impl Stream {
             return Ok((Self::File { path: path.to_owned(), start }, file.into()));
         }
         let (reader, writer) = io::pipe()?;
+        // The writer's end is apart: a runner finds its streams as they always are.
+        rustix::fs::fcntl_setfl(&reader, OFlags::NONBLOCK)?;
         let lines = Lines::new(sheep, name);
         Ok((Self::Log { pipe: Some(reader), lines }, writer.into()))
     }
 
-    /// What to wait for before [`pump`](Self::pump); none when there is nothing more.
-    pub(super) fn readable(&self) -> Option<BorrowedFd<'_>> {
+    /// What to wait for before it is read; none where nothing comes.
+    pub(super) fn readable(&self) -> io::Result<Option<OwnedFd>> {
         match self {
-            Self::File { .. } => None,
-            Self::Log { pipe, .. } => pipe.as_ref().map(|pipe| pipe.as_fd()),
+            Self::File { .. } => Ok(None),
+            Self::Log { pipe, .. } => pipe.as_ref().map(|pipe| Ok(pipe.try_clone()?.into())).transpose(),
         }
     }
 
-    /// Reads once. Returns how much came; none at the end.
-    pub(super) fn pump(&mut self) -> usize {
+    fn is_open(&self) -> bool {
+        matches!(self, Self::Log { pipe: Some(_), .. })
+    }
+
+    /// Reads once. Returns how much came; none when nothing has, and at the end.
+    fn pump(&mut self, printed: &mut Printed) -> usize {
         let Self::Log { pipe, lines } = self else { return 0 };
         let Some(reader) = pipe else { return 0 };
         let mut buffer = [0; 16 * 1024];
@@ -57,9 +112,10 @@ impl Stream {
             }
             Ok(count) => {
                 lines.push(&buffer[..count]);
+                printed.push(&buffer[..count]);
                 count
             }
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => 0,
+            Err(e) if matches!(e.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock) => 0,
             Err(error) => {
                 tracing::warn!(sheep = %lines.sheep(), stream = lines.stream(), %error, "cannot read a runner's output");
                 *pipe = None;
@@ -104,8 +160,27 @@ mod tests {
 
     use shepherd_job::SheepId;
 
-    use super::Stream;
+    use super::{Output, Stream};
     use crate::lines::TAIL;
+
+    #[test]
+    fn what_was_printed_before_a_look_is_seen_by_it() {
+        let sheep = SheepId::parse("dolly").unwrap();
+        let (stdout, out) = Stream::open(None, &sheep, "stdout").unwrap();
+        let (stderr, err) = Stream::open(None, &sheep, "stderr").unwrap();
+        let mut output = Output::new(stdout, stderr);
+        assert_eq!(output.printed(), "");
+        let sh = std::process::Command::new("sh")
+            .args(["-c", "echo one; echo two >&2"])
+            .stdout(out)
+            .stderr(err)
+            .status();
+        assert!(sh.unwrap().success());
+        assert_eq!(output.printed(), "one\ntwo\n");
+        assert_eq!(output.printed(), "");
+        assert_eq!(output.tail(), "two");
+        assert!(!output.stdout.is_open(), "nobody writes any more");
+    }
 
     #[test]
     fn the_tail_of_a_file_is_of_this_run_only() {

@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use rustix::process::{Pid, Signal};
 use tokio::sync::watch;
 
+use super::output::Output;
 use crate::{Exit, RunningSheep};
 
 /// What both sides know of a run.
@@ -16,6 +17,8 @@ use crate::{Exit, RunningSheep};
 pub(super) struct Run {
     target: Mutex<Target>,
     exit: watch::Sender<Option<Exit>>,
+    /// From the runner's start on.
+    output: Mutex<Option<Output>>,
 }
 
 #[derive(Default)]
@@ -33,12 +36,18 @@ impl Run {
     }
 
     /// The minder forked the runner.
-    pub(super) fn born(&self, leader: Pid) {
+    pub(super) fn born(&self, leader: Pid, output: Output) {
+        *self.output.lock().unwrap_or_else(PoisonError::into_inner) = Some(output);
         let mut target = self.target();
         target.leader = Some(leader);
         if target.doomed {
             signal(leader, Signal::KILL);
         }
+    }
+
+    /// Does something with what the runner writes, once there is a runner.
+    pub(super) fn with_output<T>(&self, work: impl FnOnce(&mut Output) -> T) -> Option<T> {
+        self.output.lock().unwrap_or_else(PoisonError::into_inner).as_mut().map(work)
     }
 
     /// The minder is about to reap the runner.
@@ -120,6 +129,10 @@ impl RunningSheep for Handle {
 
     async fn exited(&mut self) -> Exit {
         self.run.ended().await
+    }
+
+    fn printed(&mut self) -> String {
+        self.run.with_output(Output::printed).unwrap_or_default()
     }
 
     async fn stop(&mut self, grace: Duration) -> Exit {
