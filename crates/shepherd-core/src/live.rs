@@ -17,21 +17,21 @@ mod event;
 mod log;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use futures::StreamExt as _;
-use futures::stream::{self, BoxStream};
 use shepherd_job::{JobId, LOG_OBJECT, ObjectPath};
 use shepherd_queue::{JobRecord, SmallObject};
-use tokio::sync::watch;
+use tokio::sync::watch as signal;
 
 use crate::shared::now;
 pub use event::{EventId, EventIdError, JobEvent, JobEventKind, Progress};
 use log::Log;
+pub(crate) use watch::Watch;
 
 /// So many events of a job are remembered for those who come again.
 const REMEMBERED: usize = 64;
@@ -52,7 +52,7 @@ pub(crate) struct Live {
 #[derive(Debug)]
 struct LiveJob {
     state: Mutex<State>,
-    changed: watch::Sender<()>,
+    changed: signal::Sender<()>,
 }
 
 #[derive(Debug)]
@@ -155,8 +155,7 @@ impl Live {
     /// Takes a place among those who watch a job. Look at its record after this.
     pub(crate) fn watch(self: &Arc<Self>, job: &JobId) -> Watch {
         let live = self.find_or_begin(job);
-        let changed = live.changed.subscribe();
-        Watch { all: Arc::clone(self), id: job.clone(), live, changed }
+        Watch::new(Arc::clone(self), job.clone(), live)
     }
 
     /// Forgets what an attempt has said that nobody wants any more, unless somebody
@@ -215,7 +214,7 @@ impl Live {
             floor: self.next.fetch_add(1, Ordering::Relaxed),
             end: if self.dismissed.load(Ordering::Relaxed) { End::Dismissed } else { End::NotYet },
         };
-        let live = Arc::new(LiveJob { state: Mutex::new(state), changed: watch::Sender::new(()) });
+        let live = Arc::new(LiveJob { state: Mutex::new(state), changed: signal::Sender::new(()) });
         jobs.insert(job.clone(), Arc::clone(&live));
         self.count.store(jobs.len(), Ordering::SeqCst);
         live
@@ -253,97 +252,6 @@ impl LiveJob {
 impl State {
     fn says_nothing(&self) -> bool {
         self.progress.is_none() && self.log.is_empty()
-    }
-}
-
-/// A place among those who watch a job. Dropping it gives the place up.
-#[derive(Debug)]
-pub(crate) struct Watch {
-    all: Arc<Live>,
-    id: JobId,
-    live: Arc<LiveJob>,
-    changed: watch::Receiver<()>,
-}
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        self.all.leave(&self.id, &self.live);
-    }
-}
-
-impl Watch {
-    /// The job's events after `after`, or from its present state on. `record` was read
-    /// after the place was taken.
-    pub(crate) fn events(
-        self,
-        record: Arc<JobRecord>,
-        after: Option<EventId>,
-    ) -> BoxStream<'static, JobEvent> {
-        if let Some(end) = EventId::end_of(&record) {
-            let event = JobEvent { id: end, kind: JobEventKind::State(record) };
-            return stream::iter((after != Some(end)).then_some(event)).boxed();
-        }
-        let (first, seen) = self.begin(record, after);
-        let rest = stream::unfold((self, seen), |(mut watch, mut seen)| async move {
-            loop {
-                {
-                    let state = watch.live.lock();
-                    if let Some((number, event)) = state.events.iter().find(|(number, _)| *number > seen) {
-                        seen = *number;
-                        let event = event.clone();
-                        drop(state);
-                        return Some((event, (watch, seen)));
-                    }
-                    if state.end != End::NotYet {
-                        return None;
-                    }
-                }
-                // The sender is in what the place holds.
-                watch.changed.changed().await.ok()?;
-            }
-        });
-        stream::iter(first).chain(rest).boxed()
-    }
-
-    /// The events to begin with, and the number after which the others follow.
-    fn begin(&self, record: Arc<JobRecord>, after: Option<EventId>) -> (Vec<JobEvent>, u64) {
-        let state = self.live.lock();
-        let known = after.and_then(|id| id.number_in(self.all.life)).filter(|number| *number >= state.floor);
-        if let Some(number) = known {
-            return (Vec::new(), number);
-        }
-        if state.end == End::Finished {
-            // It finished after it was looked at: only that matters.
-            return (Vec::new(), state.events.back().map_or(0, |(number, _)| number - 1));
-        }
-        let number = self.all.next.fetch_add(1, Ordering::Relaxed);
-        let id = EventId::new(self.all.life, number);
-        // What was noted is not older: a change that is not noted yet comes as an event.
-        let record = state.record.clone().unwrap_or(record);
-        let mut first = vec![JobEvent { id, kind: JobEventKind::State(record) }];
-        let progress = state.progress.clone().map(JobEventKind::Progress);
-        first.extend(progress.map(|kind| JobEvent { id, kind }));
-        (first, number)
-    }
-
-    /// What the job prints, from the beginning of what is known of it.
-    pub(crate) fn log(self) -> BoxStream<'static, Bytes> {
-        stream::unfold((self, 0), |(mut watch, mut offset)| async move {
-            loop {
-                {
-                    let state = watch.live.lock();
-                    if let Some(text) = state.log.after(&mut offset) {
-                        drop(state);
-                        return Some((text.into(), (watch, offset)));
-                    }
-                    if state.end != End::NotYet {
-                        return None;
-                    }
-                }
-                watch.changed.changed().await.ok()?;
-            }
-        })
-        .boxed()
     }
 }
 

@@ -1,3 +1,5 @@
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
 use shepherd_job::{Attempt, History, JobIdRule, JobSpec, JobState, ModelRef, SheepId, Timestamp};
 
 use super::*;
