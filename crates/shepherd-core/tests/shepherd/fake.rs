@@ -50,9 +50,21 @@ pub(crate) struct Io {
     sender: RunnerSender,
     receiver: RunnerReceiver,
     pub(crate) ready: Ready,
+    printed: Arc<Mutex<String>>,
 }
 
 impl Io {
+    /// Writes to the runner's standard output.
+    pub(crate) fn print(&self, text: &str) {
+        self.printed.lock().unwrap().push_str(text);
+    }
+
+    /// Says that the job has printed this.
+    pub(crate) fn log(&self, input: &Input, text: &str) {
+        let (job, attempt) = (input.job.to_string(), Some(input.attempt));
+        self.say(FromRunner::Log { job, attempt, text: text.to_owned() });
+    }
+
     /// The next job; `None` when the runner should end. Answers pings.
     pub(crate) fn next(&mut self) -> Option<Input> {
         loop {
@@ -141,14 +153,16 @@ impl Sheep for FakeSheep {
         let (endpoint, sender, receiver) = socket.split();
         let (ended, has_ended) = watch::channel(false);
         let (script, model, speaker) = (Arc::clone(&self.script), model.clone(), sender.clone());
+        let printed = Arc::<Mutex<String>>::default();
+        let prints = Arc::clone(&printed);
         std::thread::spawn(move || {
             let ready = Ready::new("fake");
-            script(&mut Io { model, sender: speaker.clone(), receiver, ready });
+            script(&mut Io { model, sender: speaker.clone(), receiver, ready, printed: prints });
             speaker.flush(Duration::from_secs(1));
             speaker.close();
             let _ = ended.send(true);
         });
-        Ok(Box::new(FakeRunner { endpoint, home: self.home.clone(), sender, has_ended }))
+        Ok(Box::new(FakeRunner { endpoint, home: self.home.clone(), sender, has_ended, printed }))
     }
 }
 
@@ -157,6 +171,7 @@ struct FakeRunner {
     home: PathBuf,
     sender: RunnerSender,
     has_ended: watch::Receiver<bool>,
+    printed: Arc<Mutex<String>>,
 }
 
 #[async_trait]
@@ -172,6 +187,10 @@ impl RunningSheep for FakeRunner {
     async fn exited(&mut self) -> Exit {
         let _ = self.has_ended.wait_for(|ended| *ended).await;
         Exit { cause: ExitCause::Code(3), log_tail: "last words".to_owned() }
+    }
+
+    fn printed(&mut self) -> String {
+        std::mem::take(&mut self.printed.lock().unwrap())
     }
 
     async fn stop(&mut self, grace: Duration) -> Exit {

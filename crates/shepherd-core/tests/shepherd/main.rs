@@ -5,5 +5,6 @@
 mod fake;
 mod faults;
 mod jobs;
+mod logs;
 mod runners;
 mod strangers;

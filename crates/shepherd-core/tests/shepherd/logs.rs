@@ -1,0 +1,227 @@
+//! What jobs print, and how far they are.
+
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use crate::fake::{Farm, Io, PATIENCE, Script, echoing, spec};
+use futures::StreamExt as _;
+use shepherd_core::{Data, JobEventKind, Keeping, Progress, ShepherdError, Submit};
+use shepherd_job::{Attempt, JobId, JobState, LOG_OBJECT, Phase};
+use shepherd_protocol::{FromRunner, Input};
+
+/// A runner that does `work` with each job when the test says so, and tells the test
+/// that it has.
+fn stepwise(work: impl Fn(&mut Io, &Input) + Send + Sync + 'static) -> (Script, Sender<()>, Receiver<()>) {
+    let (go, gone) = channel::<()>();
+    let (worked, has_worked) = channel::<()>();
+    let (gone, worked) = (Mutex::new(gone), Mutex::new(worked));
+    let script: Script = Arc::new(move |io| {
+        while let Some(input) = io.next() {
+            work(io, &input);
+            worked.lock().unwrap().send(()).unwrap();
+            gone.lock().unwrap().recv_timeout(PATIENCE).unwrap();
+            io.done(&input);
+        }
+    });
+    (script, go, has_worked)
+}
+
+async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
+    let waited = async {
+        while !is_so().await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, waited).await.unwrap_or_else(|_| panic!("waited in vain for {what}"));
+}
+
+async fn log(farm: &Farm, id: &JobId) -> String {
+    String::from_utf8(farm.shepherd.log(id).await.unwrap().to_vec()).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_jobs_log_and_progress_are_seen_while_it_runs_and_its_log_afterwards() {
+    let (script, go, worked) = stepwise(|io, input| {
+        io.ready.logs = true;
+        io.log(input, "one\n");
+        let (job, attempt) = (input.job.to_string(), Some(input.attempt));
+        io.say(FromRunner::Progress { job, attempt, fraction: Some(0.5), message: Some("half".into()) });
+    });
+    let farm = Farm::with(script).await;
+    let id = farm.submit("job-1", "m", "x").await;
+    let mut events = farm.shepherd.events(&id, None).await.unwrap();
+    let mut followed = farm.shepherd.follow_log(&id).await.unwrap();
+    worked.recv_timeout(PATIENCE).unwrap();
+    assert_eq!(followed.next().await.unwrap(), "one\n");
+    let half = Progress { fraction: Some(0.5), message: Some("half".into()) };
+    until("progress", async || farm.shepherd.progress(&id) == Some(half.clone())).await;
+    assert_eq!(log(&farm, &id).await, "one\n");
+
+    go.send(()).unwrap();
+    farm.is_done(&id).await;
+    assert_eq!(followed.next().await, None);
+    assert_eq!((farm.shepherd.progress(&id), log(&farm, &id).await), (None, "one\n".into()));
+    let late: Vec<_> = farm.shepherd.follow_log(&id).await.unwrap().collect().await;
+    assert_eq!(late, ["one\n"]);
+    let mut seen = Vec::new();
+    while let Some(event) = events.next().await {
+        seen.push(match event.kind {
+            JobEventKind::State(record) => format!("{:?}", record.state.phase()),
+            JobEventKind::Progress(progress) => progress.message.unwrap(),
+        });
+    }
+    assert!(seen.ends_with(&["half".into(), "Done".into()]), "{seen:?}");
+
+    let file = farm.dir.path().join("storage/job-1").join(LOG_OBJECT);
+    farm.shepherd.shutdown(Duration::from_secs(5)).await;
+    assert_eq!(std::fs::read(file).unwrap(), b"one\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_prints_nothing_has_no_log() {
+    let farm = Farm::with(echoing()).await;
+    let id = farm.submit("job-1", "m", "x").await;
+    farm.is_done(&id).await;
+    assert_eq!(log(&farm, &id).await, "");
+    assert_eq!(farm.shepherd.follow_log(&id).await.unwrap().count().await, 0);
+    let nobody = spec("nobody", "m").id;
+    assert!(matches!(farm.shepherd.log(&nobody).await, Err(ShepherdError::UnknownJob)));
+    assert!(matches!(farm.shepherd.follow_log(&nobody).await.err(), Some(ShepherdError::UnknownJob)));
+    assert!(matches!(farm.shepherd.events(&nobody, None).await.err(), Some(ShepherdError::UnknownJob)));
+    let dir = farm.dir.path().join("storage/job-1");
+    farm.shepherd.shutdown(Duration::from_secs(5)).await;
+    assert!(!dir.join("logs").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_that_fail_or_are_cancelled_keep_their_logs() {
+    let farm = Farm::with(Arc::new(|io| {
+        while let Some(input) = io.next() {
+            io.log(&input, &format!("{}\n", input.job));
+            if input.job.as_str() == "fails" {
+                io.fail(&input, "no such luck");
+            }
+        }
+    }))
+    .await;
+    let fails = farm.submit("fails", "m", "x").await;
+    farm.failure(&fails).await;
+    assert_eq!(log(&farm, &fails).await, "fails\n");
+    let cancelled = farm.submit("cancelled", "m", "x").await;
+    until("the log", async || log(&farm, &cancelled).await == "cancelled\n").await;
+    farm.shepherd.cancel(&cancelled).await.unwrap();
+    assert_eq!(log(&farm, &cancelled).await, "cancelled\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_says_where_another_attempt_begins() {
+    let attempts = Mutex::new(0);
+    let script: Script = Arc::new(move |io| {
+        while let Some(input) = io.next() {
+            io.log(&input, "begun");
+            *attempts.lock().unwrap() += 1;
+            if *attempts.lock().unwrap() == 1 {
+                return;
+            }
+            io.done(&input);
+        }
+    });
+    let farm = Farm::keeping(script, Keeping { crash_retries: 1, ..Keeping::default() }).await;
+    let id = farm.submit("job-1", "m", "x").await;
+    farm.is_done(&id).await;
+    assert_eq!(log(&farm, &id).await, "begun\n[attempt 2]\nbegun");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_runs_anew_does_not_keep_the_log_of_the_run_before() {
+    let first = Mutex::new(true);
+    let farm = Farm::with(Arc::new(move |io| {
+        while let Some(input) = io.next() {
+            if std::mem::take(&mut *first.lock().unwrap()) {
+                io.log(&input, "once\n");
+            }
+            io.done(&input);
+        }
+    }))
+    .await;
+    let id = farm.submit("job-1", "m", "x").await;
+    farm.is_done(&id).await;
+    farm.shepherd.catch_up(&id).await.unwrap();
+    assert_eq!(farm.read(&id, LOG_OBJECT).await, b"once\n");
+    farm.shepherd.submit(Submit { spec: spec("job-1", "m"), data: Data::Stored }).await.unwrap();
+    farm.is_done(&id).await;
+    assert_eq!(log(&farm, &id).await, "");
+    farm.shepherd.catch_up(&id).await.unwrap();
+    assert_eq!(farm.read(&id, LOG_OBJECT).await, b"");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_said_of_jobs_that_the_runner_does_not_have_is_passed_over() {
+    let farm = Farm::with(Arc::new(|io| {
+        while let Some(input) = io.next() {
+            let say = |job: &str, attempt| {
+                let (job, attempt) = (job.to_owned(), Some(attempt));
+                io.say(FromRunner::Log { job: job.clone(), attempt, text: "stale\n".into() });
+                io.say(FromRunner::Progress { job, attempt, fraction: None, message: None });
+            };
+            say("another", input.attempt);
+            say(input.job.as_str(), Attempt { number: input.attempt.number + 1, ..input.attempt });
+            io.done(&input);
+            say(input.job.as_str(), input.attempt);
+        }
+    }))
+    .await;
+    for name in ["job-1", "job-2"] {
+        let id = farm.submit(name, "m", "x").await;
+        farm.is_done(&id).await;
+        assert_eq!((log(&farm, &id).await, farm.shepherd.progress(&id)), (String::new(), None));
+    }
+    assert_eq!(farm.flock[0].launches(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_runner_prints_that_knows_no_logs_is_its_jobs() {
+    let farm = Farm::with(Arc::new(|io| {
+        io.print("loading\n");
+        while let Some(input) = io.next() {
+            io.print(&format!("working on {}\n", input.job));
+            io.done(&input);
+        }
+    }))
+    .await;
+    for name in ["job-1", "job-2"] {
+        let id = farm.submit(name, "m", "x").await;
+        farm.is_done(&id).await;
+        assert_eq!(log(&farm, &id).await, format!("working on {name}\n"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_runner_prints_that_has_logs_of_its_own_is_nobodys() {
+    let farm = Farm::with(Arc::new(|io| {
+        io.ready.logs = true;
+        while let Some(input) = io.next() {
+            io.print("for the operator\n");
+            io.log(&input, "for the client\n");
+            io.done(&input);
+        }
+    }))
+    .await;
+    let id = farm.submit("job-1", "m", "x").await;
+    farm.is_done(&id).await;
+    assert_eq!(log(&farm, &id).await, "for the client\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn those_who_watch_are_sent_away_when_the_shepherd_ends() {
+    let farm = Farm::flock(Vec::new(), Keeping::default()).await;
+    let id = farm.submit("job-1", "m", "x").await;
+    let mut events = farm.shepherd.events(&id, None).await.unwrap();
+    let log = farm.shepherd.follow_log(&id).await.unwrap();
+    let JobEventKind::State(record) = events.next().await.unwrap().kind else { panic!("no state") };
+    assert_eq!(record.state.phase(), Phase::Queued);
+    assert!(matches!(record.state, JobState::Queued { .. }));
+    farm.shutdown().await;
+    assert_eq!((events.count().await, log.count().await), (0, 0));
+}
