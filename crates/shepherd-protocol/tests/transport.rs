@@ -13,6 +13,7 @@ use shepherd_protocol::{
     RunnerSocket, SendError, ToRunner,
 };
 use tempfile::TempDir;
+use tokio::io::AsyncWriteExt as _;
 
 /// Long enough for any machine; no test passes by waiting for it.
 const LONG: Duration = Duration::from_secs(30);
@@ -326,4 +327,28 @@ async fn a_socket_file_left_behind_is_replaced() {
     assert!(path.exists());
     let (_, _sender, _receiver) = bind(&ipc(&dir));
     connected(&ipc(&dir)).await;
+}
+
+#[tokio::test]
+async fn a_zeromq_peer_that_asks_and_does_not_read_is_left() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut connection = Connection::dial(&format!("tcp://{}", listener.local_addr().unwrap())).unwrap();
+    let peer = tokio::spawn(async move {
+        let (mut peer, _) = listener.accept().await.unwrap();
+        let mut greeting = [0; 64];
+        greeting[0] = 0xff;
+        greeting[9..16].copy_from_slice(b"\x7f\x03\x01NULL");
+        peer.write_all(&greeting).await.unwrap();
+        peer.write_all(b"\x04\x1c\x05READY\x0bSocket-Type\0\0\0\x06ROUTER").await.unwrap();
+        let pings = b"\x04\x17\x04PING\0\x00sixteen bytes of".repeat(4096);
+        // Ends when it is left.
+        while peer.write_all(&pings).await.is_ok() {}
+    });
+    assert_eq!(recv(&mut connection).await, Event::Connected);
+    assert!(matches!(recv(&mut connection).await, Event::Message(FromRunner::Ready(_))));
+    let Event::Garbage(garbage) = recv(&mut connection).await else { panic!("it goes on") };
+    assert!(garbage.reason().contains("does not read"), "{garbage}");
+    assert_eq!(recv(&mut connection).await, Event::Disconnected);
+    drop(connection);
+    peer.await.unwrap();
 }

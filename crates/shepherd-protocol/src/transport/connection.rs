@@ -164,7 +164,7 @@ impl Sender {
         let Some(stream) = outgoing.stream.clone() else { return Err(SendError::NotConnected) };
         let before = outgoing.bytes.len();
         outgoing.write_messages(messages);
-        if outgoing.bytes.len() - outgoing.written > MAX_OUTGOING {
+        if outgoing.waiting() > MAX_OUTGOING {
             outgoing.bytes.truncate(before);
             return Err(SendError::Full);
         }
@@ -214,6 +214,11 @@ impl Outgoing {
                 }
             }
         }
+    }
+
+    /// How many bytes the kernel did not take yet.
+    fn waiting(&self) -> usize {
+        self.bytes.len() - self.written
     }
 
     /// Writes what the kernel takes.
@@ -366,6 +371,9 @@ impl Receiver {
                     outgoing.bytes.extend(bytes);
                     // The owner may take the next event long after this one.
                     outgoing.write(stream);
+                    if outgoing.waiting() > MAX_OUTGOING {
+                        return Err(Malformed::Deaf);
+                    }
                 }
                 Piece::Greeting(dialect) => {
                     *greeted = true;

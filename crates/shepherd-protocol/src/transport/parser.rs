@@ -22,6 +22,8 @@ pub(super) enum Malformed {
     Socket,
     #[error("the peer sent something that is no ZeroMQ message")]
     Zmq,
+    #[error("the peer asks for answers and does not read them")]
+    Deaf,
     #[error("the peer sent a message of more than {MAX_FRAME} bytes")]
     TooLong,
 }
