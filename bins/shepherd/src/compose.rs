@@ -38,7 +38,9 @@ pub(crate) async fn start(config: &Config) -> anyhow::Result<Started> {
     // The endpoint's address too is taken before anything runs.
     let opened = storage::open(config).await?;
     let mut options = Options::new(&config.data_root, state_dir);
+    options.job_log = config.limits.job_log;
     options.status_document = Some(shepherd_api::status_document);
+    options.job_log = config.limits.job_log;
     let engine = docker::engine(config)?;
     for sheep in &config.sheep {
         let member = flock::member(config, sheep, engine.as_ref())?;

@@ -15,7 +15,8 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use futures::TryStreamExt as _;
+use futures::stream::BoxStream;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use http::{Request, Response, header::CONTENT_TYPE};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -23,8 +24,8 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use shepherd_api::{Api, ApiOptions, Backend, ServeOptions, serve, status_document};
 use shepherd_core::{
-    Accepted, Data, JobRecord, ListQuery, Object, ObjectMeta, Readiness, SheepState, SheepView,
-    ShepherdError, Submit,
+    Accepted, Data, EventId, JobEvent, JobRecord, ListQuery, Object, ObjectMeta, Progress, Readiness,
+    SheepState, SheepView, ShepherdError, Submit,
 };
 use shepherd_job::{History, JobId, JobIdRule, JobSpec, JobState, ModelRef, ObjectPath, SheepId, Timestamp};
 use tokio::net::TcpListener;
@@ -65,6 +66,22 @@ impl Backend for OneJob {
     }
     async fn head(&self, _: &JobId, _: &ObjectPath) -> Result<ObjectMeta, ShepherdError> {
         Err(ShepherdError::UnknownObject)
+    }
+    fn progress(&self, _: &JobId) -> Option<Progress> {
+        None
+    }
+    async fn events(
+        &self,
+        _: &JobId,
+        _: Option<EventId>,
+    ) -> Result<BoxStream<'static, JobEvent>, ShepherdError> {
+        Ok(stream::empty().boxed())
+    }
+    async fn log(&self, _: &JobId) -> Result<Bytes, ShepherdError> {
+        Ok(Bytes::new())
+    }
+    async fn follow_log(&self, _: &JobId) -> Result<BoxStream<'static, Bytes>, ShepherdError> {
+        Ok(stream::empty().boxed())
     }
     fn flock(&self) -> Vec<SheepView> {
         let id = SheepId::parse("sheep-1").expect("a legal id");

@@ -24,7 +24,7 @@ use crate::error::{Answer, ApiError, json_response};
 use crate::route::{Methods, OfJob, Route};
 use crate::submit::spool::Spool;
 use crate::unread::Sends;
-use crate::{docs, files, jobs, json, submit, unread};
+use crate::{docs, events, files, jobs, json, logs, submit, unread};
 
 /// How the API treats requests.
 #[derive(Clone, Debug)]
@@ -158,6 +158,8 @@ impl<B: Backend> Api<B> {
                 OfJob::Status => jobs::status(self, &id),
                 OfJob::Ready => jobs::ready(self, &id),
                 OfJob::WaitReady => jobs::wait_ready(self, &id, query),
+                OfJob::Events => events::of_job(self, &id, request),
+                OfJob::Logs => logs::of_job(self, &id, request),
                 OfJob::Cancel => jobs::cancel(self, &id),
                 OfJob::Result(file) => files::result(self, &id, file, request),
                 OfJob::Input(file) => files::input(self, &id, file, request),

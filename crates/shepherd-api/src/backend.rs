@@ -4,8 +4,11 @@ use std::future::Future;
 use std::ops::Range;
 use std::sync::Arc;
 
+use bytes::Bytes;
+use futures::stream::BoxStream;
 use shepherd_core::{
-    Accepted, JobRecord, ListQuery, Object, ObjectMeta, Readiness, SheepView, Shepherd, ShepherdError, Submit,
+    Accepted, EventId, JobEvent, JobRecord, ListQuery, Object, ObjectMeta, Progress, Readiness, SheepView,
+    Shepherd, ShepherdError, Submit,
 };
 use shepherd_job::{JobId, ObjectPath};
 
@@ -43,6 +46,24 @@ pub trait Backend: Send + Sync + 'static {
         id: &JobId,
         path: &ObjectPath,
     ) -> impl Future<Output = Result<ObjectMeta, ShepherdError>> + Send;
+    /// How far a job in work is, if it has said so.
+    fn progress(&self, id: &JobId) -> Option<Progress>;
+    /// What happens to a job, after an event or from its present state on. The first
+    /// event is there at once, unless `after` is the last so far; the end, when the
+    /// job has finished or the shepherd ends.
+    fn events(
+        &self,
+        id: &JobId,
+        after: Option<EventId>,
+    ) -> impl Future<Output = Result<BoxStream<'static, JobEvent>, ShepherdError>> + Send;
+    /// What a job has printed so far, as UTF-8; empty when there is nothing.
+    fn log(&self, id: &JobId) -> impl Future<Output = Result<Bytes, ShepherdError>> + Send;
+    /// What a job prints, from the beginning until it has finished or the shepherd
+    /// ends.
+    fn follow_log(
+        &self,
+        id: &JobId,
+    ) -> impl Future<Output = Result<BoxStream<'static, Bytes>, ShepherdError>> + Send;
     /// All sheep.
     fn flock(&self) -> Vec<SheepView>;
     /// Whether jobs can be taken and run.
@@ -85,6 +106,25 @@ impl Backend for Shepherd {
         path: &ObjectPath,
     ) -> impl Future<Output = Result<ObjectMeta, ShepherdError>> + Send {
         Self::head(self, id, path)
+    }
+    fn progress(&self, id: &JobId) -> Option<Progress> {
+        Self::progress(self, id)
+    }
+    fn events(
+        &self,
+        id: &JobId,
+        after: Option<EventId>,
+    ) -> impl Future<Output = Result<BoxStream<'static, JobEvent>, ShepherdError>> + Send {
+        Self::events(self, id, after)
+    }
+    fn log(&self, id: &JobId) -> impl Future<Output = Result<Bytes, ShepherdError>> + Send {
+        Self::log(self, id)
+    }
+    fn follow_log(
+        &self,
+        id: &JobId,
+    ) -> impl Future<Output = Result<BoxStream<'static, Bytes>, ShepherdError>> + Send {
+        Self::follow_log(self, id)
     }
     fn flock(&self) -> Vec<SheepView> {
         Self::flock(self)

@@ -1,5 +1,5 @@
-//! Response bodies: bytes in memory, or an object that is read as fast as the
-//! client takes it.
+//! Response bodies: bytes in memory, an object that is read as fast as the client
+//! takes it, or what is said as it happens.
 
 use std::io;
 use std::pin::Pin;
@@ -7,13 +7,14 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use futures::StreamExt as _;
+use futures::stream::BoxStream;
 use http_body::{Body, Frame, SizeHint};
 use shepherd_core::Body as ObjectBody;
 
 /// The body of an answer.
 ///
-/// An enum rather than a boxed trait object: all but files are small and in
-/// memory, and cost no allocation of their own.
+/// An enum rather than a boxed trait object: most are small and in memory, and cost
+/// no allocation of their own.
 pub struct ApiBody(Inner);
 
 enum Inner {
@@ -25,6 +26,8 @@ enum Inner {
         /// early must break the connection rather than look complete.
         left: u64,
     },
+    /// Of no length that is known ahead.
+    Live(BoxStream<'static, Bytes>),
 }
 
 impl ApiBody {
@@ -36,6 +39,12 @@ impl ApiBody {
     /// Exactly `length` bytes of `body`.
     pub(crate) fn stream(body: ObjectBody, length: u64) -> Self {
         Self(if length == 0 { Inner::Empty } else { Inner::Stream { body, left: length } })
+    }
+
+    /// Everything that `stream` gives, until it ends. It is asked for more only when
+    /// the client has taken what there was, and dropped when the client leaves.
+    pub(crate) fn live(stream: BoxStream<'static, Bytes>) -> Self {
+        Self(Inner::Live(stream))
     }
 }
 
@@ -88,6 +97,14 @@ impl Body for ApiBody {
                     }
                 }
             }
+            Inner::Live(stream) => {
+                let piece = futures::ready!(stream.poll_next_unpin(cx));
+                if piece.is_none() {
+                    // What has ended is not to be polled, and may hold a place somewhere.
+                    self.0 = Inner::Empty;
+                }
+                Poll::Ready(piece.map(|bytes| Ok(Frame::data(bytes))))
+            }
         }
     }
 
@@ -100,6 +117,7 @@ impl Body for ApiBody {
             Inner::Empty => SizeHint::with_exact(0),
             Inner::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Inner::Stream { left, .. } => SizeHint::with_exact(*left),
+            Inner::Live(_) => SizeHint::default(),
         }
     }
 }
@@ -119,6 +137,17 @@ mod tests {
         let body = ApiBody::stream(pieces(&["abc", "", "def"]), 5);
         assert_eq!(body.size_hint().exact(), Some(5));
         assert_eq!(body.collect().await.unwrap().to_bytes(), "abcde");
+    }
+
+    #[tokio::test]
+    async fn what_happens_is_said_until_it_ends() {
+        let mut body = ApiBody::live(stream::iter(["abc", "def"].map(Bytes::from)).boxed());
+        assert_eq!((body.size_hint().exact(), body.is_end_stream()), (None, false));
+        let mut all = Vec::new();
+        while let Some(frame) = body.frame().await {
+            all.extend(frame.unwrap().into_data().unwrap());
+        }
+        assert_eq!((all, body.is_end_stream()), (b"abcdef".to_vec(), true));
     }
 
     #[tokio::test]

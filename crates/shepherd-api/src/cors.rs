@@ -82,8 +82,10 @@ impl Grant {
         }
         if self.preflight {
             headers.insert(ACCESS_CONTROL_ALLOW_METHODS, text("GET, HEAD, POST, OPTIONS"));
-            headers
-                .insert(ACCESS_CONTROL_ALLOW_HEADERS, text("Content-Type, Range, If-Range, If-None-Match"));
+            headers.insert(
+                ACCESS_CONTROL_ALLOW_HEADERS,
+                text("Content-Type, Range, If-Range, If-None-Match, Last-Event-ID"),
+            );
             headers.insert(ACCESS_CONTROL_MAX_AGE, text("3600"));
         } else {
             headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, text("Content-Range, ETag, Accept-Ranges"));

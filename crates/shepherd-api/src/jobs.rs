@@ -3,10 +3,11 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::future::{Either, pending};
 use http::StatusCode;
 use shepherd_core::{JobRecord, ListQuery};
-use shepherd_job::JobId;
+use shepherd_job::{JobId, JobState};
 
 use crate::api::{Api, State};
 use crate::backend::Backend;
@@ -32,8 +33,20 @@ pub(crate) fn status<B: Backend>(api: &Api<B>, id: &str) -> State {
     let api = api.clone();
     State::later(async move {
         let job = api.backend().job(&id).await.map_err(|error| ApiError::of_job(error, &id))?;
-        Ok(json_response(StatusCode::OK, json::status_document(&job)))
+        Ok(json_response(StatusCode::OK, present(&api, &job)))
     })
+}
+
+/// The status body of a job, with its progress while it is in work.
+fn present<B: Backend>(api: &Api<B>, job: &JobRecord) -> Bytes {
+    let progress = match job.state {
+        JobState::Processing { .. } => api.backend().progress(&job.spec.id),
+        JobState::Queued { .. }
+        | JobState::Done { .. }
+        | JobState::Failed { .. }
+        | JobState::Cancelled { .. } => None,
+    };
+    json::status(job, progress.as_ref())
 }
 
 /// `GET /jobs/ID/ready`
@@ -76,7 +89,7 @@ pub(crate) fn wait_ready<B: Backend>(api: &Api<B>, id: &str, query: Option<&str>
             () = timeout => {
                 let job = api.backend().job(&id).await.map_err(|error| ApiError::of_job(error, &id))?;
                 let status = if job.state.is_finished() { StatusCode::OK } else { StatusCode::ACCEPTED };
-                Ok(json_response(status, json::status_document(&job)))
+                Ok(json_response(status, present(&api, &job)))
             }
         }
     })

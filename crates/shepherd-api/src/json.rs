@@ -6,7 +6,7 @@
 //! escaped.
 
 use bytes::Bytes;
-use shepherd_core::{JobRecord, Readiness, SheepState, SheepView};
+use shepherd_core::{JobRecord, Progress, Readiness, SheepState, SheepView};
 use shepherd_job::{JobError, JobState, ModelRef, Phase, Timestamp};
 
 use crate::time::push_iso;
@@ -17,10 +17,26 @@ pub(crate) const CANCELLED: &str = "The job was cancelled";
 /// The status body of a job, which is also what is stored beside its data as
 /// `job_status.json`.
 pub fn status_document(job: &JobRecord) -> Bytes {
+    status(job, None)
+}
+
+/// The status body of a job, with how far it is, if that is known.
+pub(crate) fn status(job: &JobRecord, progress: Option<&Progress>) -> Bytes {
     let mut to = Vec::with_capacity(320);
     to.push(b'{');
     push_status(&mut to, job);
+    if let Some(progress) = progress {
+        push(&mut to, ",\"progress\":");
+        push_progress(&mut to, progress);
+    }
     to.push(b'}');
+    to.into()
+}
+
+/// How far a job is, as events say it.
+pub(crate) fn progress(progress: &Progress) -> Bytes {
+    let mut to = Vec::with_capacity(64);
+    push_progress(&mut to, progress);
     to.into()
 }
 
@@ -178,6 +194,18 @@ pub(crate) const fn success() -> Bytes {
     Bytes::from_static(b"{\"success\":true}")
 }
 
+fn push_progress(to: &mut Vec<u8>, progress: &Progress) {
+    push(to, "{\"fraction\":");
+    match progress.fraction {
+        // What is no number cannot be written as one.
+        Some(fraction) if fraction.is_finite() => push_number(to, fraction),
+        Some(_) | None => push(to, "null"),
+    }
+    push(to, ",\"message\":");
+    push_optional(to, progress.message.as_deref());
+    to.push(b'}');
+}
+
 fn push_model(to: &mut Vec<u8>, model: Option<&ModelRef>) {
     push(to, "{\"name\":");
     push_optional(to, model.map(ModelRef::name));
@@ -216,6 +244,10 @@ fn push_optional(to: &mut Vec<u8>, text: Option<&str>) {
 
 fn push_bool(to: &mut Vec<u8>, value: bool) {
     push(to, if value { "true" } else { "false" });
+}
+
+fn push_number(to: &mut Vec<u8>, number: f64) {
+    serde_json::to_writer(to, &number).expect("a number into memory always serializes");
 }
 
 fn push_text(to: &mut Vec<u8>, text: &str) {

@@ -3,10 +3,10 @@
 //! ```text
 //!  socket ── shepherd_serve (accept, drain, timeouts) ── hyper ── Api (tower Service)
 //!                                                              │ route: path → Route
-//!                    ┌────────────┬────────────┬───────────────┼──────────┐
-//!                 submit         jobs        files           status     docs
-//!              (scan, spool)  (wait, list)  (ranges)                  (spec, UI)
-//!                    └────────────┴────────────┴─ Backend ─────┘
+//!                    ┌────────────┬────────────┬───────────┼───────────┬────────┐
+//!                 submit         jobs        files    events, logs   status    docs
+//!              (scan, spool)  (wait, list)  (ranges)    (streams)           (spec, UI)
+//!                    └────────────┴────────────┴─ Backend ─┴───────────┘
 //!                                                   │ ShepherdError
 //!                                              error: the one map to status codes
 //! ```
@@ -20,6 +20,11 @@
 //! data other than by streaming it, and to hold more of a body in memory than a
 //! fixed amount: what is larger passes through an unlinked file or is read as
 //! fast as the client takes it.
+//!
+//! A client may also watch a job: its events as they happen, which it can resume
+//! where it lost them, and what it prints. Nothing is queued for one who reads
+//! slowly; what it watches is asked again when it has taken what there was. Both
+//! end when the client leaves and when the daemon drains.
 //!
 //! Times on the wire are naive UTC with microseconds, as existing clients expect:
 //!
@@ -51,9 +56,11 @@ mod body;
 mod cors;
 mod docs;
 mod error;
+mod events;
 mod files;
 mod jobs;
 mod json;
+mod logs;
 mod query;
 mod range;
 mod route;

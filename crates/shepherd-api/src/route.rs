@@ -42,6 +42,8 @@ pub(crate) enum OfJob<'a> {
     Status,
     Ready,
     WaitReady,
+    Events,
+    Logs,
     Cancel,
     Result(File<'a>),
     Input(File<'a>),
@@ -59,13 +61,15 @@ pub(crate) enum File<'a> {
 /// Every method and path, as the description writes them; `/ui` and its twins
 /// are for people and are left out there.
 #[cfg(test)]
-pub(crate) const DESCRIBED: [(&str, &str); 15] = [
+pub(crate) const DESCRIBED: [(&str, &str); 17] = [
     ("get", "/status"),
     ("post", "/start-job"),
     ("get", "/jobs"),
     ("get", "/jobs/{job_id}/status"),
     ("get", "/jobs/{job_id}/ready"),
     ("get", "/jobs/{job_id}/wait_ready"),
+    ("get", "/jobs/{job_id}/events"),
+    ("get", "/jobs/{job_id}/logs"),
     ("post", "/jobs/{job_id}/cancel"),
     ("get", "/jobs/{job_id}/result"),
     ("get", "/jobs/{job_id}/result/{file}"),
@@ -123,6 +127,8 @@ impl<'a> OfJob<'a> {
             "status" => Self::Status,
             "ready" => Self::Ready,
             "wait_ready" => Self::WaitReady,
+            "events" => Self::Events,
+            "logs" => Self::Logs,
             "cancel" => Self::Cancel,
             "result" => Self::Result(File::Default),
             "input" => Self::Input(File::Default),
@@ -186,6 +192,9 @@ mod tests {
             ("/jobs/%C5%BElu/ready", job("žlu", OfJob::Ready)),
             ("/jobs/%FF/ready", job("\u{fffd}", OfJob::Ready)),
             ("/jobs/a%2Fb/ready", job("a/b", OfJob::Ready)),
+            ("/jobs/a/events", job("a", OfJob::Events)),
+            ("/jobs/a/logs", job("a", OfJob::Logs)),
+            ("/jobs/a/logs/", None),
             ("/jobs/a/result", job("a", OfJob::Result(File::Default))),
             ("/jobs/a/result/", job("a", OfJob::Result(named("")))),
             ("/jobs/a/result/b/c", job("a", OfJob::Result(named("b/c")))),

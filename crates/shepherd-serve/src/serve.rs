@@ -133,7 +133,7 @@ where
     B: Body + 'static,
     B::Error: Into<BoxError>,
 {
-    if let Err(error) = set_options(&stream) {
+    if let Err(error) = set_options(&stream, stall) {
         tracing::debug!(%error, "a connection is gone already");
         return;
     }
@@ -160,16 +160,24 @@ where
     }
 }
 
-fn set_options(stream: &TcpStream) -> io::Result<()> {
+/// How long the kernel bears with a client that vanished without a word.
+const SILENCE: Duration = Duration::from_secs(120);
+
+fn set_options(stream: &TcpStream, stall: Duration) -> io::Result<()> {
     use rustix::net::sockopt;
     // Without it, answers to pipelined requests wait for the client's delayed acks.
     stream.set_nodelay(true)?;
-    // A client that vanished without a word while it waits is noticed after two
-    // minutes: 60 seconds of silence and four probes.
+    // A client that vanished while it waits is noticed after two minutes: 60 seconds
+    // of silence and four probes.
     sockopt::set_socket_keepalive(stream, true)?;
     sockopt::set_tcp_keepidle(stream, Duration::from_secs(60))?;
     sockopt::set_tcp_keepintvl(stream, Duration::from_secs(15))?;
     sockopt::set_tcp_keepcnt(stream, 4)?;
+    // One that vanished while it watches is not probed, since something is on its way
+    // to it: that is sent again for a quarter of an hour unless told otherwise. This
+    // also ends connections to clients that take nothing, hence not before `stall`.
+    let silence = u32::try_from(SILENCE.max(stall).as_millis()).unwrap_or(u32::MAX);
+    sockopt::set_tcp_user_timeout(stream, silence)?;
     Ok(())
 }
 

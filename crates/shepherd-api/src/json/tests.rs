@@ -153,6 +153,21 @@ fn status_bodies_are_as_they_were() {
 }
 
 #[test]
+fn progress_is_told_of_a_job_in_work() {
+    let (_, job) = records().into_iter().nth(1).unwrap();
+    let at = |fraction, message: Option<&str>| Progress { fraction, message: message.map(str::to_owned) };
+    let half = at(Some(0.5), Some("page \"1\" of 2\n"));
+    check("status-progress", "Status", &status(&job, Some(&half)));
+    check("progress", "Progress", &progress(&half));
+    for (fraction, shown) in
+        [(None, "null"), (Some(f64::NAN), "null"), (Some(1.0), "1.0"), (Some(1e-7), "1e-7")]
+    {
+        let text = format!("{{\"fraction\":{shown},\"message\":null}}");
+        assert_eq!(progress(&at(fraction, None)), text);
+    }
+}
+
+#[test]
 fn the_other_bodies_are_as_they_were() {
     check("flock", "Flock", &flock(&sheep()));
     check("flock-empty", "Flock", &flock(&[]));

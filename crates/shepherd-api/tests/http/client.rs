@@ -110,9 +110,39 @@ impl Client {
         reply
     }
 
+    /// The next chunk of a body that has no length, none at its end.
+    pub(crate) async fn chunk(&mut self) -> Option<Vec<u8>> {
+        let end = loop {
+            if let Some(at) = self.read.windows(2).position(|two| two == b"\r\n") {
+                break at;
+            }
+            assert!(self.fill().await, "closed before a chunk: {:?}", String::from_utf8_lossy(&self.read));
+        };
+        let head = String::from_utf8(self.read.drain(..end + 2).collect()).unwrap();
+        let length = usize::from_str_radix(head.trim_end(), 16).unwrap();
+        while self.read.len() < length + 2 {
+            assert!(self.fill().await, "closed within a chunk");
+        }
+        let mut chunk: Vec<u8> = self.read.drain(..length + 2).collect();
+        assert!(chunk.ends_with(b"\r\n"));
+        chunk.truncate(length);
+        (length > 0).then_some(chunk)
+    }
+
+    /// The next chunk as text.
+    pub(crate) async fn text(&mut self) -> Option<String> {
+        Some(String::from_utf8(self.chunk().await?).unwrap())
+    }
+
     /// Reads more; false when the server closed the connection.
     async fn fill(&mut self) -> bool {
         self.stream.read_buf(&mut self.read).await.unwrap() > 0
+    }
+
+    /// All that comes until the server closes the connection.
+    pub(crate) async fn rest(&mut self) -> String {
+        while self.fill().await {}
+        String::from_utf8(std::mem::take(&mut self.read)).unwrap()
     }
 
     /// Waits until the server closes the connection, and nothing more came.

@@ -7,11 +7,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
+use futures::stream::BoxStream;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use shepherd_api::{Api, ApiOptions, Backend, Drained, ServeOptions, serve};
 use shepherd_core::{
-    Accepted, Data, JobRecord, ListQuery, Object, ObjectMeta, Readiness, SheepState, SheepView,
-    ShepherdError, Submit,
+    Accepted, Data, EventId, JobEvent, JobEventKind, JobRecord, ListQuery, Object, ObjectMeta, Progress,
+    Readiness, SheepState, SheepView, ShepherdError, Submit,
 };
 use shepherd_job::{
     History, JobError, JobId, JobIdRule, JobSpec, JobState, ModelRef, ObjectPath, SheepId, Timestamp,
@@ -48,6 +49,13 @@ pub(crate) struct World {
     pub(crate) panics: bool,
     pub(crate) cancelled: HashSet<String>,
     pub(crate) opens: usize,
+    pub(crate) progress: HashMap<String, Progress>,
+    pub(crate) events: HashMap<String, Vec<JobEvent>>,
+    pub(crate) logs: HashMap<String, Vec<Bytes>>,
+    /// Those who watch jobs are sent away.
+    pub(crate) ended: bool,
+    /// How many pieces of logs were taken.
+    pub(crate) taken: usize,
 }
 
 #[derive(Clone)]
@@ -82,6 +90,27 @@ impl Fake {
         });
     }
 
+    /// Something happens to a job.
+    pub(crate) fn event(&self, job: &str, id: &str, kind: JobEventKind) {
+        let event = JobEvent { id: id.parse().unwrap(), kind };
+        self.with(|world| world.events.entry(job.to_owned()).or_default().push(event));
+    }
+
+    /// A job has this state now, and those who watch it hear of it.
+    pub(crate) fn becomes(&self, job: &str, event: &str, state: JobState) {
+        self.with(|world| {
+            let seq = world.jobs.len() as u64 + 1;
+            let record = Arc::new(record(job, seq, state));
+            world.jobs.insert(job.to_owned(), Arc::clone(&record));
+            let event = JobEvent { id: event.parse().unwrap(), kind: JobEventKind::State(record) };
+            world.events.entry(job.to_owned()).or_default().push(event);
+        });
+    }
+
+    pub(crate) fn print(&self, job: &str, text: impl Into<Bytes>) {
+        self.with(|world| world.logs.entry(job.to_owned()).or_default().push(text.into()));
+    }
+
     pub(crate) fn object(&self, id: &str, path: &str, bytes: impl Into<Bytes>) {
         self.with(|world| world.objects.insert((id.into(), path.into()), bytes.into()));
     }
@@ -92,6 +121,11 @@ impl Fake {
         while self.waiters.load(Ordering::SeqCst) != count {
             changed.changed().await.unwrap();
         }
+    }
+
+    /// How many have begun to wait.
+    pub(crate) fn begun(&self) -> usize {
+        self.begun.load(Ordering::SeqCst)
     }
 
     /// Waits until so many clients have begun to wait.
@@ -127,6 +161,38 @@ impl Fake {
 
     fn look_up(&self, id: &JobId) -> Result<Arc<JobRecord>, ShepherdError> {
         self.call(|world| world.jobs.get(id.as_str()).cloned().ok_or(ShepherdError::UnknownJob))
+    }
+
+    /// What `pick` finds at places from `at` on, as it appears, until the job has
+    /// finished.
+    fn follow<T: Send + 'static>(
+        &self,
+        id: &JobId,
+        at: usize,
+        pick: impl Fn(&mut World, &str, usize) -> Option<T> + Send + Sync + 'static,
+    ) -> BoxStream<'static, T> {
+        let (waiter, changed, pick) = (Waiter::new(self), self.changed.subscribe(), Arc::new(pick));
+        let id = id.to_string();
+        stream::unfold((waiter, changed, id, at), move |(waiter, mut changed, id, at)| {
+            let pick = Arc::clone(&pick);
+            async move {
+                loop {
+                    {
+                        let mut world = waiter.0.world.lock().unwrap();
+                        changed.mark_unchanged();
+                        if let Some(found) = pick(&mut world, &id, at) {
+                            drop(world);
+                            return Some((found, (waiter, changed, id, at + 1)));
+                        }
+                        if world.ended || world.jobs[&id].state.is_finished() {
+                            return None;
+                        }
+                    }
+                    changed.changed().await.unwrap();
+                }
+            }
+        })
+        .boxed()
     }
 
     fn find(&self, id: &JobId, path: &ObjectPath) -> Result<(Bytes, ObjectMeta), ShepherdError> {
@@ -277,6 +343,38 @@ impl Backend for Fake {
 
     async fn head(&self, id: &JobId, path: &ObjectPath) -> Result<ObjectMeta, ShepherdError> {
         Ok(self.find(id, path)?.1)
+    }
+
+    fn progress(&self, id: &JobId) -> Option<Progress> {
+        self.with(|world| world.progress.get(id.as_str()).cloned())
+    }
+
+    async fn events(
+        &self,
+        id: &JobId,
+        after: Option<EventId>,
+    ) -> Result<BoxStream<'static, JobEvent>, ShepherdError> {
+        self.look_up(id)?;
+        let known = self.with(|world| {
+            let events = world.events.get(id.as_str()).map_or(&[][..], Vec::as_slice);
+            events.iter().position(|event| Some(event.id) == after)
+        });
+        let from = known.map_or(0, |at| at + 1);
+        Ok(self.follow(id, from, |world, id, at| world.events.get(id)?.get(at).cloned()))
+    }
+
+    async fn log(&self, id: &JobId) -> Result<Bytes, ShepherdError> {
+        self.look_up(id)?;
+        Ok(self.with(|world| world.logs.get(id.as_str()).map_or(Vec::new(), |log| log.concat())).into())
+    }
+
+    async fn follow_log(&self, id: &JobId) -> Result<BoxStream<'static, Bytes>, ShepherdError> {
+        self.look_up(id)?;
+        Ok(self.follow(id, 0, |world, id, at| {
+            let piece = world.logs.get(id)?.get(at).cloned()?;
+            world.taken += 1;
+            Some(piece)
+        }))
     }
 
     fn flock(&self) -> Vec<SheepView> {

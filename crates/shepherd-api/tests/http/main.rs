@@ -5,6 +5,7 @@ mod client;
 mod fake;
 mod files;
 mod limits;
+mod live;
 mod routes;
 mod server;
 mod submit;

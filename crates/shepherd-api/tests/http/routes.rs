@@ -9,7 +9,7 @@ use crate::fake::{AT, Server, cancelled, done, failed};
 
 const TIME: &str = "2026-11-22T21:30:59.336682";
 
-fn processing() -> JobState {
+pub(crate) fn processing() -> JobState {
     JobState::Processing {
         attempt: Attempt { epoch: 1, number: 1 },
         sheep: SheepId::parse("sheep-1").unwrap(),
@@ -99,8 +99,12 @@ async fn an_unknown_job_is_400_on_old_routes_and_404_on_new_ones() {
             let reply = client.get(&format!("/jobs/{id}/{route}")).await;
             assert_eq!(reply.error(), (400, format!("Data for job `{shown}` does not exist")), "{route}");
         }
+        let unknown = (404, format!("Job `{shown}` does not exist"));
+        for route in ["events", "events?after=1-1", "logs", "logs?follow=true"] {
+            assert_eq!(client.get(&format!("/jobs/{id}/{route}")).await.error(), unknown, "{route}");
+        }
         let reply = client.post(&format!("/jobs/{id}/cancel"), None, b"").await;
-        assert_eq!(reply.error(), (404, format!("Job `{shown}` does not exist")));
+        assert_eq!(reply.error(), unknown);
     }
 }
 

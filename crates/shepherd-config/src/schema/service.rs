@@ -58,6 +58,9 @@ pub struct LimitsConfig {
     pub max_body_bytes: u64,
     /// How often a job is run again after its runner died under it; 0 unless told.
     pub crash_retries: u32,
+    /// How much is kept of what a job prints, in bytes, at most 1 MiB: the end. 64 KiB
+    /// unless told; nothing with 0.
+    pub job_log: usize,
     /// How long a client may take to send the head of a request; 30 s unless told.
     pub request_header_timeout: Duration,
     /// How many connections are served at once; 10,000 unless told.
@@ -157,9 +160,14 @@ fn read_level(value: &Value<'_>) -> Option<LogLevel> {
 
 fn read_limits(section: Option<&Section<'_>>) -> Option<LimitsConfig> {
     const GIB: u64 = 1 << 30;
+    // It lies in memory while the job runs, and then in the queue's commit.
+    const MOST_LOG: u64 = 1 << 20;
     let header_range = Duration::from_millis(100)..=DAY;
     let body = value_or(section, "max_body_bytes", GIB, |value| value.size(1..=i64::MAX as u64));
     let retries = value_or(section, "crash_retries", 0, |value| value.number(0..=1_000));
+    let job_log = value_or(section, "job_log", 64 << 10, |value| {
+        value.size(0..=MOST_LOG).and_then(|size| usize::try_from(size).ok())
+    });
     let header = value_or(section, "request_header_timeout", Duration::from_secs(30), |value| {
         value.duration(header_range)
     });
@@ -167,6 +175,7 @@ fn read_limits(section: Option<&Section<'_>>) -> Option<LimitsConfig> {
     Some(LimitsConfig {
         max_body_bytes: body?,
         crash_retries: retries?,
+        job_log: job_log?,
         request_header_timeout: header?,
         max_connections: connections?,
     })

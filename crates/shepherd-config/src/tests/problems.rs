@@ -386,7 +386,7 @@ fn the_daemons_own_values_are_checked() {
         "\
 api: {host: 'a b', port: 65536, cors_origins: [https://a.org/x, '*']}
 shutdown: {grace: 2 days}
-limits: {max_body_bytes: 0, max_connections: 1.5, request_header_timeout: 0}
+limits: {max_body_bytes: 0, max_connections: 1.5, request_header_timeout: 0, job_log: 2MiB}
 ",
         &[
             "c.yml:3:13: api.host: is `a b`, expected a host name or an IP address, without a port",
@@ -398,6 +398,7 @@ limits: {max_body_bytes: 0, max_connections: 1.5, request_header_timeout: 0}
             "c.yml:5:26: limits.max_body_bytes: is `0`, expected a size from 1 to 9223372036854775807 bytes",
             "c.yml:5:46: limits.max_connections: is `1.5`, expected a number from 1 to 1000000",
             "c.yml:5:75: limits.request_header_timeout: is `0`, expected a duration from 100ms to 24h",
+            "c.yml:5:87: limits.job_log: is `2MiB`, expected a size from 0 to 1048576 bytes",
         ],
     );
     check_more(

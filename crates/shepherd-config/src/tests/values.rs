@@ -22,6 +22,7 @@ fn defaults_are_those_of_the_original_and_the_design() {
     assert_eq!((config.api.host.as_str(), config.api.port), ("0.0.0.0", 5000));
     assert_eq!(config.api.cors_origins, CorsOrigins::Only(vec![]));
     assert_eq!((config.limits.max_body_bytes, config.limits.crash_retries), (1 << 30, 0));
+    assert_eq!(config.limits.job_log, 65_536);
     assert_eq!(config.limits.request_header_timeout, Duration::from_secs(30));
     assert_eq!(config.limits.max_connections, 10_000);
     assert_eq!(config.shutdown.grace, Duration::from_secs(10));
@@ -38,6 +39,13 @@ fn defaults_are_those_of_the_original_and_the_design() {
     assert_eq!(bare.runner_command, ["shepherd-runner"]);
     assert_eq!((&bare.stdout_file, &bare.stderr_file), (&None, &None));
     assert_eq!((bare.transport, bare.port), (Transport::Ipc, None));
+}
+
+#[test]
+fn a_log_may_be_long_or_none() {
+    for (text, bytes) in [("0", 0), ("1MiB", 1 << 20), ("100", 100)] {
+        assert_eq!(valid(&format!("limits: {{job_log: {text}}}\n")).limits.job_log, bytes);
+    }
 }
 
 #[test]
