@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from daemon import Daemon
 
-EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "docker"
+EXAMPLES = Path(__file__).resolve().parents[3] / "examples" / "docker"
 #: The daemon's own runner, which hands over to the Python one.
 RUNNER = os.environ.get("SHEPHERD_RUNNER_BIN")
 

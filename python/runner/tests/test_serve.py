@@ -47,6 +47,7 @@ def test_jobs_are_done_in_order_on_their_files(shepherd):
         "slots": 1,
         "ahead": 32,
         "batch": 33,
+        "logs": True,
         "message_type": "ReadyMessage",
     }
     ids = [f"job-{number}" for number in range(100)] + ["práce-羊"]
@@ -433,7 +434,8 @@ def test_what_a_job_prints_comes_by_lines_and_before_its_answer(shepherd):
         PYTHONCOERCECLOCALE="0",
     )
     shepherd.send(shepherd.input("one"))
-    assert shepherd.message() == done("one")
+    log, answer = shepherd.messages(2)
+    assert (log["message_type"], answer) == ("LogMessage", done("one"))
     assert shepherd.process.stdout.readline() == "line of one\n"
     end(shepherd)
     assert shepherd.process.stdout.read() == "\\u010d\\udc80 no end"

@@ -13,8 +13,16 @@ from shepherd_runner.settings import class_beside, make_runner
 # The same bytes as those of the shepherd's own codec.
 GOLDEN = [
     (
-        wire.ready("upper", 1, 32, 32),
+        wire.ready("upper", 1, 32, 32, False),
         '{"protocol":1,"name":"upper","slots":1,"ahead":32,"batch":32,"message_type":"ReadyMessage"}',
+    ),
+    (
+        wire.ready("upper", 1, 32, 32, True),
+        '{"protocol":1,"name":"upper","slots":1,"ahead":32,"batch":32,"logs":true,"message_type":"ReadyMessage"}',
+    ),
+    (
+        wire.log("j", "3-2", "10%\n"),
+        '{"job_id":"j","attempt":"3-2","text":"10%\\n","message_type":"LogMessage"}',
     ),
     (
         wire.done("job-1", "1.2"),

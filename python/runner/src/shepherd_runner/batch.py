@@ -7,7 +7,7 @@ import shutil
 from typing import List, Optional, Sequence
 
 from .job import Job
-from .output import job_output
+from .output import OUTPUT
 from .runner import Runner
 
 
@@ -23,7 +23,7 @@ def process_batch(runner: Runner, jobs: Sequence[Job]) -> List[Optional[BaseExce
 
 def _run(runner: Runner, jobs: Sequence[Job]) -> Optional[BaseException]:
     try:
-        with job_output(jobs):
+        with OUTPUT.of(jobs):
             runner.process_batch(jobs)
         return None
     except BaseException as error:

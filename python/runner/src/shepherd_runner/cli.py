@@ -18,6 +18,7 @@ from typing import NoReturn, Optional, Sequence
 from .config import Config
 from .errors import SettingsError
 from .options import DEFAULT_PORT, Options
+from .output import OUTPUT
 from .serve import serve
 from .settings import DEFAULT_CLASS, class_beside, make_runner
 from .transport import ListenError
@@ -48,6 +49,8 @@ def _arguments(arguments: Optional[Sequence[str]]) -> argparse.Namespace:
 def main(arguments: Optional[Sequence[str]] = None) -> NoReturn:
     """The program."""
     given = _arguments(arguments)
+    # Before anybody takes hold of them.
+    OUTPUT.install()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         path: Path = given.config_path

@@ -71,6 +71,12 @@ class Outbox:
             self._send_at = 0.0
             self._changed.notify()
 
+    def append(self, connection: int, message: str) -> None:
+        """Has a message travel with the next one, or at the next flush. Waits for nothing."""
+        with self._lock:
+            if connection == self._connection:
+                self._pending.append(message)
+
     def _send(self) -> None:
         with self._sending:
             with self._lock:

@@ -24,6 +24,9 @@ class Runner:
     max_batch: int = 8
     #: How many seconds a batch waits to become full, from its first job on.
     max_wait: float = 0.0
+    #: Whether the shepherd is told what each job prints. If not, this process's standard output and error are left
+    #: alone, and the shepherd takes what comes through them while a job is in work.
+    logs: bool = True
 
     def setup(self, config: Config) -> Any:
         """Loads the model. Called once, on the main thread, while heartbeats are answered already; jobs come only

@@ -19,16 +19,16 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
-import sys
 import threading
 import traceback
 from typing import List, Optional
 
-from . import output, shutdown, wire
+from . import shutdown, wire
 from .config import Config
 from .errors import ErrorTexts, SettingsError
 from .options import Options
 from .outbox import Outbox
+from .output import OUTPUT, flush
 from .runner import Runner
 from .tasks import Tasks, is_async
 from .transport import NONE, RunnerSocket
@@ -68,7 +68,7 @@ class _Service:
     def run(self) -> None:
         if self._batches and inspect.iscoroutinefunction(self._runner.process_batch):
             raise SettingsError("`process_batch` cannot be `async`")
-        output.prepare()
+        OUTPUT.install()
         socket = RunnerSocket(self._options.listen, self._outbox.stir)
         if threading.current_thread() is threading.main_thread():
             shutdown.Signals(self._work, self._options.grace)
@@ -81,6 +81,7 @@ class _Service:
             # Until here a shepherd that reads nothing cannot keep a runner from ending.
             self._outbox.flush()
             socket.flush(_FLUSH)
+            OUTPUT.end()
             self._work.finish()
 
     def _run_model(self) -> None:
@@ -96,7 +97,7 @@ class _Service:
             runner.teardown()
         except Exception:
             traceback.print_exc()
-        output.flush()
+        flush()
 
     def _run_workers(self) -> None:
         workers = Workers(self._runner, self._work, self._outbox, self._interrupted)
@@ -121,9 +122,11 @@ class _Service:
         slots = max(1, int(runner.slots)) * (max(1, int(runner.max_batch)) if self._batches else 1)
         ahead = max(0, int(runner.ahead))
         name = self._options.name or type(runner).__qualname__
-        return wire.ready(name, slots, ahead, min(wire.MAX_BATCH, max(1, slots + ahead)))
+        return wire.ready(name, slots, ahead, min(wire.MAX_BATCH, max(1, slots + ahead)), runner.logs)
 
     def _announce(self) -> None:
+        if self._runner.logs:
+            OUTPUT.begin(self._outbox, alone=self._runner.slots <= 1)
         if self._work.set_ready():
             self._outbox.push(self._work.connection, self._ready(), hold=False)
 
@@ -161,7 +164,7 @@ class _Service:
             elif isinstance(message, wire.Shutdown):
                 shutdown.begin(self._work, message.grace)
             else:
-                print(f"shepherd-runner: ignored a message: {message.reason}", file=sys.stderr)
+                OUTPUT.say(f"shepherd-runner: ignored a message: {message.reason}")
         self._push(connection, inputs)
 
     def _push(self, connection: int, inputs: List[wire.Input]) -> None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
 from types import FrameType
 from typing import Optional
 
-from . import output
+from .output import OUTPUT
 from .work import Work
 
 #: The exit code of a runner whose job did not end in time.
@@ -32,8 +31,8 @@ def _watch(work: Work) -> None:
 
 def _exit(message: str, code: int) -> None:
     try:
-        print(f"shepherd-runner: {message}", file=sys.stderr)
-        output.flush()
+        OUTPUT.leave()
+        OUTPUT.say(f"shepherd-runner: {message}")
     finally:
         os._exit(code)
 

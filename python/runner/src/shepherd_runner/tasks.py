@@ -10,7 +10,7 @@ from . import outcome, progress
 from .config import Config
 from .job import Job
 from .outbox import Outbox
-from .output import job_output
+from .output import OUTPUT
 from .runner import Runner
 from .work import Work
 
@@ -76,7 +76,7 @@ class Tasks:
 
     async def _process(self, job: Job) -> Optional[BaseException]:
         try:
-            with job_output((job,)):
+            with OUTPUT.of((job,)):
                 result = self._runner.process(job)
                 if inspect.isasyncgen(result):
                     async for value in result:

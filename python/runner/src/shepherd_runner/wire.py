@@ -24,6 +24,8 @@ _MAX_MESSAGE = 64 << 10
 _MAX_TRACEBACK = 128 << 10
 _MAX_NAME = 255
 _MAX_PROGRESS = 1 << 10
+#: The longest text of a log message, in bytes; its end is kept.
+MAX_LOG = 32 << 10
 _ELLIPSIS = "…"
 
 
@@ -144,18 +146,18 @@ def _json(record: Any) -> str:
     return json.dumps(record, separators=(",", ":"))
 
 
-def ready(name: str, slots: int, ahead: int, batch: int) -> str:
+def ready(name: str, slots: int, ahead: int, batch: int, logs: bool) -> str:
     """The runner takes jobs from now on."""
-    return _json(
-        {
-            "protocol": PROTOCOL_VERSION,
-            "name": _head(name, _MAX_NAME),
-            "slots": slots,
-            "ahead": ahead,
-            "batch": batch,
-            "message_type": "ReadyMessage",
-        }
-    )
+    record = {
+        "protocol": PROTOCOL_VERSION,
+        "name": _head(name, _MAX_NAME),
+        "slots": slots,
+        "ahead": ahead,
+        "batch": batch,
+    }
+    if logs:
+        record["logs"] = True
+    return _json({**record, "message_type": "ReadyMessage"})
 
 
 def done(job_id: str, attempt: str) -> str:
@@ -191,6 +193,13 @@ def progress(job_id: str, attempt: str, fraction: Optional[float], message: Opti
     if message is not None:
         record["message"] = _head(message, _MAX_PROGRESS)
     return _json(record)
+
+
+def log(job_id: str, attempt: str, text: str) -> str:
+    """The next piece of what the job printed."""
+    return _json(
+        {"job_id": job_id, "attempt": attempt, "text": _tail(text, MAX_LOG), "message_type": "LogMessage"}
+    )
 
 
 def pong(nonce: int) -> str:

@@ -10,7 +10,7 @@ from . import outcome, progress
 from .batch import process_batch
 from .job import Job
 from .outbox import Outbox
-from .output import job_output
+from .output import OUTPUT
 from .runner import Runner
 from .work import Work
 
@@ -58,7 +58,7 @@ class Workers:
 
     def _process(self, job: Job) -> Optional[BaseException]:
         try:
-            with job_output((job,)):
+            with OUTPUT.of((job,)):
                 result = self._runner.process(job)
                 if inspect.isgenerator(result):
                     for value in result:
