@@ -217,7 +217,8 @@ def test_tasks_print_each_for_its_own_job(shepherd):
     )
     assert run(shepherd, "a", "b", "c") == {id: f"begin {id}\npool for {id}\n" for id in "abc"}
     end(shepherd)
-    assert sorted(shepherd.printed().splitlines()) == sorted(f"{what} {id}" for what in ("begin", "pool for") for id in "abc")
+    wanted = sorted(f"{what} {id}" for what in ("begin", "pool for") for id in "abc")
+    assert sorted(shepherd.printed().splitlines()) == wanted
 
 
 def test_each_job_of_a_batch_gets_what_the_batch_prints(shepherd):
