@@ -6,6 +6,8 @@
 //! bytes into an error's text, and that error must reach its job all the same.
 
 mod frame;
+#[cfg(test)]
+mod golden;
 mod mend;
 mod record;
 #[cfg(test)]

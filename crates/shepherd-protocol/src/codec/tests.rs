@@ -1,18 +1,16 @@
-use std::time::Duration;
-
 use proptest::prelude::*;
-use shepherd_job::{Attempt, JobError, JobId, JobIdRule, Timestamp};
+use shepherd_job::{Attempt, JobError};
 
 use super::*;
-use crate::{Garbage, Input, MAX_BATCH, Ready};
+use crate::{Garbage, MAX_BATCH, Ready};
 
-fn all<M: Wire>(frame: &[u8]) -> Vec<Result<M, Garbage>> {
+pub(super) fn all<M: Wire>(frame: &[u8]) -> Vec<Result<M, Garbage>> {
     let mut found = Vec::new();
     decode::<M>(frame, |message| found.push(message));
     found
 }
 
-fn frame<M: Wire>(messages: &[M]) -> Vec<u8> {
+pub(super) fn frame<M: Wire>(messages: &[M]) -> Vec<u8> {
     let envelope = envelope(messages.len());
     let written: Vec<_> = messages
         .iter()
@@ -23,108 +21,6 @@ fn frame<M: Wire>(messages: &[M]) -> Vec<u8> {
         })
         .collect();
     [envelope.head, &written.join(&b','), envelope.tail].concat()
-}
-
-fn check<M: Wire + PartialEq + std::fmt::Debug>(message: &M, golden: &str) {
-    let written = frame(std::slice::from_ref(message));
-    assert_eq!(std::str::from_utf8(&written).unwrap(), golden);
-    assert_eq!(all::<M>(&written).remove(0).as_ref(), Ok(message));
-}
-
-fn job(id: &str) -> JobId {
-    JobId::parse(id, JobIdRule::Prefix).unwrap()
-}
-
-const ATTEMPT: Attempt = Attempt { epoch: 3, number: 2 };
-
-#[test]
-fn messages_to_a_runner_have_these_bytes() {
-    let mut input = Input {
-        job: job("job-1"),
-        attempt: ATTEMPT,
-        io_data_root: "/data/sheep \"č\"".into(),
-        deadline: None,
-    };
-    check(
-        &ToRunner::Input(input.clone()),
-        r#"{"message":{"identity":"","job_id":"job-1","attempt":"3-2","io_data_root":"/data/sheep \"č\"","message_type":"InputMessage"}}"#,
-    );
-    input.deadline = Some(Timestamp::from_micros(1_700_000_000_250_001));
-    check(
-        &ToRunner::Input(input),
-        r#"{"message":{"identity":"","job_id":"job-1","attempt":"3-2","io_data_root":"/data/sheep \"č\"","deadline":1700000000.250001,"message_type":"InputMessage"}}"#,
-    );
-    check(
-        &ToRunner::Cancel { job: job("job-1"), attempt: ATTEMPT },
-        r#"{"message":{"job_id":"job-1","attempt":"3-2","message_type":"CancelMessage"}}"#,
-    );
-    check(
-        &ToRunner::Shutdown { grace: Duration::from_millis(2500) },
-        r#"{"message":{"grace":2.5,"message_type":"ShutdownMessage"}}"#,
-    );
-    check(
-        &ToRunner::Ping { nonce: u64::MAX },
-        r#"{"message":{"nonce":18446744073709551615,"message_type":"PingMessage"}}"#,
-    );
-}
-
-#[test]
-fn messages_from_a_runner_have_these_bytes() {
-    check(
-        &FromRunner::Ready(Ready { ahead: 32, batch: 16, ..Ready::new("ocr") }),
-        r#"{"message":{"protocol":1,"name":"ocr","slots":1,"ahead":32,"batch":16,"message_type":"ReadyMessage"}}"#,
-    );
-    check(
-        &FromRunner::Done { job: "job-1".into(), attempt: Some(ATTEMPT) },
-        r#"{"message":{"identity":"","job_id":"job-1","attempt":"3-2","message_type":"DoneMessage"}}"#,
-    );
-    check(
-        &FromRunner::Error {
-            job: "job-1".into(),
-            attempt: Some(ATTEMPT),
-            error: JobError {
-                message: "no\n".into(),
-                exception_type: "KeyError".into(),
-                exception_traceback: "line 1".into(),
-            },
-        },
-        r#"{"message":{"identity":"","job_id":"job-1","attempt":"3-2","message":"no\n","exception_type":"KeyError","exception_traceback":"line 1","message_type":"ErrorMessage"}}"#,
-    );
-    check(
-        &FromRunner::Progress {
-            job: "j".into(),
-            attempt: Some(ATTEMPT),
-            fraction: Some(0.5),
-            message: Some("page 2".into()),
-        },
-        r#"{"message":{"job_id":"j","attempt":"3-2","fraction":0.5,"message":"page 2","message_type":"ProgressMessage"}}"#,
-    );
-    check(
-        &FromRunner::Log { job: "j".into(), attempt: Some(ATTEMPT), text: "10%\n".into() },
-        r#"{"message":{"job_id":"j","attempt":"3-2","text":"10%\n","message_type":"LogMessage"}}"#,
-    );
-    check(
-        &FromRunner::Ready(Ready { logs: true, ..Ready::new("ocr") }),
-        r#"{"message":{"protocol":1,"name":"ocr","slots":1,"ahead":0,"batch":1,"logs":true,"message_type":"ReadyMessage"}}"#,
-    );
-    check(&FromRunner::Pong { nonce: 7 }, r#"{"message":{"nonce":7,"message_type":"PongMessage"}}"#);
-}
-
-#[test]
-fn the_first_shepherds_answers_are_understood() {
-    let done = r#"{"message": {"identity": "", "job_id": "x", "message_type": "DoneMessage"}}"#;
-    assert_eq!(all::<FromRunner>(done.as_bytes()), [Ok(FromRunner::Done { job: "x".into(), attempt: None })]);
-    for error in [
-        r#"{"message": {"identity": "", "job_id": "x", "message": "m", "exception_type": "T", "exception_traceback": "t", "message_type": "ErrorMessage"}}"#,
-        r#"{"message": {"identity": "", "job_id": "x", "short_error": "m", "exception_type": "T", "long_error": "t", "message_type": "ErrorMessage"}}"#,
-    ] {
-        let wanted =
-            JobError { message: "m".into(), exception_type: "T".into(), exception_traceback: "t".into() };
-        assert_eq!(
-            all::<FromRunner>(error.as_bytes()),
-            [Ok(FromRunner::Error { job: "x".into(), attempt: None, error: wanted })]
-        );
-    }
 }
 
 #[test]

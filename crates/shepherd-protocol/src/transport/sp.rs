@@ -97,5 +97,6 @@ mod tests {
         };
         assert_eq!(wire(Mapping::Ipc), [1, 0, 0, 0, 0, 0, 0, 0, 6, 0, 0, 0, 1, b'h', b'i']);
         assert_eq!(wire(Mapping::Tcp), [0, 0, 0, 0, 0, 0, 0, 6, 0, 0, 0, 1, b'h', b'i']);
+        assert_eq!(GREETING, *b"\0SP\0\0\x11\0\0");
     }
 }

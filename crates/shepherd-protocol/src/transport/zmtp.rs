@@ -205,6 +205,10 @@ mod tests {
         let greeting = greeting();
         assert_eq!(greeting[..16], *b"\xff\0\0\0\0\0\0\0\0\x7f\x03\x01NULL");
         assert_eq!(greeting[16..], [0; 48]);
+        assert_eq!(
+            ready(),
+            b"\x06\0\0\0\0\0\0\0\x29\x05READY\x0bSocket-Type\0\0\0\x06DEALER\x08Identity\0\0\0\0"
+        );
         let mut bytes = Vec::new();
         message(&mut bytes, |to| to.extend_from_slice(b"hi"));
         ping(&mut bytes, 7);
