@@ -1,0 +1,174 @@
+//! What the shepherd says, as values. Keys that this version does not know are ignored; times are naive UTC, as text.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+/// What a cancelled job says; to clients of the first shepherd it is a failed one.
+const CANCELLED: &str = "The job was cancelled";
+
+/// Where a job is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// Taken, and not yet in the queue.
+    Accepted,
+    /// In the queue.
+    Queued,
+    /// In work.
+    Processing,
+    /// Its result is there.
+    Done,
+    /// It has none: it failed, or was cancelled.
+    Failed,
+}
+
+/// A model; both are none where a sheep has none.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct Model {
+    /// Its name.
+    pub name: Option<String>,
+    /// Its version.
+    pub version: Option<String>,
+}
+
+/// Why a job failed.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct JobError {
+    /// What the runner, or the shepherd, says.
+    pub message: String,
+    /// The type of the exception; may be empty.
+    #[serde(default)]
+    pub exception_type: String,
+    /// Its traceback; may be empty.
+    #[serde(default)]
+    pub exception_traceback: String,
+}
+
+/// How far a job is.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct Progress {
+    /// From 0 to 1.
+    pub fraction: Option<f64>,
+    /// In words.
+    pub message: Option<String>,
+}
+
+/// Where a job is, and since when.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct JobStatus {
+    /// Where.
+    #[serde(rename = "status")]
+    pub state: State,
+    /// Why it failed.
+    #[serde(rename = "error_details")]
+    pub error: Option<JobError>,
+    /// Its model.
+    pub model: Model,
+    /// When it was accepted.
+    pub enqueued_at: Option<String>,
+    /// When its last attempt began.
+    pub processing_started_at: Option<String>,
+    /// When it ended.
+    pub finished_at: Option<String>,
+    /// Only while the job is in work, and has said how far it is.
+    #[serde(default)]
+    pub progress: Option<Progress>,
+}
+
+impl JobStatus {
+    /// Whether nothing more will happen to the job.
+    pub const fn is_finished(&self) -> bool {
+        match self.state {
+            State::Accepted | State::Queued | State::Processing => false,
+            State::Done | State::Failed => true,
+        }
+    }
+
+    /// Whether it ended because somebody withdrew it.
+    pub fn is_cancelled(&self) -> bool {
+        self.state == State::Failed
+            && self.error.as_ref().is_some_and(|error| {
+                error.message == CANCELLED
+                    && error.exception_type.is_empty()
+                    && error.exception_traceback.is_empty()
+            })
+    }
+}
+
+/// A job in a list.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct ListedJob {
+    /// Its id.
+    #[serde(rename = "job_id")]
+    pub id: String,
+    /// Where it is.
+    #[serde(flatten)]
+    pub status: JobStatus,
+}
+
+/// A part of the list of jobs, newest first.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct JobPage {
+    /// The jobs.
+    pub jobs: Vec<ListedJob>,
+    /// Where the next page begins; none after the last.
+    pub next: Option<String>,
+}
+
+/// Something that happened to a job.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Event {
+    /// What to come again with.
+    pub id: String,
+    /// What happened.
+    pub kind: EventKind,
+}
+
+/// What can happen to a job.
+#[derive(Clone, Debug, PartialEq)]
+pub enum EventKind {
+    /// It is somewhere else now.
+    Status(JobStatus),
+    /// It is further.
+    Progress(Progress),
+}
+
+/// One of the flock.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Sheep {
+    /// Whether its runner runs.
+    pub running: bool,
+    /// The model that it has loaded.
+    pub model: Model,
+    /// The job that it works on.
+    #[serde(rename = "request")]
+    pub job: Option<String>,
+    /// What kind of sheep it is.
+    #[serde(rename = "type", default)]
+    pub kind: Option<String>,
+    /// Its state in a word.
+    #[serde(default)]
+    pub state: Option<String>,
+    /// What keeps it from working.
+    #[serde(default)]
+    pub problem: Option<String>,
+    /// What it is busy with besides jobs.
+    #[serde(default)]
+    pub activity: Option<String>,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct Flock {
+    pub(crate) sheep: BTreeMap<String, Sheep>,
+}
+
+/// Whether the shepherd can take and do jobs.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Readiness {
+    /// Whether.
+    pub ready: bool,
+    /// Why not.
+    #[serde(default)]
+    pub problems: Vec<String>,
+}
