@@ -29,8 +29,11 @@ const ENGINE: Need = Need {
     why: "docker sheep are tested with a real one",
     // Its storage and networks need the last two, which it only recommends.
     packages: &["docker.io", "iptables", "kmod"],
-    is_present: || succeeds("dockerd", &["--version"]) && succeeds("docker", &["--version"]),
+    is_present: || succeeds("dockerd", &["--version"]),
 };
+/// The command line: a package of its own from Debian 13 on, and part of the engine's before. The first that can
+/// be had is installed.
+const COMMAND_LINE: [Need; 2] = [command_line(&["docker-cli"]), command_line(&["docker.io"])];
 /// What is beside it.
 const BESIDE: &[Need] = &[
     Need {
@@ -49,6 +52,7 @@ const BESIDE: &[Need] = &[
     },
     SHELL,
 ];
+
 /// The shell of images that are made from nothing.
 pub(crate) const SHELL: Need = Need {
     what: "a shell that needs no library",
@@ -56,6 +60,15 @@ pub(crate) const SHELL: Need = Need {
     packages: &["busybox-static"],
     is_present: || succeeds("busybox", &["true"]),
 };
+
+const fn command_line(packages: &'static [&'static str]) -> Need {
+    Need {
+        what: "docker's command line",
+        why: "images are made, and the engine is asked, with it",
+        packages,
+        is_present: || succeeds("docker", &["--version"]),
+    }
+}
 
 /// Whether `cargo test` with these arguments runs tests that use an engine.
 pub(crate) fn is_wanted(arguments: &[String]) -> bool {
@@ -86,7 +99,11 @@ impl Engine {
     /// An engine that answers, or a new one; none, and why is printed, where neither can be had.
     pub(crate) fn find() -> Option<Self> {
         let found = Self::running().map_or_else(Self::install_and_start, Ok);
-        let found = found.and_then(|engine| setup::install_missing(BESIDE).map(|()| engine));
+        let found = found.and_then(|engine| {
+            install_first(&COMMAND_LINE)?;
+            setup::install_missing(BESIDE)?;
+            Ok(engine)
+        });
         match found {
             Ok(engine) => Some(engine),
             Err(error) => {
@@ -179,6 +196,18 @@ impl Drop for Started {
             println!("the test engine's directory {} stays: {error}", self.dir.display());
         }
     }
+}
+
+/// Installs the first of several that can be had, each of which is enough.
+fn install_first(needs: &[Need]) -> Result<()> {
+    let mut outcome = Ok(());
+    for need in needs {
+        outcome = setup::install_missing(std::slice::from_ref(need));
+        if outcome.is_ok() {
+            break;
+        }
+    }
+    outcome
 }
 
 /// Removes what runs before this one left that were killed.

@@ -7,8 +7,8 @@
 //! are.
 //!
 //! Everything is removed by descriptor: strangers have worked in there. What may
-//! not be removed, because it is other users', is set aside under a name of its own
-//! and keeps nobody from starting.
+//! not be removed, because it is other users', is set aside under a name of its own,
+//! for a sheep to get it back, and keeps nobody from starting.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -20,9 +20,10 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Dir, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 use shepherd_job::SheepId;
+use shepherd_sheep::Sheep;
 use shepherd_storage::remove_all;
 
-use crate::workdir::ATTIC;
+use crate::workdir::{ATTIC, RECLAIMS};
 
 const MARKER: &str = ".shepherd-data-root";
 /// How the names begin of what was set aside.
@@ -66,6 +67,25 @@ pub(crate) fn clean<'a>(
     }
     fs::write(&marker, "The shepherd empties this directory at every start.\n")?;
     empty(&dir.into(), &data_root, &state_dir, &marker)
+}
+
+/// Removes what was set aside, as far as the sheep get it back.
+///
+/// # Errors
+/// When the data root cannot be read, or what may be removed not be removed.
+pub(crate) async fn reclaim(data_root: &Path, sheep: impl Iterator<Item = &dyn Sheep>) -> io::Result<()> {
+    let dir = fs::File::open(data_root)?;
+    for sheep in sheep.filter(|sheep| sheep.is_fenced()) {
+        for _ in 0..RECLAIMS {
+            let mut aside = names(&dir)?;
+            aside.retain(|name| name.as_bytes().starts_with(ASIDE.as_bytes()));
+            if aside.is_empty() || !sheep.reclaim(data_root, &aside).await {
+                break;
+            }
+            aside.iter().try_for_each(|name| remove(&dir, &data_root.join(name), name))?;
+        }
+    }
+    Ok(())
 }
 
 fn empty(dir: &OwnedFd, path: &Path, keep: &Path, marker: &Path) -> io::Result<()> {

@@ -311,7 +311,7 @@ impl Keeper {
             State::None { .. } => {
                 self.model = order;
                 self.dirs.change_model();
-                ops::empty_trash(&mut self.outcomes, &self.dirs);
+                ops::empty_trash(&mut self.outcomes, &self.dirs, &self.sheep);
                 self.pace = Pace::default();
                 if self.model.is_some() {
                     // Claim for it at once.

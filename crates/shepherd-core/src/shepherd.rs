@@ -118,6 +118,8 @@ impl Shepherd {
         std::fs::create_dir_all(&markers).map_err(directory(&markers))?;
         data_root::clean(&data_root, &state_dir, flock.iter().map(|member| &member.id))
             .map_err(directory(&data_root))?;
+        let sheep = flock.iter().map(|member| &*member.sheep);
+        data_root::reclaim(&data_root, sheep).await.map_err(directory(&data_root))?;
 
         let waiters = Waiters::default();
         let attic = Arc::new(Attic::open(&data_root).map_err(directory(&data_root))?);

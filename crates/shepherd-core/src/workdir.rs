@@ -52,6 +52,10 @@ const MAX_SMALL_OUTPUTS: usize = 16;
 /// How often a job's place is cleared of what a stranger puts there.
 const TRIES: usize = 8;
 
+/// How often sheep are asked for what is other users': each time, a part of what is nested
+/// too deep comes within reach.
+pub(crate) const RECLAIMS: usize = 8;
+
 /// To open a directory as that.
 const DIR: OFlags = OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
@@ -330,6 +334,11 @@ impl WorkDirs {
     /// Where directories are that no runner is to work in.
     fn back(&self) -> &OwnedFd {
         self.fence.as_ref().map_or(&self.root, |fence| &fence.back)
+    }
+
+    /// Where that is.
+    fn back_path(&self) -> PathBuf {
+        self.fence.as_ref().map_or_else(|| self.path.clone(), |fence| fence.path.clone())
     }
 
     fn lock_ready(&self) -> MutexGuard<'_, Ready> {

@@ -16,7 +16,9 @@
 //!   that all of it is gone when the container's first process is. [`watch`] says how that
 //!   is known for certain.
 //! - **The launch**, when it is dropped: its container's name is decided before it is asked
-//!   for, and the [`minder`] goes on until what was asked for is there and removed again.
+//!   for, and the [`minder`] waits for the answer and removes it again. Where the engine is
+//!   lost before it answered, he looks for it for some seconds; what is made later yet does
+//!   not run, and the next sweep removes it.
 //! - **The daemon**: containers run on when it is killed. They carry labels, and a
 //!   [`sweep`] at the next start, and before each launch, finds and ends them. With the
 //!   engine away at the start, it is the launch's that does.
@@ -36,17 +38,22 @@ mod activity;
 mod backoff;
 mod container;
 mod engine;
+#[cfg(test)]
+mod fixtures;
 mod gpu;
 mod images;
 mod logs;
 mod minder;
+mod presence;
 mod process;
+mod reclaim;
 mod refusal;
 mod rotate;
 mod run;
 mod sheep;
 mod spec;
 mod sweep;
+mod void;
 mod watch;
 
 use std::path::PathBuf;

@@ -123,7 +123,7 @@ impl Keeper {
         else {
             return;
         };
-        ops::empty_trash(&mut self.outcomes, &self.dirs);
+        ops::empty_trash(&mut self.outcomes, &self.dirs, &self.sheep);
         let sent: Vec<Sent> = self.hand.sent.drain(..).collect();
         let Some(end) = end else { return };
         let is_blameless = matches!(&end, End::Died(death) if death.is_blameless);

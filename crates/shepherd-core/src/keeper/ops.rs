@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use shepherd_job::{Event, JobError, JobId, JobState};
 use shepherd_queue::{Change, SmallObject};
+use shepherd_sheep::Sheep;
 use shepherd_storage::{Replaces, RunnerDir, StorageError};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -16,7 +17,7 @@ use super::hand::Job;
 use super::runner::{Runner, StartFailure};
 use crate::settle::Settling;
 use crate::shared::{Backoff, IsTransient as _, Shared, store_backoff};
-use crate::workdir::{Outputs, WorkDirs};
+use crate::workdir::{Outputs, RECLAIMS, WorkDirs};
 
 /// What a piece of work came to.
 #[derive(Debug)]
@@ -338,15 +339,27 @@ pub(super) async fn start(
     start.await
 }
 
-/// Removes what could not be removed while there was a runner.
-pub(super) fn empty_trash(outcomes: &mut JoinSet<Outcome>, dirs: &Arc<WorkDirs>) {
-    if dirs.has_trash() {
-        let dirs = Arc::clone(dirs);
-        outcomes.spawn_blocking(move || {
-            dirs.empty_trash();
-            Outcome::Released(Vec::new())
-        });
+/// Removes what could not be removed while there was a runner. What is other users', the
+/// sheep may make ours.
+pub(super) fn empty_trash(outcomes: &mut JoinSet<Outcome>, dirs: &Arc<WorkDirs>, sheep: &Arc<dyn Sheep>) {
+    if !dirs.has_trash() {
+        return;
     }
+    let (dirs, sheep) = (Arc::clone(dirs), Arc::clone(sheep));
+    outcomes.spawn(async move {
+        on_disk(&dirs, WorkDirs::empty_trash).await;
+        for _ in 0..RECLAIMS {
+            let mut changed = false;
+            for (dir, names) in dirs.trash() {
+                changed |= sheep.reclaim(&dir, &names).await;
+            }
+            if !changed {
+                break;
+            }
+            on_disk(&dirs, WorkDirs::empty_trash).await;
+        }
+        Outcome::Released(Vec::new())
+    });
 }
 
 /// Makes changes durable, however long the queue is away, and wakes those who wait

@@ -18,7 +18,7 @@ pub(crate) const ATTIC: &str = ".attic";
 /// The attic of a data root.
 #[derive(Debug)]
 pub(crate) struct Attic {
-    path: PathBuf,
+    pub(super) path: PathBuf,
     pub(super) dir: OwnedFd,
 }
 

@@ -7,15 +7,19 @@
 //! open there it can still change, so all that is done there is done by descriptor,
 //! too. Directories that one model's runners may hold open are not used for the
 //! jobs of another.
+//!
+//! A daemon that is not root reads and removes by its group what a runner of another
+//! user made. What that user closes to the group waits for the runner's end, and for
+//! the sheep to get it back ([`Sheep::reclaim`](shepherd_sheep::Sheep::reclaim)).
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use rustix::fs::{AtFlags, Dir, Mode, OFlags, Stat};
+use rustix::fs::{AtFlags, Dir, Mode, OFlags, Stat, XattrFlags};
 use rustix::io::Errno;
 use rustix::path::Arg;
 use shepherd_job::JobId;
@@ -33,6 +37,16 @@ const SHARED: Mode = Mode::from_raw_mode(0o2770);
 const CLOSED: Mode = Mode::from_raw_mode(0o2700);
 /// The mode of files for them.
 const SHARED_FILE: Mode = Mode::from_raw_mode(0o660);
+/// What is made in a directory that has this attribute is open to its group as far as its
+/// maker says, whatever his umask takes; so it is in all directories that are made there. An
+/// access control list in the kernel's format: version 2, and then a tag, permissions and an
+/// id that is not used, for the owner, the group, and all others.
+const GROUP_LIST: &[u8] = &[
+    2, 0, 0, 0, 0x01, 0, 7, 0, 0xff, 0xff, 0xff, 0xff, 0x04, 0, 7, 0, 0xff, 0xff, 0xff, 0xff, 0x20, 0, 0, 0,
+    0xff, 0xff, 0xff, 0xff,
+];
+/// The attribute's name.
+const LIST_NAME: &CStr = c"system.posix_acl_default";
 /// The mode bits that are looked at.
 const ALL_BITS: u32 = 0o7777;
 
@@ -40,6 +54,7 @@ const ALL_BITS: u32 = 0o7777;
 pub(super) struct Fence {
     /// Where directories are that no runner has before it.
     pub(super) back: OwnedFd,
+    pub(super) path: PathBuf,
     jobs: Mutex<HashMap<JobId, Handed>>,
 }
 
@@ -74,7 +89,10 @@ impl Fence {
             let why = format!("nothing can be renamed into {} (is it a mount?): {errno}", path.display());
             io::Error::new(io::Error::from(errno).kind(), why)
         })?;
-        Ok(Self { back, jobs: Mutex::default() })
+        for place in [root, &back] {
+            open_to_group(place);
+        }
+        Ok(Self { back, path: attic.path.join(name), jobs: Mutex::default() })
     }
 
     pub(super) fn jobs(&self) -> MutexGuard<'_, HashMap<JobId, Handed>> {
@@ -214,6 +232,17 @@ pub(super) fn rename(
 /// Whether a directory is one of ours and still as it was made.
 pub(super) fn is_as_made(dir: &OwnedFd) -> io::Result<bool> {
     Ok(is_settled(&rustix::fs::fstat(dir)?, SHARED))
+}
+
+/// Sees to it that what strangers make in a directory is open to its group, where we are not
+/// root, for whom everything is.
+fn open_to_group(dir: &OwnedFd) {
+    if rustix::process::geteuid().is_root() {
+        return;
+    }
+    if let Err(error) = rustix::fs::fsetxattr(dir, LIST_NAME, GROUP_LIST, XattrFlags::empty()) {
+        tracing::debug!(%error, "what runners of other users make is open to us as their umask has it");
+    }
 }
 
 /// Gives a directory our group and a mode.

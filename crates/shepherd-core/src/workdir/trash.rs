@@ -2,10 +2,11 @@
 //! removed. What cannot be removed, because it is others' or because a runner goes
 //! on filling it, is tried again.
 
-use std::ffi::{CString, OsStr};
+use std::ffi::{CString, OsStr, OsString};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::path::PathBuf;
 
 use rustix::io::Errno;
 use rustix::path::Arg;
@@ -33,6 +34,17 @@ impl WorkDirs {
     /// Whether anything waits to be removed.
     pub(crate) fn has_trash(&self) -> bool {
         !self.lock_trash().is_empty()
+    }
+
+    /// What waits to be removed: the directories that it is in, and its names there.
+    pub(crate) fn trash(&self) -> Vec<(PathBuf, Vec<OsString>)> {
+        let trash = self.lock_trash();
+        let names = |in_root: bool| -> Vec<OsString> {
+            let there = trash.iter().filter(|trash| trash.in_root == in_root);
+            there.map(|trash| OsString::from_vec(trash.name.to_bytes().to_vec())).collect()
+        };
+        let places = [(self.path.clone(), names(true)), (self.back_path(), names(false))];
+        places.into_iter().filter(|(_, names)| !names.is_empty()).collect()
     }
 
     /// Moves something away, to be removed later; that it is not there is no error.

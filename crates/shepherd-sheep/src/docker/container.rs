@@ -56,7 +56,7 @@ async fn ask<T>(
     let asking = async { Ok(request(engine.reached().await?).await?) };
     match tokio::time::timeout(limit, asking).await {
         Ok(answer) => answer,
-        Err(_) => Err(Trouble::Lost(format!("it did not answer within {limit:?}"))),
+        Err(_) => Err(Trouble::Late(format!("it did not answer within {limit:?}"))),
     }
 }
 

@@ -149,10 +149,17 @@ impl Link {
     pub(super) fn unavailable(&self, trouble: &Trouble) -> SheepError {
         let host = self.wire.host();
         SheepError::Unavailable(match trouble {
-            Trouble::Lost(why) => format!("the container engine at {host} does not answer: {why}"),
+            Trouble::Lost(why) | Trouble::Late(why) => {
+                format!("the container engine at {host} does not answer: {why}")
+            }
             Trouble::Refused { .. } => format!("the container engine at {host} is not well: {trouble}"),
             Trouble::Garbled(_) => format!("what is at {host} answers like no container engine: {trouble}"),
         })
+    }
+
+    /// See [`Engine::answer`].
+    pub(super) async fn answer(&self) -> Result<(), Trouble> {
+        Ok(self.wire.ping().await.map(drop)?)
     }
 
     /// See [`Engine::answers`].
@@ -196,6 +203,11 @@ impl Engine {
     /// Whether the engine answers on a fresh connection, within this time.
     pub(super) async fn answers(&self, within: Duration) -> bool {
         self.inner.link.answers(within).await
+    }
+
+    /// Asks the engine for a sign of life on a fresh connection.
+    pub(super) async fn answer(&self) -> Result<(), Trouble> {
+        self.inner.link.answer().await
     }
 
     pub(super) fn options(&self) -> &EngineOptions {

@@ -172,7 +172,7 @@ pub(super) async fn within<T>(
 ) -> Result<T, Trouble> {
     match tokio::time::timeout(limit, answer).await {
         Ok(answer) => Ok(answer?),
-        Err(_) => Err(Trouble::Lost("it did not answer in time".to_owned())),
+        Err(_) => Err(Trouble::Late("it did not answer in time".to_owned())),
     }
 }
 

@@ -28,6 +28,8 @@ use crate::lines::{Lines, Tail};
 
 /// So many pieces are written at once, when that many are there.
 const BATCH: usize = 64;
+/// The kind of a frame that holds an error of the engine's, after 0 to 2 for the streams.
+const ERROR: u8 = 3;
 /// So many lines are more than is kept of the end.
 const END: &str = "1000";
 
@@ -120,8 +122,17 @@ impl Logs {
                 match piece {
                     Ok(LogOutput::StdErr { message }) => writes.extend(self.stderr.take(&message)),
                     Ok(LogOutput::StdOut { message }) => writes.extend(self.stdout.take(&message)),
-                    // Without a terminal, that is what a broken answer ends with.
-                    Ok(LogOutput::StdIn { .. } | LogOutput::Console { .. }) => {}
+                    Ok(LogOutput::Console { message }) => {
+                        if let Some(complaint) = complaint(&message) {
+                            let container = container.key();
+                            tracing::warn!(
+                                container,
+                                complaint,
+                                "the engine cannot read a container's output"
+                            );
+                        }
+                    }
+                    Ok(LogOutput::StdIn { .. }) => {}
                     Err(error) => failure = Some(error),
                 }
             }
@@ -244,6 +255,20 @@ impl Stream {
     }
 }
 
+/// What the engine says of the record itself, in what is neither stream. Without a terminal,
+/// the rest is what a broken answer ends with: a part of a frame.
+fn complaint(piece: &[u8]) -> Option<String> {
+    let text = match piece {
+        // The frames of errors, which bollard does not know, are pieces with their headers.
+        [ERROR, 0, 0, 0, _, _, _, _, text @ ..] => text,
+        // A length whose bytes hold a line's end.
+        [ERROR, 0, ..] => return None,
+        [first, ..] if *first > ERROR => piece,
+        _ => return None,
+    };
+    Some(String::from_utf8_lossy(text).trim().to_owned()).filter(|text| !text.is_empty())
+}
+
 /// A piece's time, in letters that sort as the times do, and its text.
 fn split(piece: &Bytes) -> Option<(&str, Bytes)> {
     let end = piece.iter().take(40).position(|byte| *byte == b' ')?;
@@ -282,6 +307,22 @@ mod tests {
         assert_eq!(record.iter().filter_map(|piece| stream.new_of(piece)).count(), 0);
         assert!(stream.new_of(&piece(6, "")).is_some());
         assert!(stream.new_of(&piece(4, "")).is_some());
+    }
+
+    #[test]
+    fn what_the_engine_says_of_the_record_is_told_from_broken_frames() {
+        for (piece, text) in [
+            (&b"\x03\0\0\0\0\0\0\x0funexpected EOF\n"[..], Some("unexpected EOF")),
+            // The header of one of ten bytes breaks in two.
+            (b"\x03\0\0\0\0\0\0\n", None),
+            (b"some text\n", Some("some text")),
+            (b"\x03\0\0\0\0\n", None),
+            (b"\x01\0\0\0\0\0\0\x30half a lin", None),
+            (b"\x02\0", None),
+            (b"", None),
+        ] {
+            assert_eq!(complaint(piece).as_deref(), text, "{piece:?}");
+        }
     }
 
     #[test]

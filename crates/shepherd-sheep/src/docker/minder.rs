@@ -1,6 +1,8 @@
 //! The task that minds one run: it makes the container, starts and watches it, and
 //! removes it. It lives until nothing of the run is left, whoever waits for it.
 
+use std::convert::Infallible;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,13 +17,10 @@ use super::logs::Logs;
 use super::refusal::{self, Asked};
 use super::run::{Run, Wish};
 use super::watch::{Death, Watch};
-use super::{DockerOptions, spec, sweep};
+use super::{DockerOptions, presence, reclaim, spec, sweep};
 use crate::endpoint::Endpoint;
 use crate::{Exit, ExitCause, SheepError};
 
-/// An engine that ends closes its listener first: one that does not answer on a new
-/// connection so soon is taken to have ended the container.
-const ANSWER: Duration = Duration::from_millis(1500);
 /// How long the engine may take to learn the exit code of a container that the kernel saw die.
 const OVERDUE: Duration = Duration::from_secs(20);
 /// How long the last of a container's output may take.
@@ -29,9 +28,9 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 /// How long a failed launch keeps its caller waiting for what it leaves to be gone, and an
 /// ended run for its container to be removed.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How often what a lost engine may have made is looked for. It does not run, so what is
-/// made later yet is in nobody's way until the next sweep.
-const LOOKS: u32 = 3;
+/// How often what a lost engine may have made is looked for, over a few seconds. It does not
+/// run, so what is made later yet is in nobody's way until the next sweep.
+const LOOKS: u32 = 7;
 
 /// What a run is made of.
 pub(super) struct Plan {
@@ -78,13 +77,29 @@ pub(super) async fn mind(
     );
     // A launch that nobody waits for any more has wished its run dead.
     let _ = started.send(Ok(endpoint.to_owned()));
-    let (exit, is_there) = watch(&mut plan, &run, &container).await;
+    let opening = open_socket(&plan);
+    let (exit, is_there) = tokio::select! {
+        ended = watch(&mut plan, &run, &container) => ended,
+        never = opening => match never {},
+    };
     tracing::info!(sheep = %plan.options.id, model = %plan.model, container = name, "the runner {}", exit.cause);
     if is_there {
         release(&plan, &container).await;
     }
     drop(plan);
     run.end(exit);
+}
+
+/// Sees to it that the runner's socket, which may be another user's, can be dialled.
+fn open_socket(plan: &Plan) -> impl Future<Output = Infallible> + use<> {
+    let (engine, options) = (plan.engine.clone(), Arc::clone(&plan.options));
+    let path = plan.endpoint.url().strip_prefix("ipc://").map(PathBuf::from);
+    async move {
+        if let Some(path) = path {
+            reclaim::socket(&engine, &options, path).await;
+        }
+        std::future::pending().await
+    }
 }
 
 /// Ends the run on every way out of the task, also where that is a panic or the end of
@@ -109,6 +124,8 @@ struct Failure {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Left {
     Nothing,
+    /// A container that was asked for, and may yet be made. It was never asked to start.
+    Asked,
     /// A container that was never asked to start.
     Made,
     /// A container that may run.
@@ -137,7 +154,7 @@ async fn begin(plan: &Plan, run: &Run, container: &mut Container) -> Result<(), 
     if let Err(trouble) = container.create(body).await {
         let left = match &trouble {
             Trouble::Refused { .. } => Left::Nothing,
-            Trouble::Lost(_) | Trouble::Garbled(_) => Left::Made,
+            Trouble::Lost(_) | Trouble::Late(_) | Trouble::Garbled(_) => Left::Asked,
         };
         return Err(Failure { error: error(&trouble), left });
     }
@@ -157,7 +174,7 @@ async fn begin(plan: &Plan, run: &Run, container: &mut Container) -> Result<(), 
     }
     let left = match &trouble {
         Trouble::Refused { .. } => Left::Made,
-        Trouble::Lost(_) | Trouble::Garbled(_) => Left::Started,
+        Trouble::Lost(_) | Trouble::Late(_) | Trouble::Garbled(_) => Left::Started,
     };
     Err(Failure { error: error(&trouble), left })
 }
@@ -167,18 +184,28 @@ async fn dispose(container: &Container, left: Left) {
     let mut backoff = Backoff::new();
     let looks = match left {
         Left::Nothing => return,
-        Left::Made => LOOKS,
+        Left::Asked | Left::Made => LOOKS,
         Left::Started => u32::MAX,
     };
     for _ in 0..looks {
-        match container.remove().await {
-            Ok(()) => return,
+        match remove(container, left).await {
+            Ok(true) => return,
+            Ok(false) => {}
             Err(trouble) => {
                 tracing::debug!(container = container.key(), %trouble, "a container is not removed yet");
             }
         }
         backoff.pause().await;
     }
+}
+
+/// Whether nothing of the container is left, nor comes yet.
+async fn remove(container: &Container, left: Left) -> Result<bool, Trouble> {
+    // That it is not there says nothing while it may yet be made.
+    if left == Left::Asked && container.inspect().await?.is_none() {
+        return Ok(false);
+    }
+    container.remove().await.map(|()| true)
 }
 
 /// Waits for the runner's death. Whether the engine is there then comes back, too.
@@ -231,9 +258,15 @@ struct Memory {
 async fn cause(run: &Run, container: &Container, death: Death, memory: Memory) -> (ExitCause, bool) {
     let was_asked = run.wish() != Wish::Life;
     // Asked first: the sooner, the more certain it is that an engine that ends does not answer.
-    let is_there = container.engine().answers(ANSWER).await;
+    let is_there = match death {
+        Death::WithEngine => {
+            return (ExitCause::EngineStopped, container.engine().answers(presence::PROMPT).await);
+        }
+        Death::Told(_) | Death::Found | Death::Removed => {
+            presence::is_there(container, presence::PROMPT, presence::SLOW).await
+        }
+    };
     let told = match death {
-        Death::WithEngine => return (ExitCause::EngineStopped, is_there),
         Death::Removed => {
             tracing::warn!(container = container.key(), "another removed a runner's container");
             None
@@ -244,6 +277,7 @@ async fn cause(run: &Run, container: &Container, death: Death, memory: Memory) -
             Ok(Err(_)) | Err(_) => None,
         },
         Death::Told(code) => Some(code),
+        Death::WithEngine => None,
     };
     if !is_there {
         return match told {
@@ -288,5 +322,45 @@ async fn release(plan: &Plan, container: &Container) {
     };
     if tokio::time::timeout(PATIENCE, removing).await.is_err() {
         tracing::warn!(container = container.key(), "a container stays behind until the next launch");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::docker::fixtures::{self, Answer};
+
+    const GONE: Answer = Answer::Json(404, "{\"message\":\"No such container\"}");
+
+    /// What is asked to dispose of a container that is made once it was looked for so often.
+    async fn disposal(left: Left, looks: usize) -> Vec<String> {
+        let mut asked = Vec::new();
+        let answer = |request: &str| {
+            let method = request.split(' ').next().unwrap_or_default();
+            if request != "ping" {
+                asked.push(method.to_owned());
+            }
+            let is_there = asked.len() > looks;
+            match method {
+                "ping" => Answer::Json(200, ""),
+                _ if !is_there => GONE,
+                "GET" => Answer::Json(200, "{\"State\":{\"Running\":false}}"),
+                _ => Answer::Json(204, ""),
+            }
+        };
+        fixtures::with_fake(answer, async |engine| {
+            dispose(&Container::known(&engine, "c".to_owned()), left).await;
+        })
+        .await;
+        asked
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_lost_engine_makes_late_is_removed() {
+        assert_eq!(disposal(Left::Asked, 2).await, ["GET", "GET", "GET", "DELETE"]);
+        assert_eq!(disposal(Left::Asked, usize::MAX).await.len(), 7, "it is not looked for without end");
+        assert_eq!(disposal(Left::Made, usize::MAX).await, ["DELETE"]);
+        assert_eq!(disposal(Left::Started, 0).await, ["DELETE"]);
+        assert!(disposal(Left::Nothing, 0).await.is_empty());
     }
 }

@@ -121,7 +121,7 @@ pub(super) fn of_trouble(
 ) -> SheepError {
     match trouble {
         Trouble::Refused { message, .. } => error(asked, message),
-        Trouble::Lost(_) | Trouble::Garbled(_) => unavailable(trouble),
+        Trouble::Lost(_) | Trouble::Late(_) | Trouble::Garbled(_) => unavailable(trouble),
     }
 }
 

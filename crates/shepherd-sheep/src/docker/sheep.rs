@@ -1,7 +1,10 @@
 //! The sheep itself: launches and sweeps, one at a time.
 
+use std::ffi::OsString;
 use std::net::Ipv4Addr;
+use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -9,13 +12,14 @@ use shepherd_job::ModelRef;
 use tokio::sync::{Mutex, OwnedMutexGuard, oneshot};
 use tracing::instrument::WithSubscriber as _;
 
-use super::DockerOptions;
 use super::activity::Activity;
 use super::engine::Engine;
 use super::logs::Logs;
 use super::minder::{self, Plan};
 use super::run::{Handle, Run, Wish};
+use super::spec::Us;
 use super::sweep::{self, Unswept};
+use super::{DockerOptions, reclaim};
 use crate::endpoint::{Endpoint, Guest, make_home};
 use crate::{RunningSheep, Sheep, SheepError, Transport};
 
@@ -30,6 +34,8 @@ pub struct DockerSheep {
     activity: Activity,
     /// The latest run. Its lock makes launches and sweeps take turns.
     latest: Arc<Mutex<Option<Arc<Run>>>>,
+    /// Whether it was said that other users' directories stay.
+    is_robbed: AtomicBool,
 }
 
 impl DockerSheep {
@@ -40,7 +46,13 @@ impl DockerSheep {
         if let Ok(absolute) = std::path::absolute(&options.data_root) {
             options.data_root = absolute;
         }
-        Self { options: Arc::new(options), engine, activity: Activity::default(), latest: Arc::default() }
+        Self {
+            options: Arc::new(options),
+            engine,
+            activity: Activity::default(),
+            latest: Arc::default(),
+            is_robbed: AtomicBool::new(false),
+        }
     }
 
     /// Waits until no run is left, and keeps others from beginning one.
@@ -103,6 +115,27 @@ impl Sheep for DockerSheep {
                 Ok(())
             }
             Err(Unswept::Remains(error)) => Err(error),
+        }
+    }
+
+    async fn reclaim(&self, dir: &Path, names: &[OsString]) -> bool {
+        if Us::effective().uid == 0 {
+            return false;
+        }
+        // A launch sweeps away what it finds under this sheep's labels.
+        let _turn = self.latest.lock().await;
+        match reclaim::directories(&self.engine, &self.options, dir, names).await {
+            Ok(changed) => changed,
+            Err(trouble) => {
+                let (sheep, dir) = (&self.options.id, dir.display());
+                let why = "other users' directories cannot be had back from the engine, and stay";
+                if self.is_robbed.swap(true, Ordering::Relaxed) {
+                    tracing::debug!(%sheep, %dir, %trouble, "{why}");
+                } else {
+                    tracing::warn!(%sheep, %dir, %trouble, "{why}");
+                }
+                false
+            }
         }
     }
 

@@ -47,7 +47,7 @@ pub(super) async fn sweep(engine: &Engine, options: &DockerOptions) -> Result<()
         let ended = tokio::time::timeout(PATIENCE, end(&container)).await;
         let trouble = match ended {
             Ok(Ok(())) => None,
-            Ok(Err(trouble @ Trouble::Lost(_))) => return Err(Unswept::Away(trouble)),
+            Ok(Err(trouble @ (Trouble::Lost(_) | Trouble::Late(_)))) => return Err(Unswept::Away(trouble)),
             Ok(Err(trouble @ (Trouble::Refused { .. } | Trouble::Garbled(_)))) => Some(trouble.to_string()),
             Err(_) => Some("it does not go".to_owned()),
         };

@@ -4,7 +4,8 @@
 //! loss of it, and the kernel, where this machine shows the container's first process
 //! ([`Init`]). The kernel's word is certain and comes at once; the engine knows the exit
 //! code. Neither the loss of a connection nor the engine's silence says anything of the
-//! container. What ended while the engine was lost ended with it.
+//! container. What ended while the engine was lost ended with it; what ended while it was
+//! slow did not.
 //!
 //! While the engine is away, a container can be killed only where its first process is
 //! seen. Where it is not, the killing waits for the engine: a run is not over before its
@@ -91,9 +92,9 @@ impl<'a> Watch<'a> {
                 Ok(Some(_)) => Some(Death::Found),
                 Ok(None) => Some(Death::Removed),
                 Err(trouble) => {
-                    is_lost |= matches!(trouble, Trouble::Lost(_));
+                    is_lost |= is_loss(&trouble);
                     tokio::select! {
-                        () = self.init_died() => return Death::WithEngine,
+                        () = self.init_died() => return unheard(is_lost),
                         () = backoff.pause() => {}
                     }
                     None
@@ -123,7 +124,7 @@ impl<'a> Watch<'a> {
                 Ok(answer) => match answer {
                     Ok(code) => return Next::Death(Death::Told(code)),
                     Err(trouble) if trouble.is_status(404) => return Next::Death(Death::Removed),
-                    Err(_) => return Next::Death(Death::WithEngine),
+                    Err(trouble) => return Next::Death(unheard(is_loss(&trouble))),
                 },
                 Err(_) => return Next::Death(Death::Found),
             },
@@ -141,13 +142,10 @@ impl<'a> Watch<'a> {
                     backoff.reset();
                 }
                 tokio::select! {
-                    () = self.init_died() => return Next::Death(Death::WithEngine),
+                    () = self.init_died() => return Next::Death(unheard(is_loss(&trouble))),
                     () = backoff.pause() => {}
                 }
-                match trouble {
-                    Trouble::Lost(_) => Next::Lost,
-                    Trouble::Refused { .. } | Trouble::Garbled(_) => Next::Look,
-                }
+                if is_loss(&trouble) { Next::Lost } else { Next::Look }
             }
         }
     }
@@ -213,6 +211,19 @@ impl<'a> Watch<'a> {
     }
 }
 
+/// Whether the engine was lost. One that is slow is there, and so is one that refuses.
+fn is_loss(trouble: &Trouble) -> bool {
+    match trouble {
+        Trouble::Lost(_) => true,
+        Trouble::Late(_) | Trouble::Refused { .. } | Trouble::Garbled(_) => false,
+    }
+}
+
+/// A death that the kernel told of and the engine did not.
+fn unheard(is_lost: bool) -> Death {
+    if is_lost { Death::WithEngine } else { Death::Found }
+}
+
 /// What came of waiting.
 enum Next {
     Death(Death),
@@ -220,4 +231,43 @@ enum Next {
     Lost,
     /// Look again.
     Look,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::docker::fixtures::{self, Answer};
+
+    const RUNS: Answer = Answer::Json(200, "{\"State\":{\"Running\":true,\"Pid\":0}}");
+    const ENDED: Answer = Answer::Json(200, "{\"State\":{\"Running\":false,\"ExitCode\":1}}");
+
+    /// How a container dies of which the engine says this, one after the other, while a wait for its end comes to
+    /// this.
+    async fn death(inspections: Vec<Answer>, wait: fn() -> Answer) -> Death {
+        let mut inspections = inspections.into_iter();
+        let answer = |request: &str| match request {
+            "ping" => Answer::Json(200, ""),
+            request if request.starts_with("POST") => wait(),
+            _ => inspections.next().unwrap_or(ENDED),
+        };
+        fixtures::with_fake(answer, async |engine| {
+            let container = Container::known(&engine, "c".to_owned());
+            Watch::new(&container, &Run::default()).until_dead().await
+        })
+        .await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_ends_while_the_engine_is_slow_did_not_end_with_it() {
+        let death = death(vec![RUNS, Answer::Silence, ENDED], || Answer::Silence).await;
+        assert_eq!(death, Death::Found);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_ends_while_the_engine_is_lost_ended_with_it() {
+        let death = death(vec![RUNS, Answer::Silence, ENDED], || Answer::Break).await;
+        assert_eq!(death, Death::WithEngine);
+        let death = self::death(vec![RUNS, Answer::Break, ENDED], || Answer::Silence).await;
+        assert_eq!(death, Death::WithEngine);
+    }
 }

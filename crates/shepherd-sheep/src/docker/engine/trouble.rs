@@ -9,6 +9,10 @@ pub(in crate::docker) enum Trouble {
     /// what it was asked to do it may have done.
     #[error("{0}")]
     Lost(String),
+    /// The engine took the request, and did not answer within its time. It may be busy, or
+    /// gone with another to take its place: what it was asked to do it may do yet.
+    #[error("{0}")]
+    Late(String),
     /// The engine answered, and refused. What it reports in the midst of an answer
     /// that began well has status 500 here too.
     #[error("{message}")]
@@ -28,7 +32,7 @@ impl Trouble {
     pub(in crate::docker) fn is_status(&self, wanted: u16) -> bool {
         match self {
             Self::Refused { status, .. } => *status == wanted,
-            Self::Lost(_) | Self::Garbled(_) => false,
+            Self::Lost(_) | Self::Late(_) | Self::Garbled(_) => false,
         }
     }
 }
@@ -44,7 +48,7 @@ impl From<Error> for Trouble {
             }
             Error::IOError { err } => Self::Lost(err.to_string()),
             Error::HyperResponseError { err } => Self::Lost(with_causes(&err)),
-            Error::RequestTimeoutError => Self::Lost("it did not answer in time".to_owned()),
+            Error::RequestTimeoutError => Self::Late("it did not answer in time".to_owned()),
             // Of a library's enum: the rest are requests that could not be written and
             // answers that could not be read.
             other => Self::Garbled(other.to_string()),

@@ -23,11 +23,12 @@ use bollard::{API_DEFAULT_VERSION, BollardRequest};
 use bytes::Bytes;
 use http::header::{HOST, HeaderName};
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Request, Response, Uri};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri};
 use http_body_util::Empty;
 use hyper::body::{Body, Incoming};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use rustix::net::sockopt;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
@@ -41,6 +42,11 @@ const CONNECT: Duration = Duration::from_secs(5);
 /// A ping asks for nothing: an engine that takes longer is not answering. Behind a
 /// systemd socket, connecting succeeds although nobody is there to answer.
 const PING: Duration = Duration::from_secs(10);
+
+/// How often another machine is asked for a sign of life when nothing is to be said, and how
+/// often in vain before it counts as lost.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(15);
+const SIGNS: u32 = 3;
 
 const API_VERSION: HeaderName = HeaderName::from_static("api-version");
 const REGISTRY_AUTH: HeaderName = HeaderName::from_static("x-registry-auth");
@@ -147,7 +153,12 @@ impl Wire {
         // future or the response is dropped, when the response has been read, or when
         // the connection breaks; and whoever has the response hears of the last.
         tokio::spawn(connection.with_upgrades());
-        Ok(sender.send_request(request).await?)
+        let answer = sender.send_request(request).await?;
+        if is_proxys(&answer) {
+            let why = format!("something before it answers {} in its place", answer.status());
+            return Err(io::Error::new(io::ErrorKind::ConnectionAborted, why).into());
+        }
+        Ok(answer)
     }
 
     async fn connect(&self) -> io::Result<Box<dyn Stream>> {
@@ -156,6 +167,7 @@ impl Wire {
             EngineHost::Tcp { authority, .. } => {
                 let stream = TcpStream::connect(authority.as_str()).await?;
                 stream.set_nodelay(true)?;
+                keep_alive(&stream)?;
                 match &self.tls {
                     None => Ok(Box::new(stream)),
                     Some(tls) => Ok(Box::new(tls.connector.connect(tls.server.clone(), stream).await?)),
@@ -171,6 +183,29 @@ impl Wire {
         };
         host.unwrap_or(HeaderValue::from_static("localhost"))
     }
+}
+
+/// Whether it is a proxy that answers, because it does not reach the engine or lost it:
+/// engines name their version with all they say.
+fn is_proxys<B>(answer: &Response<B>) -> bool {
+    let is_lost = matches!(
+        answer.status(),
+        StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
+    );
+    is_lost && version_in(answer.headers()).is_empty()
+}
+
+/// Has the kernel notice that the other machine is gone, which may be without a sign, within
+/// about a minute: logs are followed, and deaths awaited, for as long as a runner lives.
+fn keep_alive(stream: &TcpStream) -> io::Result<()> {
+    sockopt::set_socket_keepalive(stream, true)?;
+    sockopt::set_tcp_keepidle(stream, SIGN_OF_LIFE)?;
+    sockopt::set_tcp_keepintvl(stream, SIGN_OF_LIFE)?;
+    sockopt::set_tcp_keepcnt(stream, SIGNS)?;
+    // The same for what was sent.
+    let patience = SIGN_OF_LIFE * (SIGNS + 1);
+    sockopt::set_tcp_user_timeout(stream, u32::try_from(patience.as_millis()).unwrap_or(u32::MAX))?;
+    Ok(())
 }
 
 fn newest() -> (u32, u32) {

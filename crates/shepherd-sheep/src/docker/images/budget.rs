@@ -6,7 +6,8 @@
 //!
 //! What is removed is the name, and the image with it when it has no other. Refused
 //! are: what somebody holds ([`Usage`]), what a container is made from (the engine
-//! says so), what carries any other name, and what the record does not name.
+//! says so), what carries any other name, and what the record does not name. What others
+//! keep by a name of theirs is not counted either: no removal of ours would free it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -95,6 +96,10 @@ impl Budget {
                 Err(trouble) => return Err(trouble),
             };
             let (tags, size) = (now.repo_tags.unwrap_or_default(), now.size.unwrap_or_default());
+            // Removing one that others keep, too, would free nothing.
+            if is_others(&image.id, &tags, &ours) {
+                continue;
+            }
             let Some(removal) = removal_of(image, &tags, size) else { continue };
             let remove = docker.remove_image(&removal.reference, None::<RemoveImageOptions>, None);
             match within(REMOVAL, remove).await {
@@ -131,25 +136,36 @@ impl Budget {
 /// moved on and others were given to it: then it is no longer ours.
 fn removal_of(image: &Pulled, tags: &[String], size: i64) -> Option<Removal> {
     let name = familiar(&image.name);
-    // The engine lists an image without a name under this one.
-    let tags: Vec<&String> = tags.iter().filter(|tag| *tag != "<none>:<none>").collect();
+    let tags: Vec<&String> = names(tags).collect();
     let bytes = u64::try_from(size).unwrap_or(0);
     match (tags.iter().any(|tag| *tag == name), tags.len()) {
         (true, 1) => Some(Removal { reference: image.name.clone(), bytes }),
-        // Other names keep it: nothing is freed.
+        // Another name of ours keeps it: nothing is freed yet.
         (true, _) => Some(Removal { reference: image.name.clone(), bytes: 0 }),
         (false, 0) => Some(Removal { reference: image.id.clone(), bytes }),
         (false, _) => None,
     }
 }
 
-/// The sum of their sizes, each image once.
+/// Whether an image has a name that is not one of ours: it is there whatever we do.
+fn is_others(id: &str, tags: &[String], ours: &[Pulled]) -> bool {
+    let is_ours = |tag: &str| ours.iter().any(|image| image.id == id && familiar(&image.name) == tag);
+    names(tags).any(|tag| !is_ours(tag))
+}
+
+/// The engine lists an image without a name under one of its own.
+fn names(tags: &[String]) -> impl Iterator<Item = &String> {
+    tags.iter().filter(|tag| *tag != "<none>:<none>")
+}
+
+/// The sum of the sizes of what is there because of us alone, each image once.
 fn taken_by(ours: &[Pulled], there: &HashMap<&str, &ImageSummary>) -> u64 {
     let sizes: HashMap<&str, u64> = ours
         .iter()
         .filter_map(|image| {
             let summary = there.get(image.id.as_str())?;
-            Some((image.id.as_str(), u64::try_from(summary.size).unwrap_or(0)))
+            let is_others = is_others(&image.id, &summary.repo_tags, ours);
+            (!is_others).then(|| (image.id.as_str(), u64::try_from(summary.size).unwrap_or(0)))
         })
         .collect();
     sizes.values().sum()

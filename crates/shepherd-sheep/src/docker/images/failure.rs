@@ -30,7 +30,7 @@ impl Failure {
     pub(super) fn of(trouble: Trouble, name: &ImageName, login: Option<&RegistryLogin>) -> Self {
         let message = match trouble {
             Trouble::Refused { message, .. } => message,
-            Trouble::Lost(_) | Trouble::Garbled(_) => return Self::Engine(trouble),
+            Trouble::Lost(_) | Trouble::Late(_) | Trouble::Garbled(_) => return Self::Engine(trouble),
         };
         let text = without_name(&message, name).to_lowercase();
         let says = |needles: &[&str]| needles.iter().any(|needle| text.contains(needle));

@@ -158,7 +158,7 @@ impl Pull<'_> {
     async fn silence(&self, waited: Duration) -> Failure {
         let seconds = waited.as_secs_f64();
         if !self.link.answers(SIGN_OF_LIFE).await {
-            return Failure::Engine(Trouble::Lost(format!("nothing was heard of the pull for {seconds} s")));
+            return Failure::Engine(Trouble::Late(format!("nothing was heard of the pull for {seconds} s")));
         }
         if self.progress.is_loaded() {
             return Failure::Refused(format!("the engine did not finish unpacking it within {seconds} s"));

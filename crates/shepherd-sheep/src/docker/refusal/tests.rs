@@ -1,39 +1,8 @@
-use std::path::PathBuf;
-
-use shepherd_job::SheepId;
-
 use super::*;
-use crate::Transport;
-use crate::docker::Pull;
+use crate::docker::fixtures;
 
 fn options() -> DockerOptions {
-    DockerOptions {
-        id: SheepId::parse("dolly").unwrap(),
-        data_root: "/data/dolly".into(),
-        transport: Transport::Tcp,
-        port: 9001,
-        devices: Vec::new(),
-        gpus: None,
-        cdi: Vec::new(),
-        autoremove: false,
-        memory: None,
-        cpus: None,
-        pids: 100,
-        shm_size: None,
-        user: None,
-        env: Vec::new(),
-        mounts: Vec::new(),
-        network: None,
-        read_only: true,
-        capabilities: Vec::new(),
-        pull: Pull::Missing,
-        entrypoint: None,
-        command: None,
-        stdout_file: None::<PathBuf>,
-        stderr_file: None,
-        log_max_bytes: 1000,
-        log_files: 1,
-    }
+    DockerOptions { port: 9001, ..fixtures::options() }
 }
 
 /// Checks the kind of an error and what its sentence holds.

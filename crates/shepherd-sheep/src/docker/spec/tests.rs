@@ -1,39 +1,8 @@
 use std::path::PathBuf;
 
-use shepherd_job::SheepId;
-
-use super::super::{Gpus, Mount as Mounted, Pull};
+use super::super::fixtures::options;
+use super::super::{Gpus, Mount as Mounted};
 use super::*;
-
-fn options() -> DockerOptions {
-    DockerOptions {
-        id: SheepId::parse("dolly").unwrap(),
-        data_root: "/data/dolly".into(),
-        transport: Transport::Ipc,
-        port: 0,
-        devices: Vec::new(),
-        gpus: None,
-        cdi: Vec::new(),
-        autoremove: false,
-        memory: None,
-        cpus: None,
-        pids: 100,
-        shm_size: None,
-        user: None,
-        env: Vec::new(),
-        mounts: Vec::new(),
-        network: None,
-        read_only: true,
-        capabilities: Vec::new(),
-        pull: Pull::Missing,
-        entrypoint: None,
-        command: None,
-        stdout_file: None,
-        stderr_file: None,
-        log_max_bytes: 1000,
-        log_files: 1,
-    }
-}
 
 fn made(options: &DockerOptions) -> ContainerCreateBody {
     made_by(options, Us { uid: 0, gid: 0 }, None)

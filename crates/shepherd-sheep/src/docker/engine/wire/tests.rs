@@ -109,6 +109,30 @@ async fn what_answers_a_ping_with_an_error_is_no_engine_in_order() {
 }
 
 #[tokio::test]
+async fn what_a_proxy_answers_in_the_engine_s_place_is_a_loss() {
+    for status in ["502 Bad Gateway", "503 Service Unavailable", "504 Gateway Timeout"] {
+        let proxys = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n");
+        let engines = format!("HTTP/1.1 {status}\r\nApi-Version: 1.41\r\nContent-Length: 0\r\n\r\n");
+        let (wire, _serving) = engine_with(vec![proxys.clone(), answer("1.41"), engines, proxys]).await;
+        assert!(matches!(Trouble::from(wire.ping().await.unwrap_err()), Trouble::Lost(_)), "{status}");
+        let docker = crate::docker::engine::Link::over(wire).unwrap().docker;
+        let start = async || Trouble::from(docker.start_container("c", None).await.unwrap_err());
+        assert!(matches!(start().await, Trouble::Refused { .. }), "{status}: the engine's own");
+        assert!(matches!(start().await, Trouble::Lost(_)), "{status}");
+    }
+}
+
+#[tokio::test]
+async fn a_machine_that_is_gone_without_a_sign_is_noticed() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    keep_alive(&stream).unwrap();
+    assert!(sockopt::socket_keepalive(&stream).unwrap());
+    assert_eq!(sockopt::tcp_keepidle(&stream).unwrap(), SIGN_OF_LIFE);
+    assert_eq!(sockopt::tcp_user_timeout(&stream).unwrap(), 60_000);
+}
+
+#[tokio::test]
 async fn a_listener_behind_which_nobody_answers_does_not_answer() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("engine.sock");

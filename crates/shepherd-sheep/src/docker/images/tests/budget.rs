@@ -1,7 +1,7 @@
 //! Which images go when there are too many, and which never.
 
 use bollard::models::ContainerCreateBody;
-use bollard::query_parameters::{CreateContainerOptionsBuilder, TagImageOptionsBuilder};
+use bollard::query_parameters::CreateContainerOptionsBuilder;
 
 use super::site::{Access, Site, on_site};
 use crate::{Engine, Pull};
@@ -83,19 +83,23 @@ async fn what_is_held_or_has_a_container_stays() {
 #[tokio::test]
 async fn what_others_made_named_or_pulled_stays() {
     on_site(Access::Open, async |site| {
-        publish(site, &["1", "2", "3", "4"]).await;
+        publish(site, &["1", "2", "3", "4", "5"]).await;
         let name = format!("{}/{}", site.registry, site.name("probe"));
         // Version 1 was pulled by somebody else, who has no record with us.
         get(site, &site.engine(|options| options.state_dir = "/nowhere".into()), "1").await;
         let engine = room_for(site, 1);
         get(site, &engine, "1").await;
-        // Version 2 is ours, but somebody else named it, too.
+        // Version 2 is ours, but somebody else named it, too: it takes no room of ours.
         let two = get(site, &engine, "2").await.id;
-        let kept = TagImageOptionsBuilder::new().repo(&name).tag("9").build();
-        site.docker().tag_image(&two, Some(kept)).await.unwrap();
+        site.tag(&two, &site.name("probe"), "9").await;
         get(site, &engine, "3").await;
+        assert_eq!(present(site).await, ["1", "2", "3", "9"]);
         get(site, &engine, "4").await;
-        assert_eq!(present(site).await, ["1", "4", "9"]);
+        assert_eq!(present(site).await, ["1", "2", "4", "9"]);
+        // Once they do not, it does.
+        site.remove(&format!("{name}:9")).await;
+        get(site, &engine, "5").await;
+        assert_eq!(present(site).await, ["1", "5"]);
     })
     .await;
 }

@@ -20,25 +20,10 @@ async fn always_follows_a_tag_that_moved_and_missing_does_not() {
         let first = site.publish(&name, "latest", 1000).await;
         let engine = site.engine(|_| {});
         assert_eq!(engine.get(&name, "", Pull::Missing).await.unwrap().id, first);
-        let options = bollard::query_parameters::TagImageOptionsBuilder::new()
-            .repo(&format!("{}/{name}", site.registry))
-            .tag("kept")
-            .build();
-        site.docker().tag_image(&first, Some(options)).await.unwrap();
+        site.tag(&first, &name, "kept").await;
         // Publishing takes the name from the first.
         let second = site.publish(&name, "latest", 1000).await;
-        site.docker()
-            .tag_image(
-                &first,
-                Some(
-                    bollard::query_parameters::TagImageOptionsBuilder::new()
-                        .repo(&format!("{}/{name}", site.registry))
-                        .tag("latest")
-                        .build(),
-                ),
-            )
-            .await
-            .unwrap();
+        site.tag(&first, &name, "latest").await;
         assert_eq!(engine.get(&name, "", Pull::Missing).await.unwrap().id, first);
         assert_eq!(engine.get(&name, "", Pull::Never).await.unwrap().id, first);
         assert_eq!(engine.get(&name, "", Pull::Always).await.unwrap().id, second);

@@ -4,19 +4,20 @@ use std::io::{BufRead, BufReader, Read};
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
 use bollard::Docker;
 use bollard::auth::DockerCredentials;
 use bollard::query_parameters::{
     CreateImageOptionsBuilder, ListImagesOptionsBuilder, PushImageOptionsBuilder,
-    RemoveContainerOptionsBuilder, RemoveImageOptionsBuilder,
+    RemoveContainerOptionsBuilder, RemoveImageOptionsBuilder, TagImageOptionsBuilder,
 };
 use futures::{FutureExt, TryStreamExt};
 use shepherd_job::ModelRef;
 use tempfile::TempDir;
 
 use crate::docker::activity::Activity;
+pub(super) use crate::docker::fixtures::engine;
+use crate::docker::fixtures::{engine_host, skip};
 use crate::docker::images::ImageInUse;
 use crate::{Engine, EngineHost, EngineOptions, Pull, RegistryLogin, SheepError};
 
@@ -62,44 +63,6 @@ pub(super) async fn on_site(access: Access, test: impl AsyncFnOnce(&Site)) {
     if let Err(panic) = outcome {
         std::panic::resume_unwind(panic);
     }
-}
-
-/// The engine to test with, where it answers.
-async fn engine_host() -> Option<EngineHost> {
-    let path = match std::env::var("SHEPHERD_TEST_DOCKER_HOST") {
-        Ok(url) => {
-            PathBuf::from(url.strip_prefix("unix://").expect("SHEPHERD_TEST_DOCKER_HOST is a unix:// URL"))
-        }
-        Err(_) => PathBuf::from("/var/run/docker.sock"),
-    };
-    let host = EngineHost::Unix(path);
-    if !engine(&host, "localhost", |_| {}).answers(Duration::from_secs(30)).await {
-        skip(&format!("no engine answers at {host}"));
-        return None;
-    }
-    Some(host)
-}
-
-fn skip(reason: &str) {
-    let forbidden = std::env::var("SHEPHERD_TEST_NO_SKIP").is_ok_and(|value| value == "1");
-    assert!(!forbidden, "a test was to be skipped, and SHEPHERD_TEST_NO_SKIP forbids it: {reason}");
-    println!("skipped: {reason}");
-}
-
-/// An engine whose options are patient, and changed by `change`.
-pub(super) fn engine(host: &EngineHost, registry: &str, change: impl FnOnce(&mut EngineOptions)) -> Engine {
-    let mut options = EngineOptions {
-        host: host.clone(),
-        instance: "test".to_owned(),
-        flock: Vec::new(),
-        registry: registry.to_owned(),
-        login: None,
-        registry_patience: Duration::from_secs(60),
-        image_budget: None,
-        state_dir: PathBuf::from("/nowhere"),
-    };
-    change(&mut options);
-    Engine::new(options).unwrap()
 }
 
 pub(super) fn login(password: &str) -> Option<RegistryLogin> {
@@ -205,6 +168,13 @@ impl Site {
             .unwrap();
         self.remove(&format!("{repository}:{version}")).await;
         id
+    }
+
+    /// Gives an image another name.
+    pub(super) async fn tag(&self, id: &str, name: &str, version: &str) {
+        let repository = format!("{}/{name}", self.registry);
+        let options = TagImageOptionsBuilder::new().repo(&repository).tag(version).build();
+        self.docker.tag_image(id, Some(options)).await.unwrap();
     }
 
     pub(super) async fn remove(&self, reference: &str) {
