@@ -1,16 +1,21 @@
-# Two images, each small and running as a user without rights:
+# Three images, each running as a user without rights:
 #
 #   docker build --target shepherd --tag shepherd .
 #   docker build --target runner --tag shepherd-runner .
+#   docker build --target runner-python --tag shepherd-runner-python .
 #
 # The first is the daemon; examples/docker/docker-compose-sandbox.yml shows what it is to be run with. The
-# second has the runner of commands and is what models' images are built from; examples/docker/language is
-# one. `cargo xtask images` builds all of them from what this machine has, without internet.
+# others are what models' images are built from: the second has the runner of commands (examples/docker/language
+# is one such model), the third has that of Python besides (examples/docker/cxflow_example). `cargo xtask images`
+# builds the first two from what this machine has, without internet.
 
 # Where the programs are built, and what they run on: it must have a C library at least as new. Of the
 # first, the certificates of public authorities are taken too.
 ARG BUILD_IMAGE=rust:1.95-bookworm
 ARG BASE_IMAGE=debian:bookworm-slim
+# What models in Python run on. Its Python must be one that the package is for, and that the model's own
+# packages are for: cxflow needs 3.11 or older.
+ARG PYTHON_IMAGE=python:3.11-slim-bookworm
 
 FROM ${BUILD_IMAGE} AS build
 WORKDIR /source
@@ -45,3 +50,17 @@ EXPOSE 5000
 USER 65532:65532
 ENTRYPOINT ["/usr/local/bin/shepherd"]
 CMD ["-c", "/etc/shepherd/shepherd.yml"]
+
+# Last: an engine without BuildKit builds every stage before the one that it is asked for.
+FROM ${PYTHON_IMAGE} AS runner-python
+COPY python/runner /tmp/runner
+RUN pip install --no-cache-dir '/tmp/runner[yaml]' && rm -rf /tmp/runner
+COPY --from=build /source/programs/shepherd-runner /usr/local/bin/
+WORKDIR /model
+# The image is read-only to it.
+ENV SHEPHERD_LISTEN_HOST=0.0.0.0 PYTHONDONTWRITEBYTECODE=1
+EXPOSE 9999
+USER 65532:65532
+# It hands over to shepherd-runner-py where the model's runner.yaml does not name a command.
+ENTRYPOINT ["/usr/local/bin/shepherd-runner"]
+CMD ["/model/config.yaml"]

@@ -3,8 +3,9 @@
     pip install minio
     export MINIO_ACCESS_KEY=... MINIO_SECRET_KEY=...
     python3 minio_walk.py my-job "counting sheep"
+    python3 minio_walk.py first-job '{"key": [1, 2, 3]}' cxflow-test:latest
 
-Where the services are, unless at the tutorial's ports: S3_URL and API_URL. The model is `upper`, version `1`.
+Where the services are, unless at the tutorial's ports: S3_URL and API_URL. The model is `upper:1`, unless named.
 """
 
 import io
@@ -16,7 +17,8 @@ from urllib.parse import urlsplit
 
 from minio import Minio
 
-job_id, text = sys.argv[1:]
+job_id, text = sys.argv[1:3]
+name, _, version = (sys.argv[3] if len(sys.argv) > 3 else "upper:1").partition(":")
 s3_url = urlsplit(os.environ.get("S3_URL", "http://127.0.0.1:7000"))
 api_url = os.environ.get("API_URL", "http://127.0.0.1:5000")
 
@@ -33,7 +35,7 @@ data = text.encode() + b"\n"
 s3.put_object(job_id, "inputs/input", io.BytesIO(data), len(data))
 
 # 2. start the job
-body = json.dumps({"job_id": job_id, "model": {"name": "upper", "version": "1"}})
+body = json.dumps({"job_id": job_id, "model": {"name": name, "version": version}})
 urllib.request.urlopen(
     urllib.request.Request(f"{api_url}/start-job", body.encode(), {"Content-Type": "application/json"})
 ).close()

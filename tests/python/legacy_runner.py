@@ -7,16 +7,13 @@ does is the test's script in `inputs/input`.
 import argparse
 import json
 import os
-import signal
 import time
 import traceback
 from pathlib import Path
 
 import zmq
 
-
-class Odd(Exception):
-    """An error that is told in the words of 2018."""
+import script
 
 
 def main():
@@ -27,10 +24,9 @@ def main():
     parser.add_argument("config")
     options = parser.parse_args()
 
-    def note(*words):
-        with open(options.journal, "a") as journal:
-            journal.write(" ".join(map(str, words)) + "\n")
-
+    config = json.loads(Path(options.config).read_text())
+    if "exit" in config:
+        os._exit(config["exit"])
     time.sleep(options.bind_after)
     socket = zmq.Context().socket(zmq.ROUTER)
     socket.bind(f"tcp://0.0.0.0:{options.p}")
@@ -41,42 +37,38 @@ def main():
         assert set(message) == {"identity", "job_id", "io_data_root", "message_type"}, message
         assert message["message_type"] == "InputMessage" and message["identity"] == "", message
         job = message["job_id"]
-        note("run", job, "-", os.environ.get("SHEPHERD_SHEEP", "-"), os.getpid())
-        answer = {"identity": "", "job_id": job}
+        script.note(options.journal, job, "-", os.environ.get("SHEPHERD_SHEEP", "-"))
+
+        def say(**answer):
+            socket.send_multipart([identity, json.dumps({"message": {"identity": "", **answer}}).encode()])
+
+        directory = Path(message["io_data_root"]) / job
         try:
-            work(Path(message["io_data_root"]) / job)
-            answer["message_type"] = "DoneMessage"
-        except Odd as error:
-            answer.update(message_type="ErrorMessage", short_error=str(error), long_error="long " + str(error))
+            word, value = script.read(directory)
+            if word == "garbage":
+                for garbage in script.GARBAGE:
+                    socket.send_multipart([identity, garbage])
+                script.write(directory / "outputs" / "output", "after the garbage")
+            elif word == "answer_for":
+                say(message_type="DoneMessage", job_id=value["job"])
+                raise ValueError("lied")
+            elif word == "answer_twice":
+                script.write(directory / "outputs" / "output", "answered")
+                say(message_type="DoneMessage", job_id=job)
+                raise ValueError("answered again")
+            else:
+                script.work(directory, word, value)
+            say(message_type="DoneMessage", job_id=job)
+        except script.Odd as error:
+            say(message_type="ErrorMessage", job_id=job, short_error=str(error), long_error="long " + str(error))
         except Exception as error:
-            answer.update(
+            say(
                 message_type="ErrorMessage",
+                job_id=job,
                 message=str(error),
                 exception_type=type(error).__name__,
                 exception_traceback=traceback.format_exc(),
             )
-        socket.send_multipart([identity, json.dumps({"message": answer}).encode()])
-
-
-def work(directory):
-    text = (directory / "inputs" / "input").read_text()
-    script = json.loads(text)
-    (kind, value), = script.items()
-    if kind == "fail":
-        raise (Odd if value.startswith("odd") else ValueError)(value)
-    if kind in ("exit_once", "stop_once"):
-        marker = Path(value["marker"])
-        if not marker.exists():
-            marker.touch()
-            if kind == "exit_once":
-                os._exit(7)
-            os.kill(os.getpid(), signal.SIGSTOP)
-        value = "survived"
-    if kind == "gate":
-        while not Path(value).exists():
-            time.sleep(0.01)
-        value = "through"
-    (directory / "outputs" / "output").write_text(value)
 
 
 main()

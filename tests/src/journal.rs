@@ -61,7 +61,15 @@ impl Journal {
     /// # Errors
     /// When the file cannot be written.
     pub fn note_run(&self, job: &str, attempt: &str, sheep: &str) -> std::io::Result<()> {
-        self.append(&format!("run {job} {attempt} {sheep} {}\n", std::process::id()))
+        self.note_run_of(std::process::id(), job, attempt, sheep)
+    }
+
+    /// Notes that another process, on whose behalf this one works, began a job.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn note_run_of(&self, pid: u32, job: &str, attempt: &str, sheep: &str) -> std::io::Result<()> {
+        self.append(&format!("run {job} {attempt} {sheep} {pid}\n"))
     }
 
     fn append(&self, line: &str) -> std::io::Result<()> {

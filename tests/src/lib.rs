@@ -35,10 +35,12 @@ pub mod process;
 mod programs;
 mod python;
 mod random;
+pub mod runners;
 pub mod s3;
 mod script;
 mod site;
 mod skip;
+mod stream;
 mod wait;
 
 pub use client::{Client, Model, Reply, start_body};
@@ -50,9 +52,10 @@ pub use port::free_port;
 pub use programs::built;
 pub use python::{python, run_python, run_script, script};
 pub use random::Random;
-pub use script::{Manner, Script, big_byte};
+pub use script::{Manner, SPARSE_PIECE, Script, Step, big_byte, sparse_piece};
 pub use site::Site;
 pub use skip::skip;
+pub use stream::{Event, Stream};
 pub use wait::{PATIENCE, eventually, eventually_async};
 
 /// Names that every [`Site`] has from the start.

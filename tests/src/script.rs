@@ -27,6 +27,13 @@ pub enum Script {
     Many(usize),
     /// Writes a file of this many bytes to `outputs/output`, see [`big_byte`].
     Big(u64),
+    /// Makes `outputs/output` a file of this many bytes that takes next to no room on
+    /// disk, see [`sparse_piece`].
+    Sparse(u64),
+    /// Prints what is no text on standard output and error, then as `Say` of `said`.
+    Noise,
+    /// These one after the other, then as `Say` of `stepped`.
+    Steps(Vec<Step>),
     /// Ends well and writes nothing.
     Nothing,
     /// Makes `outputs/output` a symbolic link to this path.
@@ -38,12 +45,6 @@ pub enum Script {
     /// The process exits while `marker` does not exist, and makes it; else as `Say`
     /// of `survived`.
     ExitOnce {
-        /// The file that remembers.
-        marker: PathBuf,
-    },
-    /// The process stops itself (SIGSTOP): it is alive and answers nothing. While
-    /// `marker` does not exist, and makes it; else as `Say` of `survived`.
-    StopOnce {
         /// The file that remembers.
         marker: PathBuf,
     },
@@ -70,9 +71,33 @@ pub enum Script {
     },
 }
 
+/// Something that a job does on its way.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Step {
+    /// Prints the text: raw runners say it on the wire, others on standard output.
+    Print(String),
+    /// Says how far it is, and what it is doing.
+    Progress(f64, String),
+    /// Waits until the file exists.
+    Gate(PathBuf),
+    /// Fails with this message.
+    Fail(String),
+    /// The process exits with this code.
+    Exit(i32),
+}
+
 /// The byte of a [`Script::Big`] output at an offset: its pieces differ.
 pub fn big_byte(offset: u64) -> u8 {
     (offset ^ (offset >> 8) ^ (offset >> 16)) as u8
+}
+
+/// The bytes of a [`Script::Sparse`] output come in pieces of this many.
+pub const SPARSE_PIECE: u64 = 64 << 20;
+
+/// What a piece of a [`Script::Sparse`] output begins with; the rest of it is zero.
+pub fn sparse_piece(offset: u64) -> [u8; 8] {
+    (offset + 1).to_le_bytes()
 }
 
 impl Script {

@@ -23,11 +23,14 @@ const CLOSES: &str = "umask 077; home=${SHEPHERD_LISTEN#ipc://}; home=${home%/*}
 
 /// Gives the site to [`US`], with the group that may ask the engine; starts daemons as them.
 fn give(engine: &Engine, site: &Site) -> impl AsyncFn() -> Daemon {
-    let group = std::fs::metadata(engine.host().trim_start_matches("unix://")).unwrap().gid();
+    let socket = engine.host().trim_start_matches("unix://");
+    let group = std::fs::metadata(socket).expect("the engine's socket is there").gid();
     // Where the binary is built may be closed to others.
-    std::fs::copy(site.command().get_program(), site.path("shepherd")).unwrap();
+    std::fs::copy(site.command().get_program(), site.path("shepherd")).expect("it is copied");
     let owner = format!("{US}:{group}");
-    assert!(Command::new("chown").args(["-R", &owner]).arg(site.path("")).status().unwrap().success());
+    let mut chown = Command::new("chown");
+    let status = chown.args(["-R", &owner]).arg(site.path("")).status().expect("chown is there");
+    assert!(status.success());
     async move || {
         let mut command = Command::new(site.path("shepherd"));
         command.args(site.command().get_args()).current_dir(site.path("")).uid(US).gid(group);

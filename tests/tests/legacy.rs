@@ -1,8 +1,5 @@
 //! Runners of the first shepherd: a ZeroMQ ROUTER, found out over tcp or asked for.
 
-use std::time::Duration;
-
-use http::Method;
 use serde_json::{Value, json};
 use shepherd_tests::ids::{RAW, SCRIPTED, SHEEP};
 use shepherd_tests::{Script, Site, free_port, python, script};
@@ -13,13 +10,11 @@ fn site(keys: &Value) -> Option<Site> {
     let site = Site::new();
     let journal = site.journal().path().to_owned();
     let late = keys["bind_after"].as_f64().unwrap_or(0.0).to_string();
-    let heartbeat = keys["heartbeat_timeout"].as_str().unwrap_or("30s");
     let transport = keys["transport"].as_str().unwrap_or("tcp");
     let runner = script("legacy_runner.py");
     let sheep = json!({
         "transport": transport,
         "port": free_port(),
-        "heartbeat_timeout": heartbeat,
         "stop_grace": "500ms",
         "runner_command": [python, runner, "--journal", journal, "--bind-after", late],
     });
@@ -95,38 +90,4 @@ async fn what_was_sent_ahead_of_a_death_reaches_no_later_runner_twice() {
         "failed" => assert_eq!(status["error_details"]["message"], "Sheep container died without notice"),
         other => assert_eq!((other, client.result("deadly").await.text().as_str()), ("done", "survived")),
     }
-}
-
-#[tokio::test]
-async fn a_job_is_cancelled_by_ending_its_runner() {
-    let Some(site) = site(&json!({})) else { return };
-    let daemon = site.start().await;
-    let client = daemon.client();
-    client.submit("endless", SCRIPTED, &Script::Gate(site.path("never"))).await.expect_status(200);
-    site.begun("endless", 1).await;
-    let pid = site.journal().runs_of("endless")[0].pid;
-    let reply = client.ask(Method::POST, "/jobs/endless/cancel").await;
-    assert!(reply.is_success(), "{}", reply.text());
-    assert_eq!(client.run("next", SCRIPTED, &say("done")).await["status"], "done");
-    assert!(!shepherd_tests::process::is_alive(pid));
-    assert_ne!(site.journal().runs_of("next")[0].pid, pid);
-}
-
-#[tokio::test]
-async fn an_old_runner_that_was_stopped_is_ended() {
-    let Some(site) = site(&json!({"heartbeat_timeout": "1s"})) else { return };
-    let daemon = site.start().await;
-    let client = daemon.client();
-    // Longer than the timeout, and alive: the library answers while the runner works.
-    let gate = site.path("gate");
-    client.submit("slow", SCRIPTED, &Script::Gate(gate.clone())).await.expect_status(200);
-    site.begun("slow", 1).await;
-    tokio::time::sleep(Duration::from_millis(2500)).await;
-    site.open_gate(&gate);
-    assert_eq!(client.finished("slow").await["status"], "done");
-    let marker = site.path("marker");
-    let status = client.run("stopped", SCRIPTED, &Script::StopOnce { marker }).await;
-    assert_eq!(status["status"], "failed", "{status}");
-    assert!(status["error_details"]["message"].as_str().unwrap().contains("did not answer"), "{status}");
-    assert_eq!(client.run("next", SCRIPTED, &say("done")).await["status"], "done");
 }

@@ -1,7 +1,6 @@
 //! Runners that misbehave. Whatever one does, its job comes to an end that tells
 //! why, and the next job of the same sheep is done.
 
-use rustix::process::Signal;
 use serde_json::{Value, json};
 use shepherd_tests::ids::{RAW, SCRIPTED, SHEEP};
 use shepherd_tests::{Client, Manner, Model, Script, Site, eventually, eventually_async, process};
@@ -21,41 +20,6 @@ async fn assert_next_is_done(client: &Client, model: Model) {
 /// A site whose sheep has these keys, and which runs a crashed job `retries` times more.
 fn site(sheep: Value, retries: u32) -> Site {
     Site::new().with_sheep(SHEEP, sheep).with(json!({"limits": {"crash_retries": retries}}))
-}
-
-#[tokio::test]
-async fn an_error_is_its_job_s_alone() {
-    let site = Site::new().with_sheep("second", json!({}));
-    let daemon = site.start().await;
-    let client = daemon.client();
-    for round in 0..10 {
-        for model in [SCRIPTED, RAW] {
-            let failed =
-                client.run(&format!("bad-{}-{round}", model.name), model, &Script::Fail("baa".into())).await;
-            assert_eq!((&failed["status"], message(&failed)), (&json!("failed"), "baa"));
-            let good =
-                client.run(&format!("good-{}-{round}", model.name), model, &Script::Say("x".into())).await;
-            assert_eq!(good["status"], "done");
-        }
-    }
-    // The runner that failed a job is the one that does the next: it was no death.
-    let starts = site.journal().starts().len();
-    assert!(starts <= 4, "{starts} runners were started for two models on two sheep");
-}
-
-#[tokio::test]
-async fn a_runner_that_exits_at_once_fails_its_job() {
-    let broken = Model { name: "broken", version: "latest" };
-    for code in [0, 3] {
-        let site = site(json!({}), 0);
-        site.model(broken, Manner::Exit(code));
-        let daemon = site.start().await;
-        let client = daemon.client();
-        let failed = client.run("broken-job", broken, &Script::Nothing).await;
-        assert_eq!(failed["status"], "failed", "{failed}");
-        assert!(!message(&failed).is_empty());
-        assert_next_is_done(&client, SCRIPTED).await;
-    }
 }
 
 #[tokio::test]
@@ -99,19 +63,6 @@ async fn a_runner_that_dies_fails_its_job_with_the_words_that_clients_know() {
             assert_next_is_done(&client, model).await;
         }
     }
-}
-
-#[tokio::test]
-async fn a_killed_runner_is_noticed_at_once() {
-    // Heartbeats would take a day.
-    let site = site(json!({"heartbeat_timeout": "24h"}), 0);
-    let daemon = site.start().await;
-    let client = daemon.client();
-    client.submit("victim", SCRIPTED, &Script::Gate(site.path("never"))).await.expect_status(200);
-    site.begun("victim", 1).await;
-    process::signal(site.journal().runs_of("victim")[0].pid, Signal::KILL);
-    assert!(message(&client.finished("victim").await).contains(DIED));
-    assert_next_is_done(&client, SCRIPTED).await;
 }
 
 #[tokio::test]
@@ -159,106 +110,6 @@ async fn a_poison_job_does_not_kill_its_sheep_for_ever() {
     assert!(message(&failed).contains(DIED), "{failed}");
     assert_eq!(site.journal().runs_of("poison").len(), 3);
     assert_next_is_done(&client, SCRIPTED).await;
-}
-
-#[tokio::test]
-async fn a_runner_that_answers_no_heartbeat_is_ended() {
-    for model in [SCRIPTED, RAW] {
-        let site = site(json!({"heartbeat_timeout": "1s", "stop_grace": "200ms"}), 1);
-        let daemon = site.start().await;
-        let client = daemon.client();
-        let marker = site.path("marker");
-        let status = client.run("stopped", model, &Script::StopOnce { marker }).await;
-        assert_eq!(status["status"], "done", "{status}");
-        let runs = site.journal().runs_of("stopped");
-        assert_eq!(runs.len(), 2);
-        assert!(!process::is_alive(runs[0].pid), "the stopped runner is still there");
-        assert_next_is_done(&client, model).await;
-    }
-}
-
-#[tokio::test]
-async fn a_job_past_its_time_fails_and_leaves_no_process() {
-    for model in [SCRIPTED, RAW] {
-        let site = site(json!({"run_timeout": "1s", "stop_grace": "200ms"}), 3);
-        let daemon = site.start().await;
-        let client = daemon.client();
-        let child = site.path("child");
-        let failed = client.run("endless", model, &Script::Hang { child: child.clone() }).await;
-        assert_eq!(failed["status"], "failed");
-        assert!(!message(&failed).is_empty());
-        // Its own doing: it would take too long again.
-        assert_eq!(site.journal().runs_of("endless").len(), 1);
-        let child: i32 = std::fs::read_to_string(child).unwrap().parse().unwrap();
-        eventually("the end of the runner's child", || (!process::is_alive(child)).then_some(())).await;
-        assert_next_is_done(&client, model).await;
-    }
-}
-
-#[tokio::test]
-async fn garbage_on_the_wire_harms_no_other_job() {
-    let site = site(json!({}), 0);
-    let daemon = site.start().await;
-    let client = daemon.client();
-    let status = client.run("garbage", RAW, &Script::Garbage).await;
-    // The runner answers well in the end; whether it is believed is the daemon's choice.
-    assert!(status["status"] == "done" || status["status"] == "failed", "{status}");
-    assert_next_is_done(&client, RAW).await;
-}
-
-#[tokio::test]
-async fn a_runner_answers_for_its_own_job_only() {
-    let site = site(json!({}), 0);
-    let daemon = site.start().await;
-    let client = daemon.client();
-    let gate = site.path("gate");
-    client.submit("opener", RAW, &Script::Gate(gate.clone())).await.expect_status(200);
-    site.begun("opener", 1).await;
-    for other in ["unknown-job", "victim"] {
-        let liar = format!("liar-about-{other}");
-        client.submit(&liar, RAW, &Script::AnswerFor { job: other.to_owned() }).await.expect_status(200);
-    }
-    client.submit("victim", RAW, &Script::Say("really done".into())).await.expect_status(200);
-    site.open_gate(&gate);
-    let victim = client.finished("victim").await;
-    assert_eq!(victim["status"], "done", "{victim}");
-    assert_eq!(client.result("victim").await.text(), "really done");
-    for other in ["unknown-job", "victim"] {
-        // By its own words or for the lie: the daemon may end a runner that lies.
-        let liar = client.finished(&format!("liar-about-{other}")).await;
-        assert_eq!(liar["status"], "failed", "{liar}");
-        assert!(message(&liar) == "lied" || message(&liar).contains(other), "{liar}");
-    }
-    client
-        .get("/jobs/unknown-job/status")
-        .await
-        .expect_message(400, "Data for job `unknown-job` does not exist");
-}
-
-#[tokio::test]
-async fn the_first_answer_counts() {
-    let site = site(json!({}), 0);
-    let daemon = site.start().await;
-    let client = daemon.client();
-    let first = client.run("twice", RAW, &Script::AnswerTwice).await;
-    assert_eq!(first["status"], "done", "{first}");
-    assert_next_is_done(&client, RAW).await;
-    assert_eq!(client.status("twice").await, first);
-    assert_eq!(client.result("twice").await.text(), "answered");
-}
-
-#[tokio::test]
-async fn an_answer_of_an_old_attempt_is_fenced_off() {
-    let site = site(json!({}), 3);
-    let daemon = site.start().await;
-    let client = daemon.client();
-    let status = client.run("stale", RAW, &Script::StaleAnswer { marker: site.path("marker") }).await;
-    // The old attempt said done. By the new one's words or for that lie, it is not.
-    assert_eq!(status["status"], "failed", "{status}");
-    assert!(message(&status) == "fresh" || message(&status).contains("stale"), "{status}");
-    assert!(site.journal().runs_of("stale").len() >= 2);
-    assert_eq!(client.result("stale").await.status, 500);
-    assert_next_is_done(&client, RAW).await;
 }
 
 #[tokio::test]

@@ -30,9 +30,25 @@ pub(crate) fn run_quietly(what: &str, command: &mut Command) -> Result<()> {
     end(what, command, started, output.status)
 }
 
+/// Like [`run_quietly`], for tests: the last line of their output, which sums them up, is shown in any case.
+pub(crate) fn run_summed_up(what: &str, command: &mut Command) -> Result<()> {
+    let started = begin(what, command);
+    let output = command.output().map_err(|error| cannot_start(what, command, &error))?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    if output.status.success() {
+        println!("    {what}: {}", text.trim_end().lines().last().unwrap_or("no output"));
+    } else {
+        print!("{text}");
+        eprint!("{}", String::from_utf8_lossy(&output.stderr));
+    }
+    end(what, command, started, output.status)
+}
+
 fn begin(what: &str, command: &mut Command) -> Instant {
     step(what);
-    command.current_dir(root());
+    if command.get_current_dir().is_none() {
+        command.current_dir(root());
+    }
     Instant::now()
 }
 
@@ -44,7 +60,8 @@ fn end(what: &str, command: &Command, started: Instant, status: ExitStatus) -> R
     if !status.success() {
         return Err(format!("{what}: {} ended with {status}", program(command)).into());
     }
-    println!("    ({:.1} s)", started.elapsed().as_secs_f64());
+    // Named again: several may run at the same time.
+    println!("    {what}: {:.1} s", started.elapsed().as_secs_f64());
     Ok(())
 }
 

@@ -5,12 +5,27 @@
 //! is started, waited for, and its output is taken from storage. The demo fails when a text is not read as it
 //! is known to be, when a job fails, or when the daemon does not stop cleanly.
 //!
+//! Every picture is read in three ways, and the table at the end says how long each took:
+//!
+//! - *cold*, once: the model's version `cold` is a command that is started for each job and loads the model;
+//! - *warm*, [`ROUNDS`] times: its version `latest` is a Python runner that has it loaded;
+//! - in a *plain loop*, as often: the same Python code without a shepherd. It takes turns with the warm runner,
+//!   so that what slows down the machine slows down both.
+//!
+//! What the shepherd adds to a picture is what its client waits beyond the time that the code takes within the
+//! runner, which the runner prints. What warm and plain loop differ by must come to the same; but on a machine
+//! that does other things too, that is lost in the noise of two long times.
+//!
 //! Everything it makes is under `target/demo`; the data of an earlier run is removed first.
 
 mod daemon;
 mod http;
 mod json;
 mod pictures;
+mod plain;
+mod report;
+mod sdk;
+mod walk;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,28 +33,17 @@ use std::time::Duration;
 
 use self::daemon::Daemon;
 use self::http::Client;
-use self::json::Value;
-use self::pictures::{Picture, Reading};
+use self::pictures::Picture;
+use self::plain::Plain;
+use self::report::Report;
+use self::walk::Walk;
 use crate::command::{build_binaries, step};
 use crate::{Profile, Result, python, root, setup, target_dir};
 
 /// Longer than any picture takes on a slow machine; a job that is not done by then is a failure to report.
 const PATIENCE: Duration = Duration::from_secs(120);
-
-/// What one picture's job came to.
-struct Report {
-    picture: Picture,
-    /// The text and its least confidence, or why there is none.
-    outcome: std::result::Result<Reading, String>,
-    /// From the job's start to its end, as the daemon recorded it.
-    processing: Option<Duration>,
-}
-
-impl Report {
-    fn is_as_expected(&self) -> bool {
-        self.outcome.as_ref().is_ok_and(|reading| reading.says(&self.picture.text))
-    }
-}
+/// How often each picture is read warm and in the plain loop. Odd, so that one time is in the middle.
+const ROUNDS: usize = 5;
 
 /// Runs the whole demo.
 ///
@@ -48,23 +52,25 @@ impl Report {
 pub(crate) fn run(profile: Profile) -> Result<()> {
     setup::build_tools()?;
     let python = python::DEMO.make()?;
+    sdk::install(&python)?;
     let binaries = build_binaries(profile)?;
     let place = Place::prepare()?;
     let pictures = pictures::load(&root().join("examples/demo/pictures"))?;
 
     step("starting the daemon on the embedded queue and storage");
     let daemon = Daemon::start(&binaries.join("shepherd"), &place.config, &place.log, &python)?;
-    let client = Client::new(daemon.address());
-    for picture in &pictures {
-        submit(&client, &place, picture)?;
-    }
-    let reports = pictures
-        .into_iter()
-        .map(|picture| collect(&client, &place, picture))
-        .collect::<Result<Vec<Report>>>()?;
-    println!("\n{}", table(&reports));
+    let walk = Walk { client: Client::new(daemon.address()), storage: place.storage.clone() };
+    let mut reports = measure(&walk, &place, &python, pictures)?;
     step("stopping the daemon (SIGTERM)");
     daemon.stop()?;
+    // All that the runner printed is there by now.
+    let printed = fs::read_to_string(&place.printed)
+        .map_err(|error| format!("cannot read {}: {error}", place.printed.display()))?;
+    for report in &mut reports {
+        report.add_printed(&printed)?;
+    }
+    println!("\n{}", report::table(&reports));
+    println!("{}", report::summary(&reports));
 
     let wrong = reports.iter().filter(|report| !report.is_as_expected()).count();
     if wrong > 0 {
@@ -75,12 +81,58 @@ pub(crate) fn run(profile: Profile) -> Result<()> {
     Ok(())
 }
 
+/// Reads every picture in every way.
+fn measure(walk: &Walk, place: &Place, python: &Path, pictures: Vec<Picture>) -> Result<Vec<Report>> {
+    step("reading each picture cold: a process for each, which loads the model");
+    let mut reports = Vec::new();
+    for picture in pictures {
+        let cold = walk.go(&picture, "cold", &format!("{}-cold", picture.stem))?;
+        reports.push(Report::new(picture, cold));
+    }
+
+    step("loading the model once, in a runner and in a plain loop without a shepherd");
+    let mut plain = Plain::start(&python.join("python3"), &model("latest"), &place.plain)?;
+    // The first job waits for the model; and a first picture, for memory.
+    for report in &mut reports {
+        let first = walk.go(&report.picture, "latest", &format!("{}-first", report.picture.stem))?;
+        report.warm_up(first);
+        plain.read(&report.picture)?;
+    }
+
+    step(&format!("reading each picture {ROUNDS} times warm and in the plain loop, which take turns"));
+    for round in 1..=ROUNDS {
+        for report in &mut reports {
+            let job = format!("{}-{round}", report.picture.stem);
+            // Neither is always the one that the other has just left the caches to.
+            let (warm, alone) = if round % 2 == 1 {
+                let warm = walk.go(&report.picture, "latest", &job)?;
+                (warm, plain.read(&report.picture)?)
+            } else {
+                let alone = plain.read(&report.picture)?;
+                (walk.go(&report.picture, "latest", &job)?, alone)
+            };
+            report.add(job, warm, &alone);
+        }
+    }
+    plain.stop()?;
+    Ok(reports)
+}
+
+/// The directory of one version of the text recognition.
+fn model(version: &str) -> PathBuf {
+    root().join("examples/models/ocr").join(version)
+}
+
 /// The files of one run.
 struct Place {
     folder: PathBuf,
     config: PathBuf,
     log: PathBuf,
+    /// What the runners printed.
+    printed: PathBuf,
     storage: PathBuf,
+    /// Inputs and outputs of the plain loop.
+    plain: PathBuf,
 }
 
 impl Place {
@@ -96,26 +148,31 @@ impl Place {
         let place = Self {
             config: folder.join("shepherd.yaml"),
             log: folder.join("shepherd.log"),
+            printed: data.join("runner.out"),
             // The default storage is the directory `storage` of the default state directory.
             storage: data.join("state/storage"),
+            plain: data.join("plain"),
             folder,
         };
-        fs::create_dir_all(&place.folder)?;
-        fs::write(&place.config, configuration(&data, &root().join("examples/models")))?;
+        fs::create_dir_all(&data)?;
+        let configuration = configuration(&data, &root().join("examples/models"), &place.printed);
+        fs::write(&place.config, configuration)?;
         Ok(place)
     }
 }
 
-fn configuration(data: &Path, models: &Path) -> String {
+fn configuration(data: &Path, models: &Path, printed: &Path) -> String {
     format!(
         "# Written by `cargo xtask demo`. Storage and queue are the embedded defaults, below data_root.\n\
          data_root: {}\n\
          sheep:\n  \
            reader:\n    \
              type: bare\n    \
-             working_directory: {}\n",
+             working_directory: {}\n    \
+             stdout_file: {}\n",
         yaml_string(data),
-        yaml_string(models)
+        yaml_string(models),
+        yaml_string(printed)
     )
 }
 
@@ -124,155 +181,23 @@ fn yaml_string(path: &Path) -> String {
     format!("'{}'", path.display().to_string().replace('\'', "''"))
 }
 
-/// Steps 1 and 2: the input goes into storage as an ordinary file, then the job is started.
-fn submit(client: &Client, place: &Place, picture: &Picture) -> Result<()> {
-    let inputs = place.storage.join(&picture.job_id).join("inputs");
-    fs::create_dir_all(&inputs)?;
-    fs::copy(&picture.path, inputs.join("input")).map_err(|error| {
-        format!("cannot copy {} to {}: {error}", picture.path.display(), inputs.display())
-    })?;
-    let body =
-        format!(r#"{{"job_id": "{}", "model": {{"name": "ocr", "version": "latest"}}}}"#, picture.job_id);
-    let answer = client.post_json("/start-job", &body)?;
-    if answer.status != 200 {
-        return Err(format!("start-job of {} was answered with {answer}", picture.job_id).into());
-    }
-    Ok(())
-}
-
-/// Steps 3 and 4: wait until the job is ready, then read its output from storage.
-fn collect(client: &Client, place: &Place, picture: Picture) -> Result<Report> {
-    let job = format!("/jobs/{}", picture.job_id);
-    let answer = client.get(&format!("{job}/wait_ready?timeout={}", PATIENCE.as_secs()))?;
-    if answer.status != 200 {
-        return Err(format!("waiting for {} was answered with {answer}", picture.job_id).into());
-    }
-    let status = answer.json()?;
-    let processing = duration(&status, "processing_started_at", "finished_at");
-    let ready = client.get(&format!("{job}/ready"))?;
-    if ready.json()?.get("ready").and_then(Value::as_bool) != Some(true) {
-        return Err(format!("{} was waited for but is not ready: {ready}", picture.job_id).into());
-    }
-    let outcome = match status.get("status").and_then(Value::as_str) {
-        Some("done") => Ok(read_output(client, place, &picture)?),
-        _ => Err(status
-            .get("error_details")
-            .and_then(|details| details.get("message"))
-            .and_then(Value::as_str)
-            .unwrap_or("the job ended without a result or a message")
-            .to_owned()),
-    };
-    Ok(Report { picture, outcome, processing })
-}
-
-/// The output as a file of the storage, which must be what the API serves too.
-fn read_output(client: &Client, place: &Place, picture: &Picture) -> Result<Reading> {
-    let path = place.storage.join(&picture.job_id).join("outputs/output");
-    let output = fs::read(&path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
-    let served = client.get(&format!("/jobs/{}/result", picture.job_id))?;
-    if served.status != 200 || served.body != output {
-        return Err(format!("the API's result of {} is not the file in storage", picture.job_id).into());
-    }
-    Reading::parse(&output)
-}
-
-/// The time between two of the status's timestamps of one day (or across one midnight).
-fn duration(status: &Value, from: &str, until: &str) -> Option<Duration> {
-    const DAY: u64 = 24 * 3_600 * 1_000_000;
-    let from = micros_of_day(status.get(from)?.as_str()?)?;
-    let until = micros_of_day(status.get(until)?.as_str()?)?;
-    Some(Duration::from_micros((until + DAY - from) % DAY))
-}
-
-/// Microseconds since midnight of an ISO 8601 time such as `2026-11-22T21:30:59.336682`.
-fn micros_of_day(time: &str) -> Option<u64> {
-    let (_, clock) = time.split_once('T')?;
-    let (clock, fraction) = clock.split_once('.').unwrap_or((clock, "0"));
-    let mut seconds = 0;
-    for part in clock.splitn(3, ':') {
-        seconds = seconds * 60 + part.parse::<u64>().ok()?;
-    }
-    let micros = format!("{fraction:0<6}").get(..6)?.parse::<u64>().ok()?;
-    Some(seconds * 1_000_000 + micros)
-}
-
-fn table(reports: &[Report]) -> String {
-    let header = ["picture", "recognised text", "confidence", "time", "as expected"].map(str::to_owned);
-    let mut rows = vec![header];
-    for report in reports {
-        let (text, confidence) = match &report.outcome {
-            Ok(reading) => (reading.text(), format!("{:.3}", reading.confidence)),
-            Err(message) => (format!("failed: {message}"), "-".to_owned()),
-        };
-        let time =
-            report.processing.map_or_else(|| "-".to_owned(), |time| format!("{} ms", time.as_millis()));
-        let verdict = if report.is_as_expected() {
-            "yes".to_owned()
-        } else {
-            format!("NO: {}", report.picture.text.join(" / "))
-        };
-        rows.push([report.picture.name.clone(), text, confidence, time, verdict]);
-    }
-    let widths: [usize; 5] =
-        std::array::from_fn(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0));
-    let mut lines = String::new();
-    for row in &rows {
-        for (cell, width) in row.iter().zip(widths) {
-            lines.push_str(&format!("{cell:<width$}  "));
-        }
-        lines.truncate(lines.trim_end().len());
-        lines.push('\n');
-    }
-    lines
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn the_time_of_a_job_is_read_from_its_status() {
-        let status = json::parse(
-            r#"{"processing_started_at": "2026-11-22T23:59:59.750000",
-                "finished_at": "2026-11-23T00:00:01.000500"}"#,
-        )
-        .unwrap();
-        let time = duration(&status, "processing_started_at", "finished_at");
-        assert_eq!(time, Some(Duration::from_micros(1_250_500)));
-        assert_eq!(duration(&status, "processing_started_at", "enqueued_at"), None);
-        assert_eq!(micros_of_day("2026-11-22T00:00:02"), Some(2_000_000));
-        assert_eq!(micros_of_day("yesterday"), None);
-    }
-
-    #[test]
     fn a_path_with_quotes_survives_the_configuration() {
-        let text = configuration(Path::new("/it's here/data"), Path::new("/models"));
+        let text = configuration(Path::new("/it's here/data"), Path::new("/models"), Path::new("/out"));
         assert!(text.contains("data_root: '/it''s here/data'\n"), "{text}");
         assert!(text.contains("\n    working_directory: '/models'\n"), "{text}");
     }
 
     #[test]
-    fn the_table_shows_what_was_read_and_what_was_not() {
-        let picture = |name: &str| Picture {
-            name: name.to_owned(),
-            path: PathBuf::from(name),
-            job_id: format!("demo-{name}"),
-            text: vec!["ask inside".to_owned()],
-        };
-        let reading = Reading { lines: vec!["askinside".to_owned()], confidence: 0.96 };
-        let reports = [
-            Report {
-                picture: picture("board"),
-                outcome: Ok(reading),
-                processing: Some(Duration::from_millis(812)),
-            },
-            Report { picture: picture("broken"), outcome: Err("no picture".to_owned()), processing: None },
-        ];
-        let expected = "\
-picture  recognised text     confidence  time    as expected
-board    askinside           0.960       812 ms  yes
-broken   failed: no picture  -           -       NO: ask inside
-";
-        assert_eq!(table(&reports), expected);
+    fn the_model_is_there_in_both_ways() {
+        for version in ["cold", "latest"] {
+            for file in ["config.yaml", "runner.yaml"] {
+                assert!(model(version).join(file).is_file(), "{version}: {file}");
+            }
+        }
     }
 }

@@ -12,7 +12,9 @@ mod command;
 mod demo;
 mod engine;
 mod images;
+mod packages;
 mod python;
+mod pythons;
 mod setup;
 mod tests_run;
 
@@ -30,7 +32,8 @@ usage: cargo xtask COMMAND
                           --debug uses the development build instead of the release build
   images                  build the images of the daemon, of the runner and of an example model, without
                           internet; it takes a container engine
-  test [CARGO TEST ARGS]  set up, build, and run every test of the workspace; arguments go to cargo test
+  test [CARGO TEST ARGS]  set up, build, and run every test of the workspace and of the Python packages;
+                          arguments go to cargo test, and then it is the workspace alone
 ";
 
 /// How the daemon is built.

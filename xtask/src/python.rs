@@ -11,7 +11,7 @@ use crate::{Result, root, target_dir};
 const PYTHON: &[Need] = &[
     Need {
         what: "Python 3",
-        why: "the demo's model and the tests' S3 servers and clients are Python programs",
+        why: "the demo's model, the tests' S3 servers and clients and the packages for models are Python programs",
         packages: &["python3"],
         is_present: || succeeds("python3", &["--version"]),
     },
@@ -25,34 +25,47 @@ const PYTHON: &[Need] = &[
 ];
 
 /// Packages that are installed together.
-pub(crate) struct Environment {
+pub(crate) struct Environment<'a> {
     /// What they are, to go after "installing".
-    what: &'static str,
+    pub(crate) what: &'a str,
+    /// The Python that they are for: a name on `PATH`, or a path.
+    pub(crate) python: &'a str,
     /// Where below the target directory.
-    folder: &'static str,
-    /// The file that names every package that is needed.
-    requirements: &'static str,
+    pub(crate) folder: &'a str,
+    /// The files that name every package that is needed.
+    pub(crate) requirements: &'a [&'a str],
+    /// A package of ours, which is then used as it lies in the tree.
+    pub(crate) ours: Option<&'a str>,
     /// What must load before they count as installed.
-    imports: &'static str,
+    pub(crate) imports: &'a str,
 }
 
 /// The demo's model.
-pub(crate) const DEMO: Environment = Environment {
+pub(crate) const DEMO: Environment<'static> = Environment {
     what: "the text recognition",
+    python: "python3",
     folder: "demo/venv",
-    requirements: "examples/demo/requirements.txt",
+    requirements: &["examples/demo/requirements.txt"],
+    ours: None,
     imports: "rapidocr_onnxruntime",
 };
 
 /// S3 servers and clients that others wrote.
-pub(crate) const TESTS: Environment = Environment {
+pub(crate) const TESTS: Environment<'static> = Environment {
     what: "the S3 servers and clients and the ZeroMQ of the tests",
+    python: "python3",
     folder: "test-python",
-    requirements: "tests/requirements.txt",
+    requirements: &["tests/requirements.txt"],
+    ours: None,
     imports: "awscli, boto3, minio, moto.server, moto.s3.responses, moto.iam, zmq",
 };
 
-impl Environment {
+/// Installs Python, where it is missing.
+pub(crate) fn install() -> Result<()> {
+    setup::install_missing(PYTHON)
+}
+
+impl Environment<'_> {
     /// Makes the environment, or takes the one that an earlier run finished with the same requirements.
     ///
     /// Returns its directory of programs, to be put first on a PATH; `python3` is one of them.
@@ -60,10 +73,8 @@ impl Environment {
     /// # Errors
     /// Python cannot be installed, or a package cannot be downloaded.
     pub(crate) fn make(&self) -> Result<PathBuf> {
-        setup::install_missing(PYTHON)?;
-        let requirements = root().join(self.requirements);
-        let wanted = fs::read_to_string(&requirements)
-            .map_err(|error| format!("cannot read {}: {error}", requirements.display()))?;
+        install()?;
+        let wanted = self.wanted()?;
         let folder = target_dir().join(self.folder);
         let programs = folder.join("bin");
         let python = programs.join("python3");
@@ -74,23 +85,46 @@ impl Environment {
             command::step(&format!("using {} of an earlier run", self.what));
             return Ok(programs);
         }
-        let mut create = Command::new("python3");
+        let mut create = Command::new(self.python);
         create.args(["-m", "venv", "--clear"]).arg(&folder);
-        command::run_quietly("making a Python environment", &mut create)?;
-        command::run_quietly(&format!("installing {}", self.what), &mut install(&python, &requirements))?;
+        command::run_quietly(&format!("making a Python environment for {}", self.what), &mut create)?;
+        let mut install = pip_install(&python);
+        for file in self.requirements {
+            install.arg("-r").arg(root().join(file));
+        }
+        command::run_quietly(&format!("installing {}", self.what), &mut install)?;
+        if let Some(ours) = self.ours {
+            // What builds it is among the requirements.
+            let mut install = pip_install(&python);
+            install.args(["--no-build-isolation", "--editable"]).arg(root().join(ours));
+            command::run_quietly(&format!("installing {ours}"), &mut install)?;
+        }
         let mut import = Command::new(&python);
         import.args(["-c", &format!("import {}", self.imports)]);
         command::run_quietly(&format!("loading {} once", self.what), &mut import)?;
         fs::write(&stamp, wanted).map_err(|error| format!("cannot write {}: {error}", stamp.display()))?;
         Ok(programs)
     }
+
+    /// All that says what is to be in it.
+    fn wanted(&self) -> Result<String> {
+        let project = self.ours.map(|ours| format!("{ours}/pyproject.toml"));
+        let mut wanted = String::new();
+        for file in self.requirements.iter().copied().chain(project.as_deref()) {
+            let path = root().join(file);
+            let text = fs::read_to_string(&path)
+                .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+            wanted.push_str(&text);
+        }
+        Ok(wanted)
+    }
 }
 
 /// The requirements name every package that is needed, so pip resolves nothing: the metadata of some asks for
 /// more than is used (a display's libraries, every service of a cloud), or refuses Pythons that they run on.
-fn install(python: &Path, requirements: &Path) -> Command {
+fn pip_install(python: &Path) -> Command {
     let mut pip = Command::new(python);
     pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]);
-    pip.args(["--no-deps", "--ignore-requires-python", "-r"]).arg(requirements);
+    pip.args(["--no-deps", "--ignore-requires-python"]);
     pip
 }

@@ -10,7 +10,8 @@ use crate::Result;
 pub(super) struct Picture {
     pub(super) name: String,
     pub(super) path: PathBuf,
-    pub(super) job_id: String,
+    /// The name without its ending; jobs are named for it.
+    pub(super) stem: String,
     /// Line by line.
     pub(super) text: Vec<String>,
 }
@@ -29,7 +30,7 @@ pub(super) fn load(folder: &Path) -> Result<Vec<Picture>> {
             Ok(Picture {
                 name: name.to_owned(),
                 path: folder.join(name),
-                job_id: format!("demo-{stem}"),
+                stem: stem.to_owned(),
                 text: text.split(" / ").map(str::to_owned).collect(),
             })
         })
@@ -37,6 +38,7 @@ pub(super) fn load(folder: &Path) -> Result<Vec<Picture>> {
 }
 
 /// What the model read, line by line.
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Reading {
     pub(super) lines: Vec<String>,
     /// Of the piece it was least sure of; 0 when it read nothing.

@@ -19,6 +19,7 @@ mod idle;
 mod million;
 mod percentile;
 mod poll;
+mod python;
 mod ranch;
 mod report;
 mod s3;
@@ -81,6 +82,9 @@ struct Options {
     /// How often what is short is measured.
     #[arg(long, global = true, default_value_t = 3)]
     rounds: usize,
+    /// The interpreter of `python` and `legacy`, which has the packages shepherd_runner and zmq.
+    #[arg(long, global = true, default_value = "python3", value_name = "PROGRAM")]
+    python: String,
 }
 
 impl Options {
@@ -115,11 +119,15 @@ enum Mode {
     Endpoint,
     /// A docker sheep's change of models, against `docker run` by hand.
     Swap,
+    /// Jobs of a runner on the Python SDK, over ipc.
+    Python,
+    /// Jobs of a Python runner as those of the first shepherd were, over ZeroMQ.
+    Legacy,
     /// Start-up and idle memory.
     Idle,
     /// A queue of a million jobs: restart after kill -9.
     Million,
-    /// All of them.
+    /// All of them but `python` and `legacy`, which need packages.
     All,
     /// What `status` compares with: answers every request with a body from standard input.
     #[command(hide = true)]
@@ -173,6 +181,8 @@ fn measure(mode: Mode, options: &Options) -> anyhow::Result<()> {
             Mode::S3 => s3::measure(options),
             Mode::Endpoint => s3::endpoint(options),
             Mode::Swap => swap::measure(options),
+            Mode::Python => python::measure(options, python::Kind::Sdk),
+            Mode::Legacy => python::measure(options, python::Kind::Legacy),
             Mode::Idle => idle::measure(options),
             Mode::Million => million::measure(options),
             Mode::All | Mode::Bare | Mode::S3Server => continue,

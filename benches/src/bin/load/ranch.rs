@@ -63,6 +63,12 @@ impl Ranch {
         self
     }
 
+    /// The same site with these keys of its sheep.
+    pub(crate) fn with_sheep(mut self, keys: Value) -> Self {
+        self.site = self.site.with_sheep(SHEEP, keys);
+        self
+    }
+
     /// The same site with this storage.
     pub(crate) fn with_storage(mut self, storage: &Value) -> Self {
         // Keys of the storage before would be merged with these.

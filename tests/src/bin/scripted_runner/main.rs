@@ -3,7 +3,11 @@
 //! It takes the original's arguments, `[--journal FILE] -p PORT CONFIG_PATH`, and
 //! listens at `SHEPHERD_LISTEN`. The model's `config.yaml` says how it serves, see
 //! [`Manner`]; a job's input says what the job does, see [`shepherd_tests::Script`].
+//!
+//! With `--job ID --journal FILE INPUTS` it is no runner but a command that does one
+//! job, for `shepherd-runner` to run.
 
+mod command;
 mod raw;
 mod sdk;
 mod work;
@@ -43,7 +47,11 @@ impl Arguments {
 }
 
 fn main() -> anyhow::Result<()> {
-    let arguments = Arguments::parse(std::env::args().skip(1))?;
+    let mut words = std::env::args().skip(1).peekable();
+    if words.next_if(|word| word == "--job").is_some() {
+        return command::run(words);
+    }
+    let arguments = Arguments::parse(words)?;
     let config = arguments.config.display().to_string();
     if let Some(journal) = &arguments.journal {
         journal.note_start(&config)?;

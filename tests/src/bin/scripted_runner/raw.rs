@@ -52,7 +52,7 @@ pub(crate) fn serve(url: &str, journal: Option<Journal>) -> anyhow::Result<()> {
             for () in connections {
                 let ready = json!({
                     "message_type": "ReadyMessage", "protocol": 1, "name": "raw", "slots": 1, "ahead": AHEAD,
-                    "a key from the future": {},
+                    "logs": true, "a key from the future": {},
                 });
                 say(&socket, &ready);
             }
@@ -139,7 +139,8 @@ fn work_off(socket: &Socket, queue: &Receiver<Input>, cancelled: &Cancelled, jou
         {
             continue;
         }
-        let answer = match work::work(&dir, &is_cancelled) {
+        let voice = OnTheWire { socket, input: &input };
+        let answer = match work::work_aloud(&dir, &is_cancelled, &voice) {
             Ok(()) => done(&input.job, &input.attempt),
             Err(_) if is_cancelled() => failed(&input, "cancelled", "Cancelled"),
             Err(e) => failed(&input, &format!("{e:#}"), ""),
@@ -186,15 +187,41 @@ fn misbehave(socket: &Socket, input: &Input, dir: &Path, script: &Script) -> boo
         | Script::Copy
         | Script::Many(_)
         | Script::Big(_)
+        | Script::Sparse(_)
+        | Script::Noise
+        | Script::Steps(_)
         | Script::Nothing
         | Script::Link(_)
         | Script::Fail(_)
         | Script::Exit(_)
         | Script::ExitOnce { .. }
-        | Script::StopOnce { .. }
         | Script::Hang { .. } => return false,
     }
     true
+}
+
+/// Tells the shepherd what a job prints and how far it is.
+struct OnTheWire<'a> {
+    socket: &'a Socket,
+    input: &'a Input,
+}
+
+impl work::Voice for OnTheWire<'_> {
+    fn print(&self, text: &str) -> anyhow::Result<()> {
+        let Input { job, attempt, .. } = self.input;
+        let log = json!({"message_type": "LogMessage", "job_id": job, "attempt": attempt, "text": text});
+        say(self.socket, &log);
+        Ok(())
+    }
+
+    fn progress(&self, fraction: f64, message: &str) {
+        let Input { job, attempt, .. } = self.input;
+        let report = json!({
+            "message_type": "ProgressMessage", "job_id": job, "attempt": attempt, "fraction": fraction,
+            "message": message,
+        });
+        say(self.socket, &report);
+    }
 }
 
 fn done(job: &str, attempt: &str) -> Value {

@@ -17,7 +17,8 @@ impl Runner for Scripted {
         if let Some(journal) = &self.journal {
             journal.note_run(job.id(), &job.attempt().to_string(), &sheep.to_string_lossy())?;
         }
-        work::work(dir, &|| job.is_stopped()).map_err(|e| {
+        let voice = work::Says(|fraction, message: &str| job.progress(fraction, message));
+        work::work_aloud(dir, &|| job.is_stopped(), &voice).map_err(|e| {
             if job.is_stopped() { RunError::interrupted() } else { RunError::new(format!("{e:#}")) }
         })
     }

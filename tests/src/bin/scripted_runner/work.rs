@@ -6,18 +6,57 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use rustix::process::Signal;
-use shepherd_tests::{Script, big_byte};
+use shepherd_tests::{SPARSE_PIECE, Script, Step, big_byte, sparse_piece};
 
 const PAUSE: Duration = Duration::from_millis(2);
+
+/// No text, and no line either.
+const NOISE: &[u8] = &[0xff, 0xfe, b'{', 0, b'\r', 0x1b, b'[', 0xc3];
 
 /// Reads what the job wants, `None` when its input is no script.
 pub(crate) fn script(job: &Path) -> Option<Script> {
     Script::parse(&std::fs::read(job.join("inputs/input")).ok()?)
 }
 
-/// Does a job in its directory. An error is the job's.
+/// How a job is heard of while it is in work.
+pub(crate) trait Voice {
+    fn print(&self, text: &str) -> anyhow::Result<()>;
+    fn progress(&self, fraction: f64, message: &str);
+}
+
+/// On standard output, where nothing can be said of progress.
+struct Printed;
+
+impl Voice for Printed {
+    fn print(&self, text: &str) -> anyhow::Result<()> {
+        let mut out = std::io::stdout().lock();
+        out.write_all(text.as_bytes())?;
+        Ok(out.flush()?)
+    }
+
+    fn progress(&self, _: f64, _: &str) {}
+}
+
+/// Prints on standard output, and says its progress as it is told.
+pub(crate) struct Says<F>(pub(crate) F);
+
+impl<F: Fn(f64, &str)> Voice for Says<F> {
+    fn print(&self, text: &str) -> anyhow::Result<()> {
+        Printed.print(text)
+    }
+
+    fn progress(&self, fraction: f64, message: &str) {
+        self.0(fraction, message);
+    }
+}
+
+/// Does a job in its directory, which nobody hears of otherwise.
 pub(crate) fn work(job: &Path, cancelled: &dyn Fn() -> bool) -> anyhow::Result<()> {
+    work_aloud(job, cancelled, &Printed)
+}
+
+/// Does a job in its directory. An error is the job's.
+pub(crate) fn work_aloud(job: &Path, cancelled: &dyn Fn() -> bool, voice: &dyn Voice) -> anyhow::Result<()> {
     let output = job.join("outputs/output");
     let Some(script) = script(job) else { return copy(job, &output) };
     match script {
@@ -44,6 +83,24 @@ pub(crate) fn work(job: &Path, cancelled: &dyn Fn() -> bool) -> anyhow::Result<(
             Ok(())
         }
         Script::Big(size) => big(&output, size),
+        Script::Sparse(size) => sparse(&output, size),
+        Script::Noise => {
+            std::io::stdout().write_all(NOISE)?;
+            std::io::stderr().write_all(NOISE)?;
+            write(&output, "said")
+        }
+        Script::Steps(steps) => {
+            for step in steps {
+                match step {
+                    Step::Print(text) => voice.print(&text)?,
+                    Step::Progress(fraction, message) => voice.progress(fraction, &message),
+                    Step::Gate(gate) => wait(cancelled, || gate.exists())?,
+                    Step::Fail(message) => bail!(message),
+                    Step::Exit(code) => std::process::exit(code),
+                }
+            }
+            write(&output, "stepped")
+        }
         Script::Nothing => Ok(()),
         Script::Link(to) => Ok(std::os::unix::fs::symlink(to, output)?),
         Script::Fail(message) => bail!(message),
@@ -51,13 +108,6 @@ pub(crate) fn work(job: &Path, cancelled: &dyn Fn() -> bool) -> anyhow::Result<(
         Script::ExitOnce { marker } => {
             if is_first(&marker)? {
                 std::process::exit(1);
-            }
-            write(&output, "survived")
-        }
-        Script::StopOnce { marker } => {
-            if is_first(&marker)? {
-                rustix::process::kill_process(rustix::process::getpid(), Signal::STOP)?;
-                sleep_for_ever();
             }
             write(&output, "survived")
         }
@@ -160,6 +210,17 @@ fn big(output: &Path, size: u64) -> anyhow::Result<()> {
         let piece: Vec<u8> = (offset..end).map(big_byte).collect();
         file.write_all(&piece)?;
         offset = end;
+    }
+    Ok(())
+}
+
+fn sparse(output: &Path, size: u64) -> anyhow::Result<()> {
+    use std::os::unix::fs::FileExt as _;
+
+    let file = std::fs::File::create(output)?;
+    file.set_len(size)?;
+    for offset in (0..size).step_by(usize::try_from(SPARSE_PIECE)?) {
+        file.write_all_at(&sparse_piece(offset), offset)?;
     }
     Ok(())
 }
