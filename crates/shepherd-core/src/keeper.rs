@@ -31,8 +31,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shepherd_job::{Attempt, Event as JobEvent, GiveBack, JobId, ModelRef};
-use shepherd_protocol::ToRunner;
-use shepherd_queue::Claim;
+use shepherd_protocol::FromRunner;
 use shepherd_sheep::Sheep;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
@@ -41,9 +40,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::flock::{Cell, Command, SheepState};
 use crate::settle::Settling;
-use crate::shared::{Backoff, Shared, now};
+use crate::shared::{Backoff, Shared};
 use crate::workdir::WorkDirs;
-use hand::{Hand, Job, Sent};
+use hand::{Hand, Job};
 use ops::{Collected, Outcome, Unprepared};
 use pace::{Pace, Rhythm};
 use runner::{Death, Heard, Runner, StartFailure};
@@ -54,6 +53,7 @@ mod hand;
 mod ops;
 mod pace;
 mod runner;
+mod supply;
 
 /// How one sheep is kept.
 #[derive(Clone, Debug)]
@@ -127,6 +127,8 @@ enum Event {
     Heard(Heard),
     Stopped(String),
     Command(Command),
+    /// What a job printed last has come.
+    Worded,
     Tick,
     /// Something to look at changed.
     Stirred,
@@ -162,6 +164,9 @@ pub(crate) struct Keeper {
     answered: VecDeque<(JobId, Attempt)>,
     /// How many jobs were in hand when that was last published.
     published: usize,
+    /// Messages with an answer, until what its job printed last has come. Nothing else is
+    /// heard of the runner meanwhile.
+    awaiting_words: Option<(Instant, Vec<FromRunner>)>,
     /// When a prepared job need no longer wait for an earlier one.
     overtake_at: Option<Instant>,
     /// The queue had less than was wanted.
@@ -215,6 +220,7 @@ impl Keeper {
             last_answer: Instant::now(),
             answered: VecDeque::new(),
             published: 0,
+            awaiting_words: None,
             overtake_at: None,
             hungry: false,
             sharing: false,
@@ -243,6 +249,7 @@ impl Keeper {
                 Event::Stopped(log) => self.take_stopped(&log),
                 Event::Command(Command::Cancel { job, number }) => self.cancel(&job, number),
                 Event::Command(Command::Share) => self.share(),
+                Event::Worded => self.take_awaiting(),
                 Event::Tick => self.check_time(),
                 Event::Rested => self.rested(),
                 Event::Stirred => {}
@@ -257,7 +264,19 @@ impl Keeper {
 
     /// Cancel-safe in all its parts: what a branch would lose stays where it is.
     async fn next_event(&mut self, tick: &mut tokio::time::Interval) -> Event {
-        let Self { state, outcomes, commands, order, changes, shared, forced, overtake_at, .. } = self;
+        let Self {
+            state,
+            outcomes,
+            commands,
+            order,
+            changes,
+            shared,
+            forced,
+            awaiting_words,
+            overtake_at,
+            ..
+        } = self;
+        let words_by = awaiting_words.as_ref().map(|(by, _)| *by);
         tokio::select! {
             biased;
             Some(outcome) = outcomes.join_next(), if !outcomes.is_empty() => match outcome {
@@ -268,7 +287,8 @@ impl Keeper {
                     Err(_) => Event::Stirred,
                 },
             },
-            event = state.next() => event,
+            event = state.next(), if words_by.is_none() => event,
+            () = until(words_by), if words_by.is_some() => Event::Worded,
             Some(command) = commands.recv() => Event::Command(command),
             changed = order.changed() => { debug_assert!(changed.is_ok(), "the cell holds the sender"); Event::Stirred },
             _ = changes.changed(), if self.hungry => Event::Stirred,
@@ -325,89 +345,12 @@ impl Keeper {
         }
     }
 
-    async fn claim(&mut self) {
-        self.hungry = false;
-        let Some(model) = &self.model else { return };
-        let resting = matches!(self.state, State::None { rest_until: Some(_) });
-        let full = self.sharing && self.hand.sent.len() >= self.slots;
-        if resting || full || self.hand.finishing() >= MAX_FINISHING {
-            return;
-        }
-        let ready = self.hand.preparing() + self.hand.prepared.len();
-        let wanted = self.pace.ready_ahead();
-        // Few large claims rather than many small ones.
-        if ready * 2 > wanted || (ready > 0 && wanted == 1) {
-            return;
-        }
-        let limit = wanted - ready;
-        self.changes.mark_unchanged();
-        let sheep = {
-            let mut facts = self.cell.facts();
-            // Before the claim: a scheduler that misses the jobs in the queue must find them here.
-            facts.in_hand = facts.in_hand.max(1);
-            facts.view.id.clone()
-        };
-        let claim = Claim { model: model.clone(), sheep, limit, at: now() };
-        let claimed = match self.shared.queue.claim(claim).await {
-            Ok(claimed) => claimed,
-            Err(error) => {
-                tracing::warn!(%error, "cannot claim jobs");
-                Vec::new()
-            }
-        };
-        self.hungry = claimed.len() < limit;
-        let mut jobs = Vec::with_capacity(claimed.len());
-        for claimed in claimed {
-            self.shared.live.note(&claimed.job);
-            let job = Job { record: claimed.job, attempt: claimed.attempt, first: claimed.first };
-            if self.hand.housed.insert(job.id().clone()) {
-                jobs.push((job, claimed.objects));
-            } else {
-                // An earlier attempt still uses the directory.
-                self.hand.changes.push(job.given_back(GiveBack::Blameless, Duration::from_millis(200)));
-            }
-        }
-        if !jobs.is_empty() {
-            let begun = Instant::now();
-            jobs.iter().for_each(|(job, _)| self.hand.prepares(job, begun));
-            ops::prepare(&mut self.outcomes, &self.shared, &self.dirs, jobs);
-        }
-    }
-
     fn start(&mut self) {
         let model = self.model.clone().expect("jobs are prepared for a model");
         tracing::info!(sheep = %self.cell.facts().view.id, %model, "starting a runner");
         let started = Runner::start(Arc::clone(&self.sheep), model, self.keeping.start_timeout);
         let started = ops::start(Arc::clone(&self.dirs), started);
         self.state = State::Starting(Box::pin(started), Instant::now());
-    }
-
-    fn send_prepared(&mut self) {
-        let State::Running(runner) = &mut self.state else { return };
-        let now = Instant::now();
-        let (in_order, next) = self.hand.in_order(now);
-        self.overtake_at = next;
-        let ahead = if self.careful == 0 { self.pace.sent_ahead(runner.ahead) } else { 0 };
-        let room = (self.slots + ahead).saturating_sub(self.hand.sent.len());
-        let count = room.min(in_order);
-        if count == 0 {
-            return;
-        }
-        if self.hand.sent.is_empty() {
-            // What came before is no job's.
-            self.hand.printed(runner, &self.shared.live);
-        }
-        let jobs: Vec<Job> = self.hand.prepared.drain(..count).collect();
-        let messages: Vec<ToRunner> = jobs.iter().map(|job| runner.input(job.id(), job.attempt)).collect();
-        for job in jobs {
-            if self.pace.mean().is_none_or(|mean| mean > Duration::from_millis(50)) {
-                self.settling.touch(job.id());
-            }
-            self.hand.sent.push_back(Sent::new(job, now));
-        }
-        if let Err(end) = runner.send(&messages) {
-            self.end(end);
-        }
     }
 
     /// Has the outcomes that wait made durable, one batch at a time.

@@ -105,8 +105,9 @@ pub trait Sheep: Send + Sync + 'static {
         false
     }
 
-    /// Waits until nothing is left running of launches that were dropped; for a while,
-    /// where something does not end. To be called before the program ends.
+    /// Waits until nothing is left of launches that were dropped and of runners that
+    /// [vacated](RunningSheep::vacate) their place; for a while, where something does not
+    /// end. To be called before the program ends.
     async fn settled(&self);
 
     /// Starts a runner for `model`, which begins to listen at the endpoint some time
@@ -135,16 +136,29 @@ pub trait RunningSheep: Send {
     async fn exited(&mut self) -> Exit;
 
     /// What the runner has printed on both its streams since this was asked last, as
-    /// far as it has come here; of much of it the end. Nothing where it goes to files
-    /// of the operator's. Does not wait.
+    /// far as it has come here; of much of it the end. Nothing where the runner itself
+    /// writes to files of the operator's. Does not wait.
     fn printed(&mut self) -> String {
         String::new()
+    }
+
+    /// How much later than it was printed something may come here, on a machine that
+    /// keeps up.
+    fn print_delay(&self) -> Duration {
+        Duration::ZERO
     }
 
     /// Asks the runner to end, and kills it when it has not after `grace`. Resolves
     /// like [`exited`](RunningSheep::exited). When it is dropped before, the runner
     /// has been asked and not been killed.
     async fn stop(&mut self, grace: Duration) -> Exit;
+
+    /// Like [`stop`](RunningSheep::stop), but resolves as soon as another runner may be
+    /// launched: all that this one started is dead by then, and its port and GPU are free.
+    /// Nobody is told how it ended, which may take longer to find out.
+    async fn vacate(&mut self, grace: Duration) {
+        self.stop(grace).await;
+    }
 
     /// Kills the runner and all that it started, without waiting for the end.
     fn kill(&mut self);

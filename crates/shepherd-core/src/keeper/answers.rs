@@ -17,75 +17,13 @@ impl Keeper {
     pub(super) fn take_heard(&mut self, heard: Heard) {
         match heard {
             Heard::Messages(messages) => {
-                let mut finished = Vec::new();
-                let mut answers = 0;
-                if let State::Running(runner) = &mut self.state
+                if let State::Running(runner) = &self.state
                     && messages.iter().any(FromRunner::is_answer)
+                    && let Some(delay) = self.hand.last_words(runner)
                 {
-                    self.hand.printed(runner, &self.shared.live);
-                }
-                let begun = self.hand.sent.front().map_or(self.last_answer, |sent| sent.since);
-                for message in messages {
-                    match message {
-                        FromRunner::Done { job, attempt } => match self.answer(&job, attempt) {
-                            Some(sent) => {
-                                answers += 1;
-                                if sent.let_go_by.is_some() {
-                                    ops::release(&mut self.outcomes, &self.dirs, vec![sent.job.id().clone()]);
-                                } else {
-                                    finished.push(sent.job);
-                                }
-                            }
-                            None if matches!(self.state, State::Stopping(..)) => break,
-                            None => {}
-                        },
-                        FromRunner::Error { job, attempt, error } => {
-                            if let Some(sent) = self.answer(&job, attempt) {
-                                if sent.is_recalled
-                                    && sent.let_go_by.is_none()
-                                    && error.exception_type == CANCELLED
-                                {
-                                    let change = sent.job.given_back(GiveBack::Blameless, Duration::ZERO);
-                                    self.vacate(&[sent.job], vec![change]);
-                                    continue;
-                                }
-                                answers += 1;
-                                if sent.let_go_by.is_none() {
-                                    self.hand.changes.push(sent.job.failed(error));
-                                }
-                                ops::release(&mut self.outcomes, &self.dirs, vec![sent.job.id().clone()]);
-                            }
-                        }
-                        FromRunner::Progress { job, attempt, fraction, message } => {
-                            if let Some(job) = self.hand.at_work(&job, attempt) {
-                                self.shared.live.report(job.id(), Progress { fraction, message });
-                            }
-                        }
-                        FromRunner::Log { job, attempt, text } => {
-                            if let Some(job) = self.hand.at_work(&job, attempt) {
-                                self.shared.live.print(job.id(), job.attempt.number, &text);
-                            }
-                        }
-                        FromRunner::Ready(_) | FromRunner::Pong { .. } => {}
-                    }
-                }
-                if answers > 0 {
-                    self.sharing = false;
-                    self.careful = self.careful.saturating_sub(answers);
-                    let now = Instant::now();
-                    self.pace.record(
-                        now - begun.max(self.last_answer),
-                        u32::try_from(answers).unwrap_or(u32::MAX),
-                    );
-                    self.last_answer = now;
-                    self.start_failures.reset();
-                }
-                if !finished.is_empty() {
-                    self.hand.collecting += finished.len();
-                    self.rhythm.record(Instant::now(), u32::try_from(finished.len()).unwrap_or(u32::MAX));
-                    let small =
-                        if self.rhythm.is_brisk() { SmallOutputs::Ride } else { SmallOutputs::Publish };
-                    ops::collect(&mut self.outcomes, &self.shared, &self.dirs, finished, small);
+                    self.awaiting_words = Some((Instant::now() + delay, messages));
+                } else {
+                    self.take_messages(messages);
                 }
             }
             Heard::Garbage(reason) => {
@@ -96,6 +34,79 @@ impl Keeper {
             Heard::Died(death) => {
                 self.end(End::Died(death));
             }
+        }
+    }
+
+    /// Takes the messages that waited for what their jobs printed last.
+    pub(super) fn take_awaiting(&mut self) {
+        if let Some((_, messages)) = self.awaiting_words.take() {
+            self.take_messages(messages);
+        }
+    }
+
+    fn take_messages(&mut self, messages: Vec<FromRunner>) {
+        let mut finished = Vec::new();
+        let mut answers = 0;
+        if let State::Running(runner) = &mut self.state
+            && messages.iter().any(FromRunner::is_answer)
+        {
+            self.hand.printed(runner, &self.shared.live);
+        }
+        let begun = self.hand.sent.front().map_or(self.last_answer, |sent| sent.since);
+        for message in messages {
+            match message {
+                FromRunner::Done { job, attempt } => match self.answer(&job, attempt) {
+                    Some(sent) => {
+                        answers += 1;
+                        if sent.let_go_by.is_some() {
+                            ops::release(&mut self.outcomes, &self.dirs, vec![sent.job.id().clone()]);
+                        } else {
+                            finished.push(sent.job);
+                        }
+                    }
+                    None if matches!(self.state, State::Stopping(..)) => break,
+                    None => {}
+                },
+                FromRunner::Error { job, attempt, error } => {
+                    if let Some(sent) = self.answer(&job, attempt) {
+                        if sent.is_recalled && sent.let_go_by.is_none() && error.exception_type == CANCELLED {
+                            let change = sent.job.given_back(GiveBack::Blameless, Duration::ZERO);
+                            self.vacate(&[sent.job], vec![change]);
+                            continue;
+                        }
+                        answers += 1;
+                        if sent.let_go_by.is_none() {
+                            self.hand.changes.push(sent.job.failed(error));
+                        }
+                        ops::release(&mut self.outcomes, &self.dirs, vec![sent.job.id().clone()]);
+                    }
+                }
+                FromRunner::Progress { job, attempt, fraction, message } => {
+                    if let Some(job) = self.hand.at_work(&job, attempt) {
+                        self.shared.live.report(job.id(), Progress { fraction, message });
+                    }
+                }
+                FromRunner::Log { job, attempt, text } => {
+                    if let Some(job) = self.hand.at_work(&job, attempt) {
+                        self.shared.live.print(job.id(), job.attempt.number, &text);
+                    }
+                }
+                FromRunner::Ready(_) | FromRunner::Pong { .. } => {}
+            }
+        }
+        if answers > 0 {
+            self.sharing = false;
+            self.careful = self.careful.saturating_sub(answers);
+            let now = Instant::now();
+            self.pace.record(now - begun.max(self.last_answer), u32::try_from(answers).unwrap_or(u32::MAX));
+            self.last_answer = now;
+            self.start_failures.reset();
+        }
+        if !finished.is_empty() {
+            self.hand.collecting += finished.len();
+            self.rhythm.record(Instant::now(), u32::try_from(finished.len()).unwrap_or(u32::MAX));
+            let small = if self.rhythm.is_brisk() { SmallOutputs::Ride } else { SmallOutputs::Publish };
+            ops::collect(&mut self.outcomes, &self.shared, &self.dirs, finished, small);
         }
     }
 

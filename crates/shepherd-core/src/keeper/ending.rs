@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use shepherd_job::{GiveBack, JobError, JobId};
 use shepherd_protocol::ToRunner;
 use shepherd_queue::Change;
@@ -92,6 +93,8 @@ impl Keeper {
 
     /// Ends the runner. Its jobs keep their places until it is gone.
     pub(super) fn end(&mut self, end: End) {
+        // What it answered it has answered.
+        self.take_awaiting();
         match std::mem::replace(&mut self.state, State::None { rest_until: None }) {
             State::Running(mut runner) => {
                 self.hand.printed(&mut runner, &self.shared.live);
@@ -107,7 +110,19 @@ impl Keeper {
                     }
                 };
                 let grace = if self.force_seen { Duration::ZERO } else { grace };
-                self.state = State::Stopping(Box::pin(runner.stop(grace, self.forced.clone())), Some(end));
+                let forced = self.forced.clone();
+                let stopping: BoxFuture<'static, String> = match &end {
+                    End::Idle => Box::pin(async move {
+                        runner.leave(grace, forced).await;
+                        String::new()
+                    }),
+                    End::Died(_)
+                    | End::Unreliable(_)
+                    | End::TimedOut(..)
+                    | End::KeptCancelled
+                    | End::Drained => Box::pin(runner.stop(grace, forced)),
+                };
+                self.state = State::Stopping(stopping, Some(end));
             }
             State::Starting(..) if self.force_seen => {}
             other => self.state = other,

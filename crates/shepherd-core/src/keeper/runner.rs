@@ -163,6 +163,11 @@ impl Runner {
         self.process.printed()
     }
 
+    /// How much later than it was printed something may be there to be asked for.
+    pub(super) fn print_delay(&self) -> Duration {
+        self.process.print_delay()
+    }
+
     /// Whether the runner knows what cancelling is.
     pub(super) fn can_cancel(&self) -> bool {
         self.connection.can_cancel()
@@ -238,14 +243,28 @@ impl Runner {
     /// process is gone, with the end of what it printed.
     pub(super) async fn stop(mut self: Box<Self>, grace: Duration, forced: CancellationToken) -> String {
         if !grace.is_zero() {
-            // It may be deaf; the signal that follows is not a matter of hearing.
-            let _ = self.connection.send(&[ToRunner::Shutdown { grace }]);
+            self.ask_to_end(grace);
             tokio::select! {
                 exit = self.process.stop(grace) => return exit.to_string(),
                 () = forced.cancelled() => {}
             }
         }
         self.process.stop(Duration::ZERO).await.to_string()
+    }
+
+    /// Ends a runner that has no jobs; resolves as soon as another may be launched.
+    pub(super) async fn leave(mut self: Box<Self>, grace: Duration, forced: CancellationToken) {
+        self.ask_to_end(grace);
+        tokio::select! {
+            () = self.process.vacate(grace) => return,
+            () = forced.cancelled() => {}
+        }
+        self.process.vacate(Duration::ZERO).await;
+    }
+
+    fn ask_to_end(&self, grace: Duration) {
+        // It may be deaf; the signal that follows is not a matter of hearing.
+        let _ = self.connection.send(&[ToRunner::Shutdown { grace }]);
     }
 }
 

@@ -31,6 +31,8 @@ pub(crate) struct FakeSheep {
     is_fenced: bool,
     refusals: Mutex<Vec<SheepError>>,
     pub(crate) launches: AtomicUsize,
+    print_delay: Mutex<Duration>,
+    vacated: Arc<AtomicUsize>,
 }
 
 impl FakeSheep {
@@ -41,6 +43,16 @@ impl FakeSheep {
 
     pub(crate) fn launches(&self) -> usize {
         self.launches.load(Ordering::SeqCst)
+    }
+
+    /// What later runners print may come so much later.
+    pub(crate) fn delay_prints(&self, by: Duration) {
+        *self.print_delay.lock().unwrap() = by;
+    }
+
+    /// How many runners have made room for others.
+    pub(crate) fn vacated(&self) -> usize {
+        self.vacated.load(Ordering::SeqCst)
     }
 }
 
@@ -162,7 +174,9 @@ impl Sheep for FakeSheep {
             speaker.close();
             let _ = ended.send(true);
         });
-        Ok(Box::new(FakeRunner { endpoint, home: self.home.clone(), sender, has_ended, printed }))
+        let (print_delay, vacated) = (*self.print_delay.lock().unwrap(), Arc::clone(&self.vacated));
+        let home = self.home.clone();
+        Ok(Box::new(FakeRunner { endpoint, home, sender, has_ended, printed, print_delay, vacated }))
     }
 }
 
@@ -172,6 +186,8 @@ struct FakeRunner {
     sender: RunnerSender,
     has_ended: watch::Receiver<bool>,
     printed: Arc<Mutex<String>>,
+    print_delay: Duration,
+    vacated: Arc<AtomicUsize>,
 }
 
 #[async_trait]
@@ -191,6 +207,15 @@ impl RunningSheep for FakeRunner {
 
     fn printed(&mut self) -> String {
         std::mem::take(&mut self.printed.lock().unwrap())
+    }
+
+    fn print_delay(&self) -> Duration {
+        self.print_delay
+    }
+
+    async fn vacate(&mut self, grace: Duration) {
+        self.stop(grace).await;
+        self.vacated.fetch_add(1, Ordering::SeqCst);
     }
 
     async fn stop(&mut self, grace: Duration) -> Exit {
@@ -267,8 +292,15 @@ impl Farm {
         for (number, script) in scripts.into_iter().enumerate() {
             let id = SheepId::parse(&format!("sheep-{number}")).unwrap();
             let home = data_root.join(id.as_str());
-            let (refusals, launches) = (Mutex::default(), AtomicUsize::new(0));
-            let sheep = Arc::new(FakeSheep { home, script, is_fenced, refusals, launches });
+            let sheep = Arc::new(FakeSheep {
+                home,
+                script,
+                is_fenced,
+                refusals: Mutex::default(),
+                launches: AtomicUsize::new(0),
+                print_delay: Mutex::default(),
+                vacated: Arc::default(),
+            });
             flock.push(Arc::clone(&sheep));
             options.flock.push(Member { id, sheep, keeping: keeping.clone() });
         }

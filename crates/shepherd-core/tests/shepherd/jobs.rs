@@ -204,6 +204,7 @@ async fn models_that_alternate_in_the_queue_are_not_swapped_for_each_job() {
     }
     assert_eq!(order.lock().unwrap().concat(), "aaaabbcc");
     assert_eq!(farm.flock[0].launches(), 3);
+    assert_eq!(farm.flock[0].vacated(), 2, "nobody waits for how a runner ended that another follows");
     farm.shutdown().await;
 }
 

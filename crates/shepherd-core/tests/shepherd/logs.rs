@@ -197,6 +197,40 @@ async fn what_a_runner_prints_that_knows_no_logs_is_its_jobs() {
     }
 }
 
+/// A runner whose jobs are answered before what they printed is there.
+async fn late(delay: Duration) -> Farm {
+    let farm = Farm::with(Arc::new(|io| {
+        while let Some(input) = io.next() {
+            io.done(&input);
+            io.print(&format!("{}\n", input.job));
+        }
+    }))
+    .await;
+    farm.flock[0].delay_prints(delay);
+    farm
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_job_printed_last_is_its_own_also_where_it_comes_late() {
+    let farm = late(Duration::from_millis(500)).await;
+    for name in ["job-1", "job-2"] {
+        let id = farm.submit(name, "m", "x").await;
+        farm.is_done(&id).await;
+        assert_eq!(log(&farm, &id).await, format!("{name}\n"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_waits_for_last_words_counts_when_the_runner_is_ended() {
+    let farm = late(Duration::from_secs(3600)).await;
+    let id = farm.submit("job-1", "m", "x").await;
+    let is_printed = async || farm.shepherd.log(&id).await.is_ok_and(|log| log == "job-1\n");
+    until("the answer", is_printed).await;
+    farm.shepherd.shutdown(Duration::from_millis(100)).await;
+    let state = &farm.shepherd.job(&id).await.unwrap().state;
+    assert!(matches!(state, JobState::Done { .. }), "{state:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_runner_prints_that_has_logs_of_its_own_is_nobodys() {
     let farm = Farm::with(Arc::new(|io| {

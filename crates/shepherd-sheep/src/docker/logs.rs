@@ -8,7 +8,7 @@
 //! from what is new.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use bollard::container::LogOutput;
 use bollard::query_parameters::LogsOptionsBuilder;
@@ -24,7 +24,7 @@ use super::container::Container;
 use super::engine::Trouble;
 use super::rotate::RotatedFile;
 use crate::SheepError;
-use crate::lines::{Lines, Tail};
+use crate::lines::{Lines, Printed, Tail};
 
 /// So many pieces are written at once, when that many are there.
 const BATCH: usize = 64;
@@ -33,12 +33,16 @@ const ERROR: u8 = 3;
 /// So many lines are more than is kept of the end.
 const END: &str = "1000";
 
+/// What came of both streams and nobody has taken yet.
+pub(super) type SharedPrinted = Arc<std::sync::Mutex<Printed>>;
+
 /// Both streams of one container.
 pub(super) struct Logs {
     stdout: Stream,
     stderr: Stream,
     /// Locked by what writes, which goes on when nobody waits for it.
     files: Arc<Mutex<Vec<RotatedFile>>>,
+    printed: SharedPrinted,
     /// The last words, where they were read out of turn.
     end: Option<Tail>,
 }
@@ -48,6 +52,8 @@ struct Stream {
     /// The time of the last piece, and how many of that time there were: the pieces of
     /// a long line have the same.
     last: Option<(String, usize)>,
+    /// The last whole line, as it was in the record.
+    line: Bytes,
     /// What a reader that began again has already.
     known: Option<(String, usize)>,
 }
@@ -59,11 +65,11 @@ enum Sink {
 }
 
 impl Logs {
-    /// Opens the files.
+    /// Opens the files. All that comes is to be had from `printed`, too.
     ///
     /// # Errors
     /// [`SheepError::Misconfigured`] when one cannot be written to.
-    pub(super) fn open(options: &DockerOptions) -> Result<Self, SheepError> {
+    pub(super) fn open(options: &DockerOptions, printed: SharedPrinted) -> Result<Self, SheepError> {
         let mut files: Vec<RotatedFile> = Vec::new();
         let mut sink = |path: Option<&Path>, name| {
             let Some(path) = path else { return Ok(Sink::Log(Lines::new(&options.id, name))) };
@@ -83,7 +89,7 @@ impl Logs {
         };
         let stdout = Stream::new(sink(options.stdout_file.as_deref(), "stdout")?);
         let stderr = Stream::new(sink(options.stderr_file.as_deref(), "stderr")?);
-        Ok(Self { stdout, stderr, files: Arc::new(Mutex::new(files)), end: None })
+        Ok(Self { stdout, stderr, files: Arc::new(Mutex::new(files)), printed, end: None })
     }
 
     /// Reads until the container is `over` and all it wrote was read, or cannot be.
@@ -120,8 +126,12 @@ impl Logs {
             let mut failure = None;
             for piece in batch {
                 match piece {
-                    Ok(LogOutput::StdErr { message }) => writes.extend(self.stderr.take(&message)),
-                    Ok(LogOutput::StdOut { message }) => writes.extend(self.stdout.take(&message)),
+                    Ok(LogOutput::StdErr { message }) => {
+                        writes.extend(self.stderr.take(&message, &self.printed));
+                    }
+                    Ok(LogOutput::StdOut { message }) => {
+                        writes.extend(self.stdout.take(&message, &self.printed));
+                    }
                     Ok(LogOutput::Console { message }) => {
                         if let Some(complaint) = complaint(&message) {
                             let container = container.key();
@@ -205,12 +215,13 @@ impl Logs {
 
 impl Stream {
     fn new(sink: Sink) -> Self {
-        Self { sink, last: None, known: None }
+        Self { sink, last: None, line: Bytes::new(), known: None }
     }
 
     /// Takes a piece of the record; what is to be written to a file of it.
-    fn take(&mut self, piece: &Bytes) -> Option<(usize, Bytes)> {
+    fn take(&mut self, piece: &Bytes, printed: &SharedPrinted) -> Option<(usize, Bytes)> {
         let text = self.new_of(piece)?;
+        printed.lock().unwrap_or_else(PoisonError::into_inner).push(&text);
         match &mut self.sink {
             Sink::Log(lines) => {
                 lines.push(&text);
@@ -236,6 +247,14 @@ impl Stream {
                 std::cmp::Ordering::Equal => {}
                 std::cmp::Ordering::Greater => self.known = None,
             }
+        }
+        // An engine that begins a new file of the record may say again what ended the old one. No two lines have
+        // one time; pieces of a line do.
+        if text.ends_with(b"\n") {
+            if self.line == piece {
+                return None;
+            }
+            self.line = piece.clone();
         }
         match &mut self.last {
             Some((last, count)) if last == stamp => *count += 1,
@@ -307,6 +326,14 @@ mod tests {
         assert_eq!(record.iter().filter_map(|piece| stream.new_of(piece)).count(), 0);
         assert!(stream.new_of(&piece(6, "")).is_some());
         assert!(stream.new_of(&piece(4, "")).is_some());
+    }
+
+    #[test]
+    fn a_line_that_the_engine_repeats_is_taken_once() {
+        let mut stream = stream();
+        let record = [piece(1, "a\n"), piece(1, "a\n"), piece(2, "a\n"), piece(3, "xx"), piece(3, "xx")];
+        let new: Vec<_> = record.iter().filter_map(|piece| stream.new_of(piece)).collect();
+        assert_eq!(new, ["a\n", "a\n", "xx", "xx"]);
     }
 
     #[test]

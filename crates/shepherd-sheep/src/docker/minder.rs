@@ -51,8 +51,7 @@ pub(super) async fn mind(
     started: oneshot::Sender<Result<String, SheepError>>,
 ) {
     let ending = Ending(&run);
-    let instance = plan.engine.options().instance.clone();
-    let name = spec::name(&instance, plan.options.id.as_str(), &plan.name);
+    let name = run.container().to_owned();
     let mut container = Container::known(&plan.engine, name.clone());
     if let Err(failure) = begin(&plan, &run, &mut container).await {
         // Nobody is to wait for a life that it will not have.

@@ -14,10 +14,10 @@ use tracing::instrument::WithSubscriber as _;
 
 use super::activity::Activity;
 use super::engine::Engine;
-use super::logs::Logs;
+use super::logs::{Logs, SharedPrinted};
 use super::minder::{self, Plan};
 use super::run::{Handle, Run, Wish};
-use super::spec::Us;
+use super::spec::{self, Us};
 use super::sweep::{self, Unswept};
 use super::{DockerOptions, reclaim};
 use crate::endpoint::{Endpoint, Guest, make_home};
@@ -27,13 +27,17 @@ use crate::{RunningSheep, Sheep, SheepError, Transport};
 /// engine obeys.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// The earlier ones first.
+type Runs = Vec<Arc<Run>>;
+
 /// A sheep whose runners are containers.
 pub struct DockerSheep {
     options: Arc<DockerOptions>,
     engine: Engine,
     activity: Activity,
-    /// The latest run. Its lock makes launches and sweeps take turns.
-    latest: Arc<Mutex<Option<Arc<Run>>>>,
+    /// The runs that have not ended. Only the latest may not have vacated its place. Their
+    /// lock makes launches and sweeps take turns.
+    runs: Arc<Mutex<Runs>>,
     /// Whether it was said that other users' directories stay.
     is_robbed: AtomicBool,
 }
@@ -50,28 +54,47 @@ impl DockerSheep {
             options: Arc::new(options),
             engine,
             activity: Activity::default(),
-            latest: Arc::default(),
+            runs: Arc::default(),
             is_robbed: AtomicBool::new(false),
         }
     }
 
-    /// Waits until no run is left, and keeps others from beginning one.
-    async fn vacant(&self) -> Result<OwnedMutexGuard<Option<Arc<Run>>>, SheepError> {
-        let latest = Arc::clone(&self.latest).lock_owned().await;
-        if let Some(run) = &*latest
-            && !run.has_ended()
+    /// Waits until no run is in its place, and keeps others from beginning one.
+    async fn vacant(&self) -> Result<OwnedMutexGuard<Runs>, SheepError> {
+        let mut runs = Arc::clone(&self.runs).lock_owned().await;
+        runs.retain(|run| !run.has_ended());
+        if let Some(run) = runs.last()
+            && !run.is_vacated()
         {
             let id = &self.options.id;
             if run.wish() != Wish::Death {
                 return Err(SheepError::Unavailable(format!("the runner of sheep `{id}` is still running")));
             }
-            if tokio::time::timeout(PATIENCE, run.ended()).await.is_err() {
-                return Err(SheepError::Unavailable(format!(
-                    "the killed runner of sheep `{id}` does not end: its engine has not removed it"
-                )));
+            if tokio::time::timeout(PATIENCE, run.vacated()).await.is_err() {
+                return Err(self.stays());
             }
+            runs.retain(|run| !run.has_ended());
         }
-        Ok(latest)
+        Ok(runs)
+    }
+
+    /// Waits until nothing of any run is left, and keeps others from beginning one.
+    async fn alone(&self) -> Result<OwnedMutexGuard<Runs>, SheepError> {
+        let all = async {
+            let runs = self.vacant().await?;
+            for run in runs.iter() {
+                run.ended().await;
+            }
+            Ok(runs)
+        };
+        tokio::time::timeout(PATIENCE, all).await.unwrap_or_else(|_| Err(self.stays()))
+    }
+
+    fn stays(&self) -> SheepError {
+        SheepError::Unavailable(format!(
+            "the killed runner of sheep `{}` does not end: its engine has not removed it",
+            self.options.id
+        ))
     }
 
     /// Makes the place where the runner listens. A stranger that holds the port is left
@@ -106,8 +129,8 @@ impl Sheep for DockerSheep {
     /// An engine that is away now is no error: what is left behind there is swept before
     /// the next launch.
     async fn sweep(&self) -> Result<(), SheepError> {
-        let _vacant = self.vacant().await?;
-        match sweep::sweep(&self.engine, &self.options).await {
+        let _runs = self.alone().await?;
+        match sweep::sweep(&self.engine, &self.options, &[]).await {
             Ok(()) => Ok(()),
             Err(Unswept::Away(trouble)) => {
                 let error = self.engine.unavailable(&trouble);
@@ -123,7 +146,7 @@ impl Sheep for DockerSheep {
             return false;
         }
         // A launch sweeps away what it finds under this sheep's labels.
-        let _turn = self.latest.lock().await;
+        let _turn = self.runs.lock().await;
         match reclaim::directories(&self.engine, &self.options, dir, names).await {
             Ok(changed) => changed,
             Err(trouble) => {
@@ -140,7 +163,7 @@ impl Sheep for DockerSheep {
     }
 
     async fn settled(&self) {
-        if let Err(error) = self.vacant().await {
+        if let Err(error) = self.alone().await {
             tracing::warn!(sheep = %self.options.id, %error, "left to the next start of the shepherd");
         }
     }
@@ -150,9 +173,10 @@ impl Sheep for DockerSheep {
         self.engine.reached().await.map_err(|trouble| self.engine.unavailable(&trouble))?;
         let shown = Shown(&self.activity);
         shown.say("waiting for the earlier runner to end");
-        let mut latest = self.vacant().await?;
+        let mut runs = self.vacant().await?;
         shown.say("starting a container");
-        sweep::sweep(&self.engine, &self.options).await.map_err(|unswept| match unswept {
+        let in_care: Vec<String> = runs.iter().map(|run| run.container().to_owned()).collect();
+        sweep::sweep(&self.engine, &self.options, &in_care).await.map_err(|unswept| match unswept {
             Unswept::Away(trouble) => self.engine.unavailable(&trouble),
             Unswept::Remains(error) => error,
         })?;
@@ -160,10 +184,12 @@ impl Sheep for DockerSheep {
         shown.say("starting a container");
         let name = uuid::Uuid::now_v7().simple().to_string();
         let endpoint = self.endpoint(&name).await?;
-        let logs = Logs::open(&self.options)?;
-        let run = Arc::new(Run::default());
+        let printed = SharedPrinted::default();
+        let logs = Logs::open(&self.options, Arc::clone(&printed))?;
+        let container = spec::name(&self.engine.options().instance, self.options.id.as_str(), &name);
+        let run = Arc::new(Run::new(container, self.options.transport == Transport::Ipc));
         // Made before the task: when this future is dropped, it wishes the run dead.
-        let mut handle = Handle::new(Arc::clone(&run), self.options.data_root.clone());
+        let mut handle = Handle::new(Arc::clone(&run), self.options.data_root.clone(), printed);
         let plan = Plan {
             engine: self.engine.clone(),
             options: Arc::clone(&self.options),
@@ -174,8 +200,8 @@ impl Sheep for DockerSheep {
             logs,
         };
         let (started, outcome) = oneshot::channel();
-        *latest = Some(Arc::clone(&run));
-        drop(latest);
+        runs.push(Arc::clone(&run));
+        drop(runs);
         // Nobody holds this task: it goes on when nobody waits for it, and ends when nothing
         // of the run is left. Every way out of it ends the run, which is all that is awaited.
         tokio::spawn(minder::mind(plan, run, started).with_current_subscriber());

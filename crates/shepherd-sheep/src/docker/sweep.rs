@@ -28,8 +28,12 @@ pub(super) enum Unswept {
 }
 
 /// Kills and removes every container of the sheep, and of sheep that this shepherd had
-/// once and has no more.
-pub(super) async fn sweep(engine: &Engine, options: &DockerOptions) -> Result<(), Unswept> {
+/// once and has no more. Those of these names are still seen to by others, and left to them.
+pub(super) async fn sweep(
+    engine: &Engine,
+    options: &DockerOptions,
+    in_care: &[String],
+) -> Result<(), Unswept> {
     let (instance, flock) = (&engine.options().instance, &engine.options().flock);
     let labels = [(spec::INSTANCE, instance.as_str())];
     let found = list(engine, &labels, true).await.map_err(Unswept::Away)?;
@@ -42,7 +46,8 @@ pub(super) async fn sweep(engine: &Engine, options: &DockerOptions) -> Result<()
         };
         let is_ours =
             label(spec::INSTANCE) == Some(instance.as_str()) && label(spec::SHEEP).is_some_and(is_swept);
-        let Some(id) = summary.id.clone().filter(|_| is_ours) else { continue };
+        let name = name_of(&summary);
+        let Some(id) = summary.id.clone().filter(|_| is_ours && !in_care.contains(&name)) else { continue };
         let container = Container::known(engine, id);
         let ended = tokio::time::timeout(PATIENCE, end(&container)).await;
         let trouble = match ended {
@@ -51,7 +56,6 @@ pub(super) async fn sweep(engine: &Engine, options: &DockerOptions) -> Result<()
             Ok(Err(trouble @ (Trouble::Refused { .. } | Trouble::Garbled(_)))) => Some(trouble.to_string()),
             Err(_) => Some("it does not go".to_owned()),
         };
-        let name = name_of(&summary);
         match trouble {
             None => {
                 tracing::info!(sheep = %options.id, container = name, "removed a container of an earlier run");

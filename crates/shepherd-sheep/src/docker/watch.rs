@@ -165,7 +165,10 @@ impl<'a> Watch<'a> {
 
     async fn init_died(&self) {
         match self.init.get() {
-            Some(init) => init.died().await,
+            Some(init) => {
+                init.died().await;
+                self.run.died();
+            }
             None => std::future::pending().await,
         }
     }

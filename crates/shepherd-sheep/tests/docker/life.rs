@@ -60,6 +60,50 @@ async fn stop_asks_first_and_kills_what_does_not_listen() {
 }
 
 #[tokio::test]
+async fn a_runner_makes_room_for_the_next_as_soon_as_it_is_dead() {
+    let Some(site) = site() else { return };
+    // Two at once would meet in the sheep's directory.
+    let home = site.home();
+    let script = format!(
+        "cd {}; mkdir alive || touch met; trap 'rmdir alive; exit 0' TERM; touch begun; while :; do sleep 0.01; done",
+        home.display()
+    );
+    for autoremove in [true, false] {
+        let mut options = site.options(&script);
+        options.autoremove = autoremove;
+        let sheep = site.sheep(options);
+        for _ in 0..5 {
+            let mut running = sheep.launch(&site.model()).await.unwrap();
+            until(|| home.join("begun").exists()).await;
+            std::fs::remove_file(home.join("begun")).unwrap();
+            running.vacate(LONG).await;
+            assert!(!home.join("alive").exists());
+        }
+        assert!(!home.join("met").exists());
+        let mut deaf = sheep.launch(&site.model()).await.unwrap();
+        deaf.vacate(Duration::ZERO).await;
+        // It may have been killed before it said so.
+        let _ = std::fs::remove_dir(home.join("alive"));
+        sheep.settled().await;
+        let left = site.containers().lines().count();
+        assert!(if autoremove { left == 0 } else { left <= 2 }, "{left} containers are left");
+        sheep.sweep().await.unwrap();
+        assert_eq!(site.containers(), "");
+    }
+}
+
+#[tokio::test]
+async fn a_runner_that_is_dropped_after_it_made_room_leaves_nothing() {
+    let Some(site) = site() else { return };
+    let sheep = site.sheep(site.options("sleep 1000"));
+    let mut running = sheep.launch(&site.model()).await.unwrap();
+    running.vacate(LONG).await;
+    drop(running);
+    sheep.settled().await;
+    assert_eq!(site.containers(), "");
+}
+
+#[tokio::test]
 async fn what_others_do_to_a_container_is_noticed() {
     let Some(site) = site() else { return };
     for (commands, cause) in [

@@ -2,7 +2,7 @@
 
 use shepherd_sheep::{ExitCause, Sheep as _};
 
-use crate::site::site;
+use crate::site::{site, until};
 
 #[tokio::test]
 async fn output_goes_to_files_that_are_rotated() {
@@ -22,6 +22,31 @@ async fn output_goes_to_files_that_are_rotated() {
     let end: String = (0..2000).map(|i| format!("line {i}\n")).collect();
     assert!(end.ends_with(&whole) && whole.len() > 3 * 4000, "the end of it, in order");
     assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 5);
+}
+
+#[tokio::test]
+async fn what_is_printed_can_be_had_while_the_runner_runs() {
+    let Some(site) = site() else { return };
+    let log = site.dir.path().join("log");
+    let mut options = site.options(
+        "read -r line < /dev/null; while [ ! -e $HOME/go ]; do sleep 0.01; done; \
+         echo one; echo two >&2; printf thr; printf 'ee\\n'; sleep 1000",
+    );
+    options.env = vec![("HOME".to_owned(), site.home().to_string_lossy().into_owned())];
+    options.stdout_file = Some(log);
+    let mut running = site.sheep(options).launch(&site.model()).await.unwrap();
+    assert_eq!(running.printed(), "", "what was printed before somebody asks is not kept");
+    std::fs::write(site.home().join("go"), "").unwrap();
+    let mut printed = String::new();
+    until(|| {
+        printed.push_str(&running.printed());
+        printed.contains("three\n") && printed.contains("two\n")
+    })
+    .await;
+    let mut lines: Vec<&str> = printed.lines().collect();
+    lines.sort_unstable();
+    assert_eq!(lines, ["one", "three", "two"]);
+    assert_eq!(running.printed(), "");
 }
 
 #[tokio::test]

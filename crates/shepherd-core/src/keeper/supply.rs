@@ -1,0 +1,94 @@
+//! Seeing to it that the runner always has something to do: claiming jobs ahead of
+//! time, and sending them.
+
+use std::time::Duration;
+
+use shepherd_job::GiveBack;
+use shepherd_protocol::ToRunner;
+use shepherd_queue::Claim;
+use tokio::time::Instant;
+
+use super::hand::{Job, Sent};
+use super::{Keeper, MAX_FINISHING, State, ops};
+use crate::shared::now;
+
+impl Keeper {
+    /// Claims as many jobs as are to be made ready now, and begins with that.
+    pub(super) async fn claim(&mut self) {
+        self.hungry = false;
+        let Some(model) = &self.model else { return };
+        let resting = matches!(self.state, State::None { rest_until: Some(_) });
+        let full = self.sharing && self.hand.sent.len() >= self.slots;
+        if resting || full || self.hand.finishing() >= MAX_FINISHING {
+            return;
+        }
+        let ready = self.hand.preparing() + self.hand.prepared.len();
+        let wanted = self.pace.ready_ahead();
+        // Few large claims rather than many small ones.
+        if ready * 2 > wanted || (ready > 0 && wanted == 1) {
+            return;
+        }
+        let limit = wanted - ready;
+        self.changes.mark_unchanged();
+        let sheep = {
+            let mut facts = self.cell.facts();
+            // Before the claim: a scheduler that misses the jobs in the queue must find them here.
+            facts.in_hand = facts.in_hand.max(1);
+            facts.view.id.clone()
+        };
+        let claim = Claim { model: model.clone(), sheep, limit, at: now() };
+        let claimed = match self.shared.queue.claim(claim).await {
+            Ok(claimed) => claimed,
+            Err(error) => {
+                tracing::warn!(%error, "cannot claim jobs");
+                Vec::new()
+            }
+        };
+        self.hungry = claimed.len() < limit;
+        let mut jobs = Vec::with_capacity(claimed.len());
+        for claimed in claimed {
+            self.shared.live.note(&claimed.job);
+            let job = Job { record: claimed.job, attempt: claimed.attempt, first: claimed.first };
+            if self.hand.housed.insert(job.id().clone()) {
+                jobs.push((job, claimed.objects));
+            } else {
+                // An earlier attempt still uses the directory.
+                self.hand.changes.push(job.given_back(GiveBack::Blameless, Duration::from_millis(200)));
+            }
+        }
+        if !jobs.is_empty() {
+            let begun = Instant::now();
+            jobs.iter().for_each(|(job, _)| self.hand.prepares(job, begun));
+            ops::prepare(&mut self.outcomes, &self.shared, &self.dirs, jobs);
+        }
+    }
+
+    /// Sends the runner as many prepared jobs as it is to have, in their order.
+    pub(super) fn send_prepared(&mut self) {
+        let State::Running(runner) = &mut self.state else { return };
+        let now = Instant::now();
+        let (in_order, next) = self.hand.in_order(now);
+        self.overtake_at = next;
+        let ahead = if self.careful == 0 { self.pace.sent_ahead(runner.ahead) } else { 0 };
+        let room = (self.slots + ahead).saturating_sub(self.hand.sent.len());
+        let count = room.min(in_order);
+        if count == 0 {
+            return;
+        }
+        if self.hand.sent.is_empty() {
+            // What came before is no job's.
+            self.hand.printed(runner, &self.shared.live);
+        }
+        let jobs: Vec<Job> = self.hand.prepared.drain(..count).collect();
+        let messages: Vec<ToRunner> = jobs.iter().map(|job| runner.input(job.id(), job.attempt)).collect();
+        for job in jobs {
+            if self.pace.mean().is_none_or(|mean| mean > Duration::from_millis(50)) {
+                self.settling.touch(job.id());
+            }
+            self.hand.sent.push_back(Sent::new(job, now));
+        }
+        if let Err(end) = runner.send(&messages) {
+            self.end(end);
+        }
+    }
+}
