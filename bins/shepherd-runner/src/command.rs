@@ -13,16 +13,19 @@
 //! stay in its tree however they detach, and it has no other children. A job is
 //! over only when no child is left.
 //!
+//! What the command prints is in the job's log ([`streams`]) before its answer is.
+//!
 //! If this process is killed, the command itself is too (its parent-death signal);
 //! the rest of its tree is then the sheep's to end.
 
 mod child;
+mod streams;
 mod tail;
 mod template;
 mod tree;
 
 use std::fs;
-use std::io::{self, Write as _};
+use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -35,7 +38,7 @@ use shepherd_runner::{Job, RunError, Runner, Stop};
 
 use crate::settings::Settings;
 use child::Child;
-use tail::Tail;
+use streams::Streams;
 use template::{Values, fill};
 
 /// How long a cancelled command may take to end after SIGTERM.
@@ -92,10 +95,11 @@ impl Runner for CommandRunner {
             stream: &self.model.stream,
         };
         let command = fill(&self.settings.command, &values);
-        let child = Child::start(&command, &self.settings).map_err(|error| {
+        let mut child = Child::start(&command, &self.settings).map_err(|error| {
             RunError::new(format!("cannot run `{}`: {error}", command[0].display())).with_type("SpawnError")
         })?;
-        let mut running = Running { child, stopped, status: None, tail: Tail::default() };
+        let streams = Streams::of(&mut child, job);
+        let mut running = Running { child, stopped, status: None, streams };
         match running.wait(job) {
             Ok(stop) => running.outcome(stop),
             Err(error) => {
@@ -112,7 +116,7 @@ struct Running {
     stopped: Arc<OwnedFd>,
     /// How the command itself ended; what it started may still be there.
     status: Option<WaitStatus>,
-    tail: Tail,
+    streams: Streams,
 }
 
 enum Phase {
@@ -127,11 +131,9 @@ impl Running {
         let mut phase = Phase::Running;
         let mut stop = None;
         loop {
-            // Before the children are looked for: all that they wrote is there now
-            // or comes with another look.
-            self.pass_on_stderr();
+            self.streams.pass_on();
             if !self.reap()? {
-                self.pass_on_stderr();
+                self.streams.finish();
                 return Ok(stop);
             }
             let now = Instant::now();
@@ -154,7 +156,8 @@ impl Running {
                 }
                 Phase::Ending { asked, .. } => asked.terminate_all(self.child.pid),
                 Phase::Killing { give_up_at } if now >= *give_up_at => {
-                    eprintln!("shepherd-runner: processes of job {} cannot be killed", job.id());
+                    self.streams.finish();
+                    job.log(format!("shepherd-runner: processes of job {} cannot be killed", job.id()));
                     return Ok(stop);
                 }
                 // What was started while the others were killed.
@@ -166,10 +169,8 @@ impl Running {
 
     /// Waits for something to happen.
     fn sleep(&self, phase: &Phase) -> io::Result<()> {
-        let mut descriptors = Vec::with_capacity(3);
-        if let Some(stderr) = &self.child.stderr {
-            descriptors.push(PollFd::new(stderr, PollFlags::IN));
-        }
+        let mut descriptors = Vec::with_capacity(4);
+        descriptors.extend(self.streams.poll_fds());
         let timeout = match (phase, &self.child.pidfd) {
             (Phase::Running, Some(pidfd)) => {
                 descriptors.push(PollFd::new(pidfd, PollFlags::IN));
@@ -199,25 +200,6 @@ impl Running {
         }
     }
 
-    /// Passes on what the command wrote to stderr, without waiting for more.
-    fn pass_on_stderr(&mut self) {
-        let Some(stderr) = &self.child.stderr else { return };
-        let mut buffer = [0; 64 << 10];
-        loop {
-            match rustix::io::read(stderr, &mut buffer[..]) {
-                Ok(0) => break self.child.stderr = None,
-                Ok(count) => {
-                    self.tail.push(&buffer[..count]);
-                    // Nobody is left to be told that it cannot be passed on.
-                    let _ = io::stderr().write_all(&buffer[..count]);
-                }
-                Err(Errno::AGAIN) => break,
-                Err(Errno::INTR) => {}
-                Err(_) => break self.child.stderr = None,
-            }
-        }
-    }
-
     fn outcome(self, stop: Option<Stop>) -> Result<(), RunError> {
         if stop.is_some() {
             return Err(RunError::interrupted());
@@ -234,7 +216,7 @@ impl Running {
             },
             (None, None) => "unknown".to_owned(),
         };
-        let message = self.tail.text().unwrap_or_else(|| format!("the command ended with {ended}"));
+        let message = self.streams.last_words().unwrap_or_else(|| format!("the command ended with {ended}"));
         Err(RunError::new(message).with_type(ended))
     }
 }

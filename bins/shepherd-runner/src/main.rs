@@ -95,6 +95,6 @@ fn prepare(arguments: Arguments) -> anyhow::Result<CommandRunner> {
 fn run(runner: CommandRunner, port: u16) -> Result<(), ServeError> {
     // Commands take long enough for an input to come in time, and one that waits
     // here cannot run on another sheep.
-    let options = Options { name: runner.name(), ahead: 1, batch: 1, ..Options::from_env(port) };
+    let options = Options { name: runner.name(), ahead: 1, batch: 1, logs: true, ..Options::from_env(port) };
     serve(runner, options)
 }

@@ -46,7 +46,7 @@ impl Farm {
         prepare(&mut command);
         let child = command.spawn().unwrap();
         let ready = shepherd.ready().await;
-        assert_eq!((ready.slots, ready.ahead, ready.batch), (1, 1, 1));
+        assert_eq!((ready.slots, ready.ahead, ready.batch, ready.logs), (1, 1, 1, true));
         Self { shepherd, child }
     }
 
@@ -60,10 +60,14 @@ impl Farm {
     }
 
     async fn error(&mut self, id: &str) -> JobError {
-        match self.shepherd.message().await {
-            FromRunner::Error { job, attempt, error } => {
+        self.log_and_error(id).await.1
+    }
+
+    async fn log_and_error(&mut self, id: &str) -> (String, JobError) {
+        match self.shepherd.log_and_message(id).await {
+            (log, FromRunner::Error { job, attempt, error }) => {
                 assert_eq!((job.as_str(), attempt), (id, Some(ATTEMPT)));
-                error
+                (log, error)
             }
             other => panic!("{other:?}"),
         }
@@ -119,7 +123,9 @@ async fn a_command_works_on_the_jobs_files() {
         .await;
     for id in ["one", "two"] {
         farm.send(id);
-        assert_eq!(farm.shepherd.message().await, done(id));
+        let (log, answer) = farm.shepherd.log_and_message(id).await;
+        assert_eq!(answer, done(id));
+        assert!(["to stdout\nto stderr\n", "to stderr\nto stdout\n"].contains(&&*log), "{log}");
         assert_eq!(farm.shepherd.output(id), "payload");
     }
     farm.shepherd.shut_down(LONG);
@@ -160,14 +166,19 @@ async fn a_failure_is_the_end_of_stderr() {
         "case $1 in *code*) echo some help; echo bad pixel >&2; exit 3;; *silent*) exit 4;; *signal*) kill -9 $$;; esac",
     )
     .await;
-    for (id, message, exception_type) in [
-        ("code", "bad pixel", "exit code 3"),
-        ("silent", "the command ended with exit code 4", "exit code 4"),
-        ("signal", "the command ended with signal 9 (SIGKILL)", "signal 9 (SIGKILL)"),
+    for (id, message, exception_type, printed) in [
+        ("code", "bad pixel", "exit code 3", &["some help", "bad pixel"][..]),
+        ("silent", "the command ended with exit code 4", "exit code 4", &[]),
+        ("signal", "the command ended with signal 9 (SIGKILL)", "signal 9 (SIGKILL)", &[]),
     ] {
         farm.send(id);
         let wanted = JobError { exception_type: exception_type.into(), ..JobError::new(message) };
-        assert_eq!(farm.error(id).await, wanted);
+        let (log, error) = farm.log_and_error(id).await;
+        assert_eq!(error, wanted);
+        // The two streams have no order.
+        let mut lines: Vec<_> = log.lines().collect();
+        lines.sort_unstable_by_key(|line| *line == "bad pixel");
+        assert_eq!(lines, printed);
     }
     farm.send("good");
     assert_eq!(farm.shepherd.message().await, done("good"));
@@ -198,11 +209,80 @@ async fn a_huge_stderr_is_passed_on_and_costs_nothing() {
     let mut stderr = farm.child.stderr.take().unwrap();
     let count = std::thread::spawn(move || std::io::copy(&mut stderr, &mut std::io::sink()).unwrap());
     farm.send("one");
-    let error = farm.error("one").await;
+    let (log, error) = farm.log_and_error("one").await;
+    assert!(log.ends_with("a line of stderr\nthe end\n"));
     assert!(error.message.len() <= 4096 && error.message.starts_with("a line of stderr\n"));
     assert!(error.message.ends_with("a line of stderr\nthe end"));
     farm.end();
     assert_eq!(count.join().unwrap(), LINES as u64 * 17 + 8);
+}
+
+#[tokio::test]
+async fn a_log_is_there_while_the_command_runs_whatever_it_prints() {
+    let script = "
+        case $1 in *one*) ;; *) exit;; esac
+        printf 'half a letter: \\305'; printf 'of stderr, ' >&2; printf '\\276, no letter: \\377\\000'
+        exec 3>pipe; echo began >&3; read line <pipe2
+        printf 'no end of a line' >&2";
+    let mut farm = Farm::new(script).await;
+    make_pipe(&farm.shepherd);
+    assert!(Command::new("mkfifo").arg(farm.shepherd.path("pipe2")).status().unwrap().success());
+    farm.send("one");
+    let _alive = Alive::began(farm.shepherd.path("pipe")).await;
+    let mut log = String::new();
+    while !(log.contains("of stderr, ") && log.contains('\0')) {
+        match farm.shepherd.message().await {
+            FromRunner::Log { text, .. } => log.push_str(&text),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(log.contains("half a letter: ") && log.contains("ž, no letter: \u{fffd}\0"), "{log}");
+    fs::write(farm.shepherd.path("pipe2"), "\n").unwrap();
+    assert_eq!(farm.shepherd.log_and_message("one").await, ("no end of a line".into(), done("one")));
+    farm.send("two");
+    assert_eq!(farm.shepherd.message().await, done("two"));
+    farm.end();
+}
+
+#[tokio::test]
+async fn endless_output_that_nobody_reads_is_held_up_and_cancelled_all_the_same() {
+    for stream in ["1", "2"] {
+        let mut farm = Farm::with(&format!("exec yes \"$1\" >&{stream}"), |command| {
+            command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        })
+        .await;
+        farm.send("one");
+        // It prints, and nobody reads it but the log.
+        assert!(matches!(farm.shepherd.message().await, FromRunner::Log { .. }));
+        farm.shepherd.send(&[ToRunner::Ping { nonce: 5 }]);
+        assert_eq!(farm.shepherd.log_and_message("one").await.1, FromRunner::Pong { nonce: 5 });
+        farm.cancel("one");
+        assert_eq!(farm.error("one").await.exception_type, CANCELLED);
+        farm.end();
+    }
+}
+
+#[tokio::test]
+async fn output_in_the_hands_of_a_stranger_holds_up_no_job() {
+    // Not a descendant of the runner: it opens the pipe that the command prints to, by
+    // another descriptor than the one that the shell moves about.
+    let mut farm = Farm::new("exec 3>pipe 4>&1; echo printed; echo began $$ >&3; read line <pipe2").await;
+    make_pipe(&farm.shepherd);
+    assert!(Command::new("mkfifo").arg(farm.shepherd.path("pipe2")).status().unwrap().success());
+    farm.send("one");
+    let pipe = farm.shepherd.path("pipe");
+    let began = tokio::task::spawn_blocking(move || {
+        let mut line = String::new();
+        BufReader::new(File::open(pipe).unwrap()).read_line(&mut line).unwrap();
+        line
+    });
+    let began = began.await.unwrap();
+    let pid = began.trim_end().strip_prefix("began ").unwrap();
+    let stranger = File::options().write(true).open(format!("/proc/{pid}/fd/4")).unwrap();
+    fs::write(farm.shepherd.path("pipe2"), "\n").unwrap();
+    assert_eq!(farm.shepherd.log_and_message("one").await, ("printed\n".into(), done("one")));
+    drop(stranger);
+    farm.end();
 }
 
 /// Descendants in other process groups and sessions, and without a living parent.

@@ -51,6 +51,13 @@ impl<E: Error> From<E> for RunError {
     }
 }
 
+/// The job was told to stop ([`Job::checkpoint`](crate::Job::checkpoint),
+/// [`Job::unless_cancelled`](crate::Job::unless_cancelled)). It may become any other
+/// error on its way: what counts is that the job saw that it should end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the job was told to stop")]
+pub struct Cancelled;
+
 /// Why a runner ended that was not told to.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -58,6 +65,9 @@ pub enum ServeError {
     /// It cannot listen where it should.
     #[error("cannot listen for the shepherd")]
     Listen(#[source] shepherd_protocol::Error),
+    /// Its options contradict each other.
+    #[error("the runner's options cannot be served: {0}")]
+    Options(&'static str),
     /// Its set-up failed or panicked.
     #[error("the runner's set-up failed: {0}")]
     Setup(String),

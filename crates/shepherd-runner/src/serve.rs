@@ -5,41 +5,42 @@
 //!     │   pongs at once        ▲                    │ answers
 //!     ▼                        │ shutdown           ▼
 //!   socket ◀───────────────── signals           Answers ──▶ socket
+//!                                                   ▲
+//!   what jobs print ──▶ logs, one a job ──logs thread
 //! ```
 //!
 //! The caller's thread does the work, so that whatever it starts (a child with a
 //! parent-death signal, a GPU context) belongs to a thread that lives as long as
-//! the runner. Everything that must not wait for a job is on other threads.
+//! the runner. Only a runner with several slots has further threads for its jobs, and
+//! an asynchronous one does its work in the caller's task. Everything that must not
+//! wait for a job is on other threads.
 //!
 //! An answer belongs to the connection that its input came on. When that ends,
-//! the inputs of it that wait are forgotten and the job in work is told to stop.
+//! the inputs of it that wait are forgotten and the jobs in work are told to stop.
 
 mod answers;
+mod outcome;
 mod reader;
+mod service;
 mod shutdown;
+mod tasks;
 mod work;
+mod workers;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::pin::pin;
+use std::task::Poll;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use shepherd_job::JobError;
-use shepherd_protocol::{CANCELLED, FromRunner, Ready, RunnerSender, RunnerSocket};
+use crate::panic::caught;
+use crate::{AsyncRunner, BatchRunner, Options, ParallelRunner, RunError, Runner, ServeError};
+use service::Service;
+use tasks::Tasks;
+use workers::{run_batches, run_jobs};
 
-use crate::stop::Stop;
-use crate::{Job, Options, RunError, Runner, ServeError};
-use answers::Answers;
-use work::{Taken, Work};
-
-/// How long the last answers may take to leave.
-const FLUSH: Duration = Duration::from_secs(1);
-/// Answers wait for each other only between jobs that are shorter than this.
-const SHORT_JOB: Duration = Duration::from_micros(500);
-
-/// Serves jobs until the shepherd or a signal (SIGTERM, SIGINT) says to stop, or
-/// the program that started this one and the connection to the shepherd are both
-/// gone.
+/// Serves jobs one by one until the shepherd or a signal (SIGTERM, SIGINT) says to
+/// stop, or the program that started this one and the connection to the shepherd are
+/// both gone.
 ///
 /// When the time to stop is over and a job still runs, the process exits with
 /// code 1; a second signal makes it exit at once. A program should not go on for
@@ -48,94 +49,116 @@ const SHORT_JOB: Duration = Duration::from_micros(500);
 /// # Errors
 /// The runner could not start; no job was taken.
 pub fn serve(mut runner: impl Runner, options: Options) -> Result<(), ServeError> {
-    let (_, sender, receiver) = RunnerSocket::bind(&options.listen).map_err(ServeError::Listen)?.split();
-    let ready = Ready { ahead: options.ahead, batch: options.batch.max(1), ..Ready::new(options.name) };
-    let work = Arc::new(Work::new(sender.clone(), FromRunner::Ready(ready)));
-    let answers = Arc::new(Answers::new(sender.clone(), options.batch.max(1) as usize));
-
-    let signals = shutdown::on_signals(&work, options.grace).map_err(ServeError::Start)?;
-    let reader = {
-        let (work, answers, sender) = (Arc::clone(&work), Arc::clone(&answers), sender.clone());
-        thread::Builder::new()
-            .name("reader".to_owned())
-            .spawn(move || reader::run(receiver, &sender, &work, &answers, options.grace))
-            .map_err(ServeError::Start)?
-    };
-    let flusher = {
-        let answers = Arc::clone(&answers);
-        thread::Builder::new()
-            .name("answers".to_owned())
-            .spawn(move || answers.run())
-            .map_err(ServeError::Start)?
-    };
-
-    let outcome = set_up(&mut runner);
+    one_slot(&options)?;
+    let service = Service::start(options, 1)?;
+    let outcome = set_up(|| runner.setup());
     if outcome.is_ok() {
-        work.set_ready();
-        process_all(&mut runner, &work, &answers, &sender);
+        service.work.set_ready();
+        run_jobs(&service, |job| runner.process(job));
     }
-
-    // Until here a shepherd that reads nothing cannot keep a runner from ending.
-    answers.close();
-    sender.flush(FLUSH);
-    work.finish();
-    sender.close();
-    signals.close();
-    // None of them panics, and there is nobody left to tell if one did.
-    let _ = (reader.join(), flusher.join());
+    service.end();
     outcome
 }
 
-fn set_up(runner: &mut impl Runner) -> Result<(), ServeError> {
-    match catch_unwind(AssertUnwindSafe(|| runner.setup())) {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(error)) => Err(ServeError::Setup(error.error.message)),
-        Err(panic) => Err(ServeError::Setup(panic_message(&*panic))),
+/// As [`serve`], with [`Options::slots`] jobs at a time, each on a thread of its own, of
+/// which the caller's is one. All threads are there before the first job and until the
+/// runner ends.
+///
+/// # Errors
+/// The runner could not start; no job was taken.
+pub fn serve_parallel(mut runner: impl ParallelRunner, options: Options) -> Result<(), ServeError> {
+    several_slots(&options)?;
+    let slots = options.slots;
+    let service = Service::start(options, slots)?;
+    let mut outcome = set_up(|| runner.setup());
+    if outcome.is_ok() {
+        let (service, runner) = (&service, &runner);
+        let work = || run_jobs(service, |job| runner.process(job));
+        outcome = thread::scope(|scope| {
+            for number in 1..slots {
+                let name = format!("slot-{number}");
+                if let Err(error) = thread::Builder::new().name(name).spawn_scoped(scope, work) {
+                    service.work.shut_down(Duration::ZERO);
+                    return Err(ServeError::Start(error));
+                }
+            }
+            service.work.set_ready();
+            work();
+            Ok(())
+        });
+    }
+    service.end();
+    outcome
+}
+
+/// As [`serve`], with up to [`Options::max_batch`] jobs at a time: as many as are there
+/// when the first has waited for [`Options::max_wait`].
+///
+/// # Errors
+/// The runner could not start; no job was taken.
+pub fn serve_batches(mut runner: impl BatchRunner, options: Options) -> Result<(), ServeError> {
+    one_slot(&options)?;
+    if options.max_batch == 0 {
+        return Err(ServeError::Options("`max_batch` must be at least 1"));
+    }
+    let (most, wait) = (options.max_batch, options.max_wait);
+    let service = Service::start(options, most)?;
+    let outcome = set_up(|| runner.setup());
+    if outcome.is_ok() {
+        service.work.set_ready();
+        run_batches(&service, &mut runner, most, wait);
+    }
+    service.end();
+    outcome
+}
+
+/// As [`serve`], with [`Options::slots`] jobs at a time, all in the task that polls this
+/// future, on whatever runtime that is.
+///
+/// To drop the future breaks off: jobs in work are dropped where they wait, and the
+/// shepherd gives them to other runners.
+///
+/// # Errors
+/// The runner could not start; no job was taken.
+pub async fn serve_async(mut runner: impl AsyncRunner, options: Options) -> Result<(), ServeError> {
+    several_slots(&options)?;
+    let slots = options.slots;
+    let service = Service::start(options, slots)?;
+    let outcome = set_up_async(&mut runner).await;
+    if outcome.is_ok() {
+        service.work.set_ready();
+        Tasks::new(&runner, &service, slots).await;
+    }
+    service.end();
+    outcome
+}
+
+fn one_slot(options: &Options) -> Result<(), ServeError> {
+    match options.slots {
+        1 => Ok(()),
+        _ => Err(ServeError::Options("several `slots` are for `serve_parallel` and `serve_async`")),
     }
 }
 
-fn process_all(runner: &mut impl Runner, work: &Arc<Work>, answers: &Answers, sender: &RunnerSender) {
-    let mut next = work.next();
-    while let Some(taken) = next {
-        let began = Instant::now();
-        let answer = process(runner, &taken, sender);
-        let short = began.elapsed() < SHORT_JOB;
-        let connection = taken.connection;
-        next = work.try_next();
-        if let Some(answer) = answer {
-            answers.push(connection, answer, short && next.is_some());
+fn several_slots(options: &Options) -> Result<(), ServeError> {
+    match options.slots {
+        0 => Err(ServeError::Options("`slots` must be at least 1")),
+        1 => Ok(()),
+        _ if options.capture_output => {
+            Err(ServeError::Options("`capture_output` is for one slot: nobody knows which job writes"))
         }
-        if next.is_none() {
-            next = work.next();
-        }
+        _ => Ok(()),
     }
 }
 
-/// The answer, if anybody waits for one.
-fn process(runner: &mut impl Runner, taken: &Taken, sender: &RunnerSender) -> Option<FromRunner> {
-    let job = Job::new(taken.input.clone(), Arc::clone(&taken.stop), sender.clone());
-    let outcome = catch_unwind(AssertUnwindSafe(|| runner.process(&job)))
-        .unwrap_or_else(|panic| Err(RunError::new(panic_message(&*panic)).with_type("panic")));
-    let id = job.id().to_owned();
-    let attempt = Some(job.attempt());
-    match (outcome, taken.stop.get()) {
-        (_, Some(Stop::Disconnected)) => None,
-        (Ok(()), _) => Some(FromRunner::Done { job: id, attempt }),
-        (Err(error), Some(Stop::Cancelled)) if error.interrupted => {
-            Some(FromRunner::Error { job: id, attempt, error: cancelled() })
-        }
-        // It did not fail; it is to be run again elsewhere.
-        (Err(error), Some(Stop::Shutdown { .. })) if error.interrupted => None,
-        (Err(error), _) => Some(FromRunner::Error { job: id, attempt, error: error.error }),
-    }
+fn set_up(setup: impl FnOnce() -> Result<(), RunError>) -> Result<(), ServeError> {
+    caught(setup).flatten().map_err(|error| ServeError::Setup(error.error.message))
 }
 
-fn cancelled() -> JobError {
-    JobError { exception_type: CANCELLED.to_owned(), ..JobError::new("the job was cancelled") }
-}
-
-fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
-    let text =
-        panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    format!("the runner panicked: {}", text.unwrap_or("no message"))
+async fn set_up_async(runner: &mut impl AsyncRunner) -> Result<(), ServeError> {
+    let mut setup = pin!(async { runner.setup().await });
+    let outcome = std::future::poll_fn(|context| {
+        caught(|| setup.as_mut().poll(context)).unwrap_or_else(|panic| Poll::Ready(Err(panic)))
+    });
+    outcome.await.map_err(|error| ServeError::Setup(error.error.message))
 }

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use shepherd_protocol::{Event, FromRunner, ToRunner};
-use shepherd_runner::{Job, Options, RunError, Runner, serve};
+use shepherd_runner::{Job, Options, ParallelRunner, RunError, Runner, serve, serve_parallel};
 
 use shepherd::{LONG, Shepherd, done, input};
 
@@ -23,6 +23,12 @@ struct Stuck;
 
 impl Runner for Stuck {
     fn process(&mut self, job: &Job) -> Result<(), RunError> {
+        ParallelRunner::process(self, job)
+    }
+}
+
+impl ParallelRunner for Stuck {
+    fn process(&self, job: &Job) -> Result<(), RunError> {
         if job.id() == "stuck" {
             job.progress(0.0, "stuck");
             loop {
@@ -38,7 +44,10 @@ impl Runner for Stuck {
 fn runner_process() {
     let grace = std::env::var("GRACE_MS").unwrap().parse().unwrap();
     let options = Options { grace: Duration::from_millis(grace), ..Options::from_env(0) };
-    serve(Stuck, options).unwrap();
+    match std::env::var("SLOTS") {
+        Ok(slots) => serve_parallel(Stuck, options.slots(slots.parse().unwrap())).unwrap(),
+        Err(_) => serve(Stuck, options).unwrap(),
+    }
 }
 
 fn command(shepherd: &Shepherd, grace: Duration) -> Command {
@@ -133,6 +142,32 @@ async fn a_job_that_does_not_end_in_time_is_abandoned() {
     shepherd.shut_down(Duration::from_millis(50));
     assert_eq!(child.wait().unwrap().code(), Some(1));
     assert_eq!(shepherd.event().await, Event::Disconnected);
+}
+
+#[tokio::test]
+async fn one_of_several_jobs_that_does_not_end_in_time_is_abandoned() {
+    let mut shepherd = Shepherd::new();
+    let mut child = command(&shepherd, Duration::from_millis(50)).env("SLOTS", "3").spawn().unwrap();
+    shepherd.ready().await;
+    stuck(&mut shepherd).await;
+    shepherd.send(&[input("one"), input("two")]);
+    for _ in 0..2 {
+        assert!(matches!(shepherd.message().await, FromRunner::Done { .. }));
+    }
+    signal(&child, Signal::TERM);
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+    assert_eq!(shepherd.event().await, Event::Disconnected);
+}
+
+#[tokio::test]
+async fn nobody_who_reads_its_output_is_needed_for_its_end() {
+    let mut shepherd = Shepherd::new();
+    let mut child = command(&shepherd, Duration::from_millis(50)).stderr(Stdio::piped()).spawn().unwrap();
+    shepherd.ready().await;
+    stuck(&mut shepherd).await;
+    drop(child.stderr.take());
+    signal(&child, Signal::TERM);
+    assert_eq!(child.wait().unwrap().code(), Some(1));
 }
 
 #[tokio::test]

@@ -92,6 +92,8 @@ async fn errors_and_panics_are_the_jobs_and_the_runner_goes_on() {
     let (_, error) = error_of(shepherd.message().await);
     assert_eq!(error.message, "the runner panicked: out of cheese");
     assert_eq!(error.exception_type, "panic");
+    assert!(error.exception_traceback.starts_with("panicked at "), "{}", error.exception_traceback);
+    assert!(error.exception_traceback.contains(file!()), "{}", error.exception_traceback);
     assert_eq!(shepherd.message().await, done("good"));
     shepherd.shut_down(LONG);
     runner.join().unwrap().unwrap();

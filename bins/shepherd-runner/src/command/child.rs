@@ -18,7 +18,9 @@ pub(super) struct Child {
     pub(super) pid: Pid,
     /// Readable when it ended. None where the kernel is older than 5.3.
     pub(super) pidfd: Option<OwnedFd>,
-    /// What it writes to stderr, without waiting. None after its end.
+    /// What it writes, to be read without waiting, by whoever takes it.
+    pub(super) stdout: Option<OwnedFd>,
+    /// As `stdout`.
     pub(super) stderr: Option<OwnedFd>,
 }
 
@@ -37,16 +39,18 @@ impl Child {
             .current_dir(&settings.cwd)
             .envs(&settings.env)
             .stdin(Stdio::null())
+            .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .process_group(0);
         die_with_parent(&mut builder);
         let mut child = builder.spawn()?;
         let pid = Pid::from_child(&child);
+        let stdout = child.stdout.take().map(OwnedFd::from);
         let stderr = child.stderr.take().map(OwnedFd::from);
-        if let Some(stderr) = &stderr {
-            rustix::io::ioctl_fionbio(stderr, true)?;
+        for pipe in stdout.iter().chain(&stderr) {
+            rustix::io::ioctl_fionbio(pipe, true)?;
         }
-        Ok(Self { pid, pidfd: pidfd_open(pid, PidfdFlags::empty()).ok(), stderr })
+        Ok(Self { pid, pidfd: pidfd_open(pid, PidfdFlags::empty()).ok(), stdout, stderr })
     }
 }
 

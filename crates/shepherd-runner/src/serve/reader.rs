@@ -5,23 +5,18 @@ use std::time::Duration;
 
 use rustix::process::getppid;
 use shepherd_job::JobError;
-use shepherd_protocol::{Event, FromRunner, RecvError, RunnerReceiver, RunnerSender, ToRunner};
+use shepherd_protocol::{Event, FromRunner, RecvError, RunnerReceiver, ToRunner};
 
 use super::answers::Answers;
-use super::work::{Cancelled, Work};
-use super::{cancelled, shutdown};
+use super::outcome::cancelled;
+use super::shutdown;
+use super::work::{Cancelling, Work};
 
 /// How often a runner without a shepherd looks whether it is an orphan.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// Reads until the socket is closed.
-pub(super) fn run(
-    mut receiver: RunnerReceiver,
-    sender: &RunnerSender,
-    work: &Arc<Work>,
-    answers: &Answers,
-    grace: Duration,
-) {
+pub(super) fn run(mut receiver: RunnerReceiver, work: &Arc<Work>, answers: &Answers, grace: Duration) {
     let parent = getppid();
     let mut connected = false;
     loop {
@@ -30,8 +25,10 @@ pub(super) fn run(
                 connected = true;
                 work.connected();
             }
-            Ok(Event::Message(message)) => on_message(message, sender, work, answers),
-            Ok(Event::Garbage(garbage)) => eprintln!("shepherd-runner: ignored a message: {garbage}"),
+            Ok(Event::Message(message)) => on_message(message, work, answers),
+            Ok(Event::Garbage(garbage)) => {
+                work.outlet().output.say(&format!("ignored a message: {garbage}"));
+            }
             Ok(Event::Disconnected) => {
                 connected = false;
                 work.disconnected();
@@ -47,11 +44,11 @@ pub(super) fn run(
     }
 }
 
-fn on_message(message: ToRunner, sender: &RunnerSender, work: &Arc<Work>, answers: &Answers) {
+fn on_message(message: ToRunner, work: &Arc<Work>, answers: &Answers) {
     match message {
         ToRunner::Ping { nonce } => {
             // One that cannot be sent goes with its connection, or is one too many.
-            let _ = sender.send(&[FromRunner::Pong { nonce }]);
+            let _ = work.outlet().sender.send(&[FromRunner::Pong { nonce }]);
         }
         ToRunner::Input(input) => {
             let (job, attempt) = (input.job.clone(), input.attempt);
@@ -59,19 +56,19 @@ fn on_message(message: ToRunner, sender: &RunnerSender, work: &Arc<Work>, answer
                 let error = JobError::new("more inputs were sent ahead than the runner takes");
                 let answer =
                     FromRunner::Error { job: job.as_str().to_owned(), attempt: Some(attempt), error };
-                answers.push(work.connection(), answer, false);
+                answers.post(work.connection(), [answer]);
             }
         }
         ToRunner::Cancel { job, attempt } => match work.cancel(&job, attempt) {
-            Cancelled::Waiting => {
+            Cancelling::Waiting => {
                 let answer = FromRunner::Error {
                     job: job.as_str().to_owned(),
                     attempt: Some(attempt),
                     error: cancelled(),
                 };
-                answers.push(work.connection(), answer, false);
+                answers.post(work.connection(), [answer]);
             }
-            Cancelled::Running | Cancelled::Unknown => {}
+            Cancelling::Running | Cancelling::Unknown => {}
         },
         ToRunner::Shutdown { grace } => shutdown::begin(work, grace),
     }

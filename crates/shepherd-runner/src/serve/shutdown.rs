@@ -22,7 +22,9 @@ pub(super) fn begin(work: &Arc<Work>, grace: Duration) {
     let watch = thread::Builder::new().name("shutdown".to_owned()).spawn(move || {
         // process() is the model's code: it cannot be interrupted, only left.
         if !watched.wait_finished() {
-            eprintln!("shepherd-runner: the job in work did not end in time and is abandoned");
+            let output = &watched.outlet().output;
+            output.leave();
+            output.say("the work did not end in time and is abandoned");
             std::process::exit(ABANDONED);
         }
     });
@@ -40,6 +42,7 @@ pub(super) fn on_signals(work: &Arc<Work>, grace: Duration) -> io::Result<Handle
         let mut asked = false;
         for signal in signals.forever() {
             if asked {
+                work.outlet().output.leave();
                 std::process::exit(128 + signal);
             }
             asked = true;

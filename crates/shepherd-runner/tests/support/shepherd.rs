@@ -76,6 +76,21 @@ impl Shepherd {
         }
     }
 
+    /// What a job printed, with the message after that.
+    pub(crate) async fn log_and_message(&mut self, id: &str) -> (String, FromRunner) {
+        let mut log = String::new();
+        loop {
+            match self.message().await {
+                FromRunner::Log { job, attempt, text } => {
+                    assert_eq!((job.as_str(), attempt), (id, Some(ATTEMPT)));
+                    assert!(text.len() <= 32 << 10);
+                    log.push_str(&text);
+                }
+                other => return (log, other),
+            }
+        }
+    }
+
     /// Waits until the runner is ready. A connection that is replaced may flap,
     /// because the runner serves the old one until it sees its end.
     pub(crate) async fn ready(&mut self) -> Ready {
