@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use shepherd_tests::docker::{Engine, Image, Recipe, Registry};
 use shepherd_tests::ids::SHEEP;
-use shepherd_tests::{Client, Daemon, Model, Script, Site, eventually, free_port};
+use shepherd_tests::{Client, Daemon, Model, Script, Site, Step, eventually, free_port};
 
 fn message(status: &Value) -> String {
     status["error_details"]["message"].as_str().unwrap_or_default().to_owned()
@@ -64,6 +64,26 @@ async fn an_image_is_pulled_with_a_login_and_its_jobs_run_without_a_network() {
     assert_eq!(inspect("{{.HostConfig.PortBindings}}"), "map[]");
     assert_nothing_left(&engine, &site, daemon).await;
     assert_eq!(engine.containers(&site.path("state"), true), [""; 0], "they are removed where that is asked");
+}
+
+#[tokio::test]
+async fn what_a_container_prints_is_the_log_of_the_job_that_it_works_on() {
+    let (engine, registry) = parts!(Registry::open());
+    let image = Image::push(&engine, &registry, Model::unique("chatty", "1"), &Recipe::default());
+    let site = Site::on_engine(&engine, &registry, json!({"autoremove_containers": true}));
+    let daemon = site.start().await;
+    let client = daemon.client();
+    for job in ["job-1", "job-2", "job-3"] {
+        // The last line is printed right before the answer, which takes a shorter way.
+        let text = format!("žluťoučký {job}\nand its end\n");
+        let script = Script::Steps(vec![Step::Print(text.clone())]);
+        assert_eq!(client.run(job, image.model(), &script).await["status"], "done");
+        assert_eq!(client.get(&format!("/jobs/{job}/logs")).await.text(), text);
+    }
+    let silent = client.run("silent", image.model(), &say("nothing else")).await;
+    assert_eq!(silent["status"], "done");
+    assert_eq!(client.get("/jobs/silent/logs").await.text(), "");
+    assert_nothing_left(&engine, &site, daemon).await;
 }
 
 #[tokio::test]
