@@ -11,9 +11,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::Result;
 use crate::command::{self, succeeds};
 use crate::setup::{self, Need};
+use crate::{Result, tests_run};
 
 /// Names the engine's socket, `unix://PATH`, to the tests.
 pub(crate) const VARIABLE: &str = "SHEPHERD_TEST_DOCKER_HOST";
@@ -72,15 +72,7 @@ const fn command_line(packages: &'static [&'static str]) -> Need {
 
 /// Whether `cargo test` with these arguments runs tests that use an engine.
 pub(crate) fn is_wanted(arguments: &[String]) -> bool {
-    let mut words = arguments.iter().map(String::as_str).take_while(|word| *word != "--");
-    let mut packages = Vec::new();
-    while let Some(word) = words.next() {
-        match word {
-            "-p" | "--package" => packages.extend(words.next()),
-            _ => packages.extend(word.strip_prefix("--package=").or_else(|| word.strip_prefix("-p"))),
-        }
-    }
-    packages.is_empty() || packages.iter().any(|package| USERS.contains(package))
+    tests_run::tests_any(arguments, &USERS)
 }
 
 /// An engine for the tests. One that was started for them ends when this is dropped.

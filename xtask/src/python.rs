@@ -1,6 +1,6 @@
 //! Virtual environments: Python packages that stay inside the target directory.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -80,8 +80,14 @@ impl Environment<'_> {
         let python = programs.join("python3");
         // Written last, so an interrupted installation is done again.
         let stamp = folder.join("requirements.installed");
+        let imports = ["-c", &format!("import {}", self.imports)];
+        // Another run may share the target directory. The lock ends with the process, at the latest.
+        fs::create_dir_all(&folder).map_err(|error| format!("cannot make {}: {error}", folder.display()))?;
+        let lock = target_dir().join(format!("{}.lock", self.folder));
+        let lock = File::create(&lock).and_then(|file| file.lock().map(|()| file));
+        let _lock = lock.map_err(|error| format!("cannot lock {}: {error}", folder.display()))?;
         let is_current = fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted);
-        if is_current && succeeds(&python, &["--version"]) {
+        if is_current && succeeds(&python, &imports) {
             command::step(&format!("using {} of an earlier run", self.what));
             return Ok(programs);
         }
@@ -100,7 +106,7 @@ impl Environment<'_> {
             command::run_quietly(&format!("installing {ours}"), &mut install)?;
         }
         let mut import = Command::new(&python);
-        import.args(["-c", &format!("import {}", self.imports)]);
+        import.args(imports);
         command::run_quietly(&format!("loading {} once", self.what), &mut import)?;
         fs::write(&stamp, wanted).map_err(|error| format!("cannot write {}: {error}", stamp.display()))?;
         Ok(programs)
@@ -109,7 +115,10 @@ impl Environment<'_> {
     /// All that says what is to be in it.
     fn wanted(&self) -> Result<String> {
         let project = self.ours.map(|ours| format!("{ours}/pyproject.toml"));
-        let mut wanted = String::new();
+        let version = Command::new(self.python).arg("--version").output();
+        let version = version.map_err(|error| format!("cannot run {}: {error}", self.python))?;
+        // A system's upgrade changes the first, and a package of ours is used where it lies.
+        let mut wanted = format!("{}{}\n", String::from_utf8_lossy(&version.stdout), root().display());
         for file in self.requirements.iter().copied().chain(project.as_deref()) {
             let path = root().join(file);
             let text = fs::read_to_string(&path)

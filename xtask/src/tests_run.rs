@@ -1,6 +1,7 @@
 //! `cargo xtask test`: every test of the workspace, unit, end-to-end and documentation tests, and those of the Python
 //! packages.
 
+use std::path::PathBuf;
 use std::process::Command;
 use std::thread;
 
@@ -10,39 +11,44 @@ use crate::{Profile, Result, packages, python, setup};
 
 /// Sets up, builds the binaries that end-to-end tests start, and runs `cargo test` with `arguments`. Without any it
 /// is everything: the whole workspace, and before it the Python packages. cargo's closing lines are the last thing
-/// printed.
+/// printed. Where only some packages of the workspace are tested, what they do not use is not made.
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
     let everything = arguments.is_empty();
+    // A part that a test needs and CI lacks is a failure there, not a skip.
+    let no_skip = std::env::var_os("CI").is_some_and(|value| value == "true");
     setup::build_tools()?;
-    python::install()?;
-    let mut suites = packages::suites()?;
-    if !everything {
-        // The end-to-end tests use them, too.
-        suites.retain(packages::Suite::serves_others);
-    }
     // cargo builds a package's binaries for that package's own tests only, and the end-to-end tests are a
     // package of their own: they are told where the binaries are, or each would build its own. The
     // development profile is the tests' profile too, so nothing is built twice. What Python needs is
     // downloaded meanwhile.
     let (binaries, environments) = thread::scope(|scope| {
-        let environments = scope.spawn(|| {
-            let tests = python::TESTS.make().map_err(|error| error.to_string())?;
-            let suites = packages::make(suites).map_err(|error| error.to_string())?;
-            Ok::<_, String>((tests, suites))
-        });
-        (build_binaries(Profile::Dev), environments.join().expect("no step panics"))
+        let is_wanted = tests_any(arguments, &[END_TO_END]);
+        let environments = is_wanted
+            .then(|| scope.spawn(|| Environments::make(everything).map_err(|error| error.to_string())));
+        (build_binaries(Profile::Dev), environments.map(|thread| thread.join().expect("no step panics")))
     });
-    let (binaries, (tests, suites)) = (binaries?, environments?);
-    // A part that a test needs and CI lacks is a failure there, not a skip.
-    let no_skip = std::env::var_os("CI").is_some_and(|value| value == "true");
+    let binaries = binaries?;
+    let environments = match environments.transpose() {
+        Ok(environments) => environments,
+        Err(reason) if no_skip => return Err(reason.into()),
+        Err(reason) => {
+            println!("left out: all that needs Python, because {reason}");
+            None
+        }
+    };
 
     let mut test = test_command(arguments);
-    test.env("SHEPHERD_BIN_DIR", &binaries).env("SHEPHERD_TEST_PYTHON", tests.join("python3"));
-    test.envs(packages::variables(&suites)?);
+    test.env("SHEPHERD_BIN_DIR", &binaries);
     if no_skip {
         test.env("SHEPHERD_TEST_NO_SKIP", "1");
     }
-    let packages = if everything { packages::test(suites, &binaries, no_skip) } else { Ok(()) };
+    let mut packages = Ok(());
+    if let Some(Environments { tests, suites }) = environments {
+        test.env("SHEPHERD_TEST_PYTHON", tests.join("python3")).envs(packages::variables(&suites)?);
+        if everything {
+            packages = packages::test(suites, &binaries, no_skip);
+        }
+    }
     let engine = if engine::is_wanted(arguments) { Engine::find() } else { None };
     if let Some(engine) = &engine {
         test.env(engine::VARIABLE, &engine.host);
@@ -52,6 +58,41 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
         (Err(packages), Err(workspace)) => Err(format!("{packages}; {workspace}").into()),
         (packages, workspace) => packages.and(workspace),
     }
+}
+
+/// The package whose tests start programs in Python.
+const END_TO_END: &str = "shepherd-tests";
+
+/// What Python needs.
+struct Environments {
+    /// The programs of the end-to-end tests' own.
+    tests: PathBuf,
+    suites: Vec<packages::Ready>,
+}
+
+impl Environments {
+    /// Makes those of all suites, or of those that the end-to-end tests use, too.
+    fn make(everything: bool) -> Result<Self> {
+        python::install()?;
+        let mut suites = packages::suites()?;
+        if !everything {
+            suites.retain(packages::Suite::serves_others);
+        }
+        Ok(Self { tests: python::TESTS.make()?, suites: packages::make(suites)? })
+    }
+}
+
+/// Whether `cargo test` with these arguments tests one of these packages.
+pub(crate) fn tests_any(arguments: &[String], of: &[&str]) -> bool {
+    let mut words = arguments.iter().map(String::as_str).take_while(|word| *word != "--");
+    let mut packages = Vec::new();
+    while let Some(word) = words.next() {
+        match word {
+            "-p" | "--package" => packages.extend(words.next()),
+            _ => packages.extend(word.strip_prefix("--package=").or_else(|| word.strip_prefix("-p"))),
+        }
+    }
+    packages.is_empty() || packages.iter().any(|package| of.contains(package))
 }
 
 fn test_command(arguments: &[String]) -> Command {

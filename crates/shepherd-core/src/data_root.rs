@@ -15,6 +15,7 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Dir, Mode, OFlags, RenameFlags};
@@ -25,6 +26,8 @@ use shepherd_storage::remove_all;
 
 use crate::workdir::{ATTIC, RECLAIMS};
 
+/// What others than the owner and the group may do.
+const OTHERS: u32 = 0o007;
 const MARKER: &str = ".shepherd-data-root";
 /// How the names begin of what was set aside.
 const ASIDE: &str = ".not-removable-";
@@ -67,6 +70,30 @@ pub(crate) fn clean<'a>(
     }
     fs::write(&marker, "The shepherd empties this directory at every start.\n")?;
     empty(&dir.into(), &data_root, &state_dir, &marker)
+}
+
+/// Closes the data root to users of this machine who are not of its group: what a stranger
+/// owns in it is his to open, and to give rights that his fence takes from him and not from
+/// those who run it, such as another user's. One that holds other files is left as it is.
+///
+/// # Errors
+/// When it is not there.
+pub(crate) fn close(data_root: &Path) -> io::Result<()> {
+    let mode = fs::metadata(data_root)?.permissions().mode();
+    if mode & OTHERS == 0 {
+        return Ok(());
+    }
+    let closed = fs::Permissions::from_mode(mode & 0o7777 & !OTHERS);
+    let why = match data_root.join(MARKER).exists().then(|| fs::set_permissions(data_root, closed)) {
+        Some(Ok(())) => return Ok(()),
+        Some(Err(error)) => error.to_string(),
+        None => "it holds other files than the shepherd's".to_owned(),
+    };
+    tracing::warn!(
+        data_root = %data_root.display(), why,
+        "the data root is open to all users of this machine, who may run what containers leave there"
+    );
+    Ok(())
 }
 
 /// Removes what was set aside, as far as the sheep get it back.
@@ -157,6 +184,25 @@ mod tests {
         assert_eq!(fs::read(state.join("queue")).unwrap(), b"kept");
         assert!(!root.join("sheep").exists() && !root.join("deep/stray").exists());
         assert!(root.join("link").symlink_metadata().is_err() && Path::new("/etc").exists());
+    }
+
+    #[test]
+    fn a_data_root_is_closed_to_others_unless_it_holds_other_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let (root, state) = (dir.path().join("data"), dir.path().join("state"));
+        fs::create_dir_all(&state).unwrap();
+        fs::create_dir(&root).unwrap();
+        let mode = |root: &Path| fs::metadata(root).unwrap().permissions().mode() & 0o7777;
+        fs::set_permissions(&root, fs::Permissions::from_mode(0o2755)).unwrap();
+        clean(&root, &state, std::iter::empty()).unwrap();
+        close(&root).unwrap();
+        assert_eq!(mode(&root), 0o2750);
+        let home = dir.path().join("home");
+        fs::create_dir_all(home.join("photos")).unwrap();
+        fs::set_permissions(&home, fs::Permissions::from_mode(0o1777)).unwrap();
+        clean(&home, &state, std::iter::empty()).unwrap();
+        close(&home).unwrap();
+        assert_eq!(mode(&home), 0o1777);
     }
 
     #[test]

@@ -118,6 +118,9 @@ impl Shepherd {
         std::fs::create_dir_all(&markers).map_err(directory(&markers))?;
         data_root::clean(&data_root, &state_dir, flock.iter().map(|member| &member.id))
             .map_err(directory(&data_root))?;
+        if flock.iter().any(|member| member.sheep.is_fenced()) {
+            data_root::close(&data_root).map_err(directory(&data_root))?;
+        }
         let sheep = flock.iter().map(|member| &*member.sheep);
         data_root::reclaim(&data_root, sheep).await.map_err(directory(&data_root))?;
 

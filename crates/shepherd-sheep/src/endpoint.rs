@@ -74,11 +74,13 @@ impl Endpoint {
         }
         for dir in temporary {
             let dir = dir.join(format!("shepherd-{short}"));
-            let path = dir.join("sock");
+            // A stranger may open the inner one to all, which leaves the outer one closed.
+            let inner = dir.join("s");
+            let path = inner.join("sock");
             let Some(url) = url(&path) else { continue };
             // Fails when it is there already: nobody else can have made it for us.
-            let made = std::fs::DirBuilder::new().mode(0o700).create(&dir);
-            return match made.and_then(|()| admit(&dir, guest)) {
+            let make = |dir| std::fs::DirBuilder::new().mode(0o700).create(dir);
+            return match make(&dir).and_then(|()| make(&inner)).and_then(|()| admit(&inner, guest)) {
                 Ok(()) => Ok(Self { url, socket: Some(Socket::Private(path)) }),
                 Err(e) => Err(SheepError::Misconfigured(format!(
                     "cannot make the directory {}: {e}",
@@ -118,10 +120,10 @@ impl Drop for Endpoint {
     }
 }
 
-/// Removes a socket and its directory, if that holds nothing else.
+/// Removes a socket and its directories, if they hold nothing else.
 pub(crate) fn remove_private(socket: &Path) {
     let _ = std::fs::remove_file(socket);
-    if let Some(dir) = socket.parent() {
+    for dir in socket.ancestors().skip(1).take(2) {
         let _ = std::fs::remove_dir(dir);
     }
 }
@@ -223,8 +225,9 @@ mod tests {
             assert_eq!(path.starts_with(temporary.path()), falls_back);
             assert_eq!(endpoint.private_socket().is_some(), falls_back);
             if falls_back {
-                let mode = path.parent().unwrap().metadata().unwrap().permissions().mode();
-                assert_eq!(mode & 0o777, 0o700);
+                for dir in path.ancestors().skip(1).take(2) {
+                    assert_eq!(dir.metadata().unwrap().permissions().mode() & 0o777, 0o700);
+                }
             }
         }
         assert_eq!(
@@ -242,7 +245,9 @@ mod tests {
         let long = PathBuf::from(format!("/{}", "x".repeat(200)));
         let endpoint =
             Endpoint::ipc_below(&long, &[temporary.path().to_owned()], Guest::Stranger, RUN).unwrap();
-        for dir in [home.as_path(), path(&endpoint).parent().unwrap()] {
+        let path = path(&endpoint);
+        assert_eq!(path.ancestors().nth(2).unwrap().metadata().unwrap().permissions().mode() & 0o7777, 0o700);
+        for dir in [home.as_path(), path.parent().unwrap()] {
             let meta = dir.metadata().unwrap();
             assert_eq!(meta.permissions().mode() & 0o7777, 0o2770);
             assert_eq!(meta.gid(), rustix::process::getegid().as_raw());

@@ -41,6 +41,13 @@ pub(super) fn member(
         SheepKind::Docker(docker) => {
             let engine = engine.context("docker sheep without an engine")?;
             let options = docker::options(config, sheep, docker)?;
+            if options.transport == Transport::Tcp && options.network.is_none() {
+                tracing::warn!(
+                    sheep = %sheep.id,
+                    "its runners reach this machine's network and one another, because they are spoken to over tcp; \
+                     with `transport: ipc` they reach nothing"
+                );
+            }
             Arc::new(DockerSheep::new(options, engine.clone()))
         }
     };

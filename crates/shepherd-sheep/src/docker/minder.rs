@@ -15,7 +15,7 @@ use super::engine::{Engine, Trouble};
 use super::images::ImageInUse;
 use super::logs::Logs;
 use super::refusal::{self, Asked};
-use super::run::{Run, Wish};
+use super::run::{Ending, Run, Wish};
 use super::watch::{Death, Watch};
 use super::{DockerOptions, presence, reclaim, spec, sweep};
 use crate::endpoint::Endpoint;
@@ -98,18 +98,6 @@ fn open_socket(plan: &Plan) -> impl Future<Output = Infallible> + use<> {
             reclaim::socket(&engine, &options, path).await;
         }
         std::future::pending().await
-    }
-}
-
-/// Ends the run on every way out of the task, also where that is a panic or the end of
-/// the program's runtime. A container that is left is found by its labels.
-struct Ending<'a>(&'a Run);
-
-impl Drop for Ending<'_> {
-    fn drop(&mut self) {
-        if !self.0.has_ended() {
-            self.0.end(Exit::unknown());
-        }
     }
 }
 

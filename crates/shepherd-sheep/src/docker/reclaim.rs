@@ -17,11 +17,12 @@ use std::time::Duration;
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
+use tokio::time::Instant;
 
-use super::DockerOptions;
 use super::engine::{Engine, Trouble};
 use super::spec::Us;
 use super::void::{Change, Void};
+use super::{DockerOptions, spec};
 
 /// So deep below a name is looked, which is as often as the engine is asked: what is closed shows what is in
 /// it only once it is open. Removing what is open brings the rest up.
@@ -31,19 +32,27 @@ const MOST: usize = 10_000;
 /// How often a socket that is not there yet is looked for: nobody says that it is.
 const LOOK: Duration = Duration::from_millis(50);
 
+/// The engine takes no longer paths. What lies deeper comes up when what is above it is removed.
+const LONGEST: usize = 3_800;
+/// After so long no other layer is begun.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// To open a directory as that.
 const DIR: OFlags = OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// Makes the directories `names` of `home`, and those in them, this process's own as far as
-/// they are closed to it. Whether there were any.
+/// they are closed to it, in a container of this name. Whether there were any. What it comes
+/// to in a while: the more layers of them there are, the longer it takes.
 pub(super) async fn directories(
     engine: &Engine,
     options: &DockerOptions,
+    container: &str,
     home: &Path,
     names: &[OsString],
 ) -> Result<bool, Trouble> {
     let mut void = None;
     let mut before = Vec::new();
+    let by = Instant::now() + PATIENCE;
     let outcome = loop {
         let closed = match closed(home.to_owned(), names.to_owned()).await {
             Ok(closed) => closed,
@@ -59,7 +68,7 @@ pub(super) async fn directories(
         let changes: Vec<Change<'_>> = closed.iter().map(|path| Change::Directory(path)).collect();
         let changed = match &void {
             Some(void) => Void::change(void, &changes).await,
-            None => match Void::on(engine, options, home).await {
+            None => match Void::on(engine, options, container, home).await {
                 Ok(made) => void.insert(made).change(&changes).await,
                 Err(trouble) => Err(trouble),
             },
@@ -68,11 +77,22 @@ pub(super) async fn directories(
             break Err(trouble);
         }
         before = closed;
+        if Instant::now() > by {
+            break Ok(());
+        }
     };
     if let Some(void) = void {
         void.done().await;
     }
-    outcome.map(|()| !before.is_empty())
+    match outcome {
+        Ok(()) => Ok(!before.is_empty()),
+        // What was changed is worth another look.
+        Err(trouble) if !before.is_empty() => {
+            tracing::debug!(sheep = %options.id, home = %home.display(), %trouble, "not all could be had back");
+            Ok(true)
+        }
+        Err(trouble) => Err(trouble),
+    }
 }
 
 /// Makes the socket of a runner of another user one that this process can dial, once it is
@@ -92,7 +112,9 @@ pub(super) async fn socket(engine: &Engine, options: &DockerOptions, socket: Pat
     }
     let (Some(home), Some(name)) = (socket.parent(), socket.file_name()) else { return };
     let given = async {
-        let void = Void::on(engine, options, home).await?;
+        let run = uuid::Uuid::now_v7().simple().to_string();
+        let container = spec::name(&engine.options().instance, options.id.as_str(), &run);
+        let void = Void::on(engine, options, &container, home).await?;
         let second = [name.as_bytes(), b".ours"].concat();
         let changed = void.change(&[Change::Other { path: name.as_bytes(), name: &second }]).await;
         void.done().await;
@@ -134,7 +156,8 @@ fn look(
         Err(Errno::NOENT) => return Ok(()),
         Err(errno) => return Err(errno),
     };
-    if FileType::from_raw_mode(stat.st_mode) != FileType::Directory || found.len() >= MOST {
+    let is_directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+    if !is_directory || found.len() >= MOST || path.len() > LONGEST {
         return Ok(());
     }
     if !is_ours(&stat) && !is_open(&stat, Mode::RWXG, Mode::RWXO) {

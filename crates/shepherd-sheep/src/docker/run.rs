@@ -47,6 +47,13 @@ impl Run {
         Self { container, is_free_at_death, ..Self::default() }
     }
 
+    /// One that has no runner, and is in nobody's way.
+    pub(super) fn aside(container: String) -> Self {
+        let run = Self { container, ..Self::default() };
+        run.is_vacated.send_replace(true);
+        run
+    }
+
     /// Its container's name.
     pub(super) fn container(&self) -> &str {
         &self.container
@@ -101,6 +108,18 @@ impl Run {
         let mut exit = self.exit.subscribe();
         let exit = exit.wait_for(Option::is_some).await;
         exit.map_or_else(|_| Exit::unknown(), |exit| exit.clone().unwrap_or_else(Exit::unknown))
+    }
+}
+
+/// Ends the run on every way out of a task, also where that is a panic or the end of
+/// the program's runtime. A container that is left is found by its labels.
+pub(super) struct Ending<'a>(pub(super) &'a Run);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        if !self.0.has_ended() {
+            self.0.end(Exit::unknown());
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use super::activity::Activity;
 use super::engine::Engine;
 use super::logs::{Logs, SharedPrinted};
 use super::minder::{self, Plan};
-use super::run::{Handle, Run, Wish};
+use super::run::{Ending, Handle, Run, Wish};
 use super::spec::{self, Us};
 use super::sweep::{self, Unswept};
 use super::{DockerOptions, reclaim};
@@ -27,7 +27,6 @@ use crate::{RunningSheep, Sheep, SheepError, Transport};
 /// engine obeys.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The earlier ones first.
 type Runs = Vec<Arc<Run>>;
 
 /// A sheep whose runners are containers.
@@ -35,7 +34,7 @@ pub struct DockerSheep {
     options: Arc<DockerOptions>,
     engine: Engine,
     activity: Activity,
-    /// The runs that have not ended. Only the latest may not have vacated its place. Their
+    /// The runs that have not ended, of which at most one has not vacated its place. Their
     /// lock makes launches and sweeps take turns.
     runs: Arc<Mutex<Runs>>,
     /// Whether it was said that other users' directories stay.
@@ -63,9 +62,7 @@ impl DockerSheep {
     async fn vacant(&self) -> Result<OwnedMutexGuard<Runs>, SheepError> {
         let mut runs = Arc::clone(&self.runs).lock_owned().await;
         runs.retain(|run| !run.has_ended());
-        if let Some(run) = runs.last()
-            && !run.is_vacated()
-        {
+        if let Some(run) = runs.iter().find(|run| !run.is_vacated()).cloned() {
             let id = &self.options.id;
             if run.wish() != Wish::Death {
                 return Err(SheepError::Unavailable(format!("the runner of sheep `{id}` is still running")));
@@ -145,9 +142,13 @@ impl Sheep for DockerSheep {
         if Us::effective().uid == 0 {
             return false;
         }
-        // A launch sweeps away what it finds under this sheep's labels.
-        let _turn = self.runs.lock().await;
-        match reclaim::directories(&self.engine, &self.options, dir, names).await {
+        // A launch, which does not wait for this, leaves the container alone.
+        let name = uuid::Uuid::now_v7().simple().to_string();
+        let container = spec::name(&self.engine.options().instance, self.options.id.as_str(), &name);
+        let run = Arc::new(Run::aside(container));
+        self.runs.lock().await.push(Arc::clone(&run));
+        let _ending = Ending(&run);
+        match reclaim::directories(&self.engine, &self.options, run.container(), dir, names).await {
             Ok(changed) => changed,
             Err(trouble) => {
                 let (sheep, dir) = (&self.options.id, dir.display());

@@ -130,7 +130,7 @@ fn name_of(summary: &ContainerSummary) -> String {
 
 /// Removes the private directory of a run's socket, if that is what the label names.
 fn forget_socket(socket: &Path) {
-    let dir = socket.parent().filter(|_| socket.file_name().is_some_and(|name| name == "sock"));
+    let dir = socket.ancestors().nth(2).filter(|dir| socket == dir.join("s/sock"));
     let is_ours = dir.is_some_and(|dir| {
         let below = [std::env::temp_dir(), PathBuf::from("/tmp")];
         dir.parent().is_some_and(|parent| below.iter().any(|temporary| parent == temporary))

@@ -56,15 +56,14 @@ pub(super) struct Void {
 }
 
 impl Void {
-    /// Makes one on a directory of this machine.
+    /// Makes one of this name on a directory of this machine.
     pub(super) async fn on(
         engine: &Engine,
         options: &DockerOptions,
+        name: &str,
         directory: &Path,
     ) -> Result<Self, Trouble> {
         let instance = &engine.options().instance;
-        let run = uuid::Uuid::now_v7().simple().to_string();
-        let name = spec::name(instance, options.id.as_str(), &run);
         let mount = Mount {
             typ: Some(MountType::BIND),
             source: Some(directory.to_string_lossy().into_owned()),
@@ -85,7 +84,7 @@ impl Void {
             }),
             ..ContainerCreateBody::default()
         };
-        let mut container = Container::known(engine, name);
+        let mut container = Container::known(engine, name.to_owned());
         match container.create(body.clone()).await {
             Err(trouble) if trouble.is_status(404) => {
                 make_image(engine).await?;

@@ -15,6 +15,10 @@ const US: u32 = 51_234;
 /// Its runner's.
 const STRANGER: u32 = 54_321;
 
+fn container() -> String {
+    spec::name("test", "dolly", &uuid::Uuid::now_v7().simple().to_string())
+}
+
 /// A sheep's directory of [`US`], in which the stranger may write.
 struct Home {
     dir: TempDir,
@@ -92,11 +96,11 @@ async fn what_another_user_closed_can_be_removed() {
     symlink(&outside, home.path("trash-1/link")).unwrap();
     home.as_us(async |engine, options| {
         assert!(fs::remove_dir_all(home.path("trash-0")).is_err());
-        assert!(directories(engine, options, &home.path(""), &names).await.unwrap());
+        assert!(directories(engine, options, &container(), &home.path(""), &names).await.unwrap());
         for name in ["trash-0", "trash-1"] {
             fs::remove_dir_all(home.path(name)).unwrap();
         }
-        assert!(!directories(engine, options, &home.path(""), &names).await.unwrap());
+        assert!(!directories(engine, options, &container(), &home.path(""), &names).await.unwrap());
         assert!(fs::read_dir(home.path("kept")).is_err(), "nobody asked for it");
     });
     let stat = outside.metadata().unwrap();
@@ -127,7 +131,7 @@ async fn an_engine_that_is_away_changes_nothing() {
     let names = [OsString::from("trash-0")];
     let away = fixtures::engine(&EngineHost::Unix(home.path("no.sock")), "localhost", |_| {});
     home.as_us(async |_, options| {
-        let outcome = directories(&away, options, &home.path(""), &names).await;
+        let outcome = directories(&away, options, &container(), &home.path(""), &names).await;
         assert!(matches!(outcome, Err(Trouble::Lost(_))), "{outcome:?}");
     });
     assert_eq!(home.path("trash-0").metadata().unwrap().uid(), STRANGER);
