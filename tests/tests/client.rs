@@ -2,13 +2,15 @@
 
 #![allow(clippy::unwrap_used, reason = "what several tests share is a test, too")]
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde_json::json;
 use shepherd_client::{Client, Error, EventKind, Job, Options, State, Submission, blocking};
-use shepherd_tests::{Daemon, PATIENCE, Script, Site, ids::SCRIPTED};
+use shepherd_tests::ids::{SCRIPTED, SHEEP};
+use shepherd_tests::{Daemon, PATIENCE, Script, Site, Step};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
@@ -126,10 +128,7 @@ async fn waiting_and_events_survive_a_kill() {
     let waiter = job.clone();
     let waiter = tokio::spawn(async move { waiter.wait(Some(PATIENCE)).await });
     daemon.kill().await;
-    let mut command = site.bare_command();
-    command.arg("-c").arg(site.write_config());
-    command.args(["-h", "127.0.0.1", "-p", &address.port().to_string()]);
-    let _daemon = site.start_command(command).await;
+    let _daemon = start_at(&site, address).await;
     site.open_gate(&site.path("gate"));
     assert_eq!(waiter.await.unwrap().unwrap().state, State::Done);
     let mut last = None;
@@ -139,6 +138,40 @@ async fn waiting_and_events_survive_a_kill() {
     let last = last.unwrap();
     assert!(matches!(&last.kind, EventKind::Status(status) if status.state == State::Done), "{last:?}");
     assert!(job.events(Some(last.id)).next().await.unwrap().is_none());
+}
+
+/// Starts the daemon where another was.
+async fn start_at(site: &Site, address: SocketAddr) -> Daemon {
+    let mut command = site.bare_command();
+    command.arg("-c").arg(site.write_config());
+    command.args(["-h", "127.0.0.1", "-p", &address.port().to_string()]);
+    site.start_command(command).await
+}
+
+#[tokio::test]
+async fn a_log_is_followed_to_its_end_across_a_kill() {
+    let site = Site::new().with_sheep(SHEEP, json!({"stdout_file": null, "stderr_file": null}));
+    let daemon = site.start().await;
+    let address = daemon.client().address();
+    let script = Script::Steps(vec![
+        Step::Print("begun\n".to_owned()),
+        Step::Gate(site.path("gate")),
+        Step::Print("end\n".to_owned()),
+    ]);
+    let job = client(&daemon).submit(scripted(&script)).await.unwrap();
+    let mut log = job.follow_logs();
+    let mut text = log.next().await.unwrap().unwrap().to_vec();
+    assert_eq!(text, b"begun\n");
+    daemon.kill().await;
+    let daemon = start_at(&site, address).await;
+    site.open_gate(&site.path("gate"));
+    while let Some(piece) = log.next().await.unwrap() {
+        text.extend_from_slice(&piece);
+    }
+    // What the killed attempt printed went with the daemon; the next one prints it again.
+    assert_eq!(text, b"begun\nend\n");
+    assert_eq!(job.logs().await.unwrap(), "begun\nend\n");
+    assert!(matches!(client(&daemon).job("none").follow_logs().next().await, Err(Error::UnknownJob(_))));
 }
 
 #[tokio::test]

@@ -34,6 +34,14 @@ pub struct Job {
     runtime: Arc<Runtime>,
 }
 
+/// [`crate::Log`], blocking: an iterator that ends after the first error.
+#[derive(Debug)]
+pub struct Log {
+    inner: crate::Log,
+    runtime: Arc<Runtime>,
+    over: bool,
+}
+
 /// [`crate::Events`], blocking: an iterator that ends after the first error.
 #[derive(Debug)]
 pub struct Events {
@@ -175,9 +183,27 @@ impl Job {
         self.runtime.block_on(self.inner.logs())
     }
 
+    /// As [`crate::Job::follow_logs`].
+    pub fn follow_logs(&self) -> Log {
+        Log { inner: self.inner.follow_logs(), runtime: self.runtime.clone(), over: false }
+    }
+
     /// As [`crate::Job::events`].
     pub fn events(&self, after: Option<String>) -> Events {
         Events { inner: self.inner.events(after), runtime: self.runtime.clone(), over: false }
+    }
+}
+
+impl Iterator for Log {
+    type Item = Result<Bytes>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.over {
+            return None;
+        }
+        let piece = self.runtime.block_on(self.inner.next()).transpose();
+        self.over = !matches!(piece, Some(Ok(_)));
+        piece
     }
 }
 

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::answer::{job_path, result_path};
 use crate::client::pause;
 use crate::patience::Patience;
-use crate::{Client, Error, Events, JobStatus, Result, State};
+use crate::{Client, Error, Events, JobStatus, Log, Result, State};
 
 /// For how long the shepherd is asked to wait at a time: well below what a quiet answer may take.
 const WAIT: Duration = Duration::from_secs(20);
@@ -168,6 +168,11 @@ impl Job {
     pub async fn logs(&self) -> Result<Bytes> {
         let answer = self.client.get(&job_path(&self.id, "logs")?, &[]).await?;
         if answer.status == 200 { Ok(answer.body) } else { Err(answer.refused_of(&self.id)) }
+    }
+
+    /// What it prints, from the beginning, until it is finished.
+    pub fn follow_logs(&self) -> Log {
+        Log::new(self.client.clone(), self.id.clone())
     }
 
     /// What happens to it, from the event after the one with this id, or from where it is now, until it is finished.

@@ -30,6 +30,7 @@ pub mod blocking;
 mod client;
 mod error;
 mod events;
+mod follow;
 mod job;
 mod patience;
 mod record;
@@ -38,6 +39,7 @@ mod submission;
 pub use client::{Client, Options};
 pub use error::Error;
 pub use events::Events;
+pub use follow::Log;
 pub use job::Job;
 pub use record::{
     Event, EventKind, JobError, JobPage, JobStatus, ListedJob, Model, Progress, Readiness, Sheep, State,
