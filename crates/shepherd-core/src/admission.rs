@@ -29,10 +29,12 @@ use shepherd_storage::{Body, StorageError};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::ShepherdError;
+use crate::clock::now;
 use crate::data;
 use crate::live::log_path;
+use crate::retry::store_backoff;
 use crate::settle::Settling;
-use crate::shared::{Shared, now, store_backoff};
+use crate::shared::Shared;
 use crate::supervise::TaskKind;
 
 use holds::{Holds, Reserved};

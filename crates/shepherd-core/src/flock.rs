@@ -9,8 +9,10 @@ use shepherd_sheep::Sheep;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 
+use crate::clock::now;
+use crate::retry::store_backoff;
 use crate::schedule::{Limits, SheepFacts, UNKNOWN, own_work, schedule, shares};
-use crate::shared::{Shared, now, store_backoff};
+use crate::shared::Shared;
 
 /// One sheep as clients see it.
 #[derive(Clone, Debug)]

@@ -39,8 +39,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::flock::{Cell, Command, SheepState};
+use crate::retry::Backoff;
 use crate::settle::Settling;
-use crate::shared::{Backoff, Shared};
+use crate::shared::Shared;
 use crate::workdir::WorkDirs;
 use hand::{Hand, Job};
 use ops::{Collected, Outcome, Unprepared};

@@ -48,6 +48,7 @@
 //! `examples/` of the project has a whole program, with a sheep.
 
 mod admission;
+mod clock;
 mod data;
 mod data_root;
 mod error;
@@ -55,6 +56,7 @@ mod flock;
 mod health;
 mod keeper;
 mod live;
+mod retry;
 mod schedule;
 mod settle;
 mod shared;

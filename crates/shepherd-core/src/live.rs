@@ -28,7 +28,7 @@ use shepherd_job::{JobId, LOG_OBJECT, ObjectPath};
 use shepherd_queue::{JobRecord, SmallObject};
 use tokio::sync::watch as signal;
 
-use crate::shared::now;
+use crate::clock::now;
 pub use event::{EventId, EventIdError, JobEvent, JobEventKind, Progress};
 use log::Log;
 pub(crate) use watch::Watch;

@@ -27,7 +27,8 @@ use tokio::time::Instant;
 
 use crate::ShepherdError;
 use crate::live::log_path;
-use crate::shared::{Backoff, Shared, store_backoff};
+use crate::retry::{Backoff, store_backoff};
+use crate::shared::Shared;
 use crate::supervise::TaskKind;
 
 /// How many jobs are brought up to date with one sync.

@@ -17,13 +17,14 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::{Accepted, Admission, Data, Submit};
+use crate::clock::now;
 use crate::flock::{Cell, Command, SheepView, drive};
 use crate::health::Health;
 use crate::keeper::{Charge, Keeper, Keeping};
 use crate::live::{EventId, JobEvent, Live, Progress};
 use crate::schedule::Limits;
 use crate::settle::{Settling, settle_rest};
-use crate::shared::{Shared, StatusDocument, now};
+use crate::shared::{Shared, StatusDocument};
 use crate::supervise::{TaskKind, Tasks};
 use crate::turns::Turns;
 use crate::waiters::Waiters;

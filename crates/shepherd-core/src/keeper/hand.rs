@@ -15,8 +15,8 @@ use shepherd_queue::{Change, JobRecord, SmallObject};
 use tokio::time::Instant;
 
 use super::runner::Runner;
+use crate::clock::now;
 use crate::live::Live;
-use crate::shared::now;
 
 /// One attempt at one job.
 #[derive(Clone, Debug)]

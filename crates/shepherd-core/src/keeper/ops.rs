@@ -15,8 +15,9 @@ use tokio::time::Instant;
 
 use super::hand::Job;
 use super::runner::{Runner, StartFailure};
+use crate::retry::{Backoff, IsTransient as _, store_backoff};
 use crate::settle::Settling;
-use crate::shared::{Backoff, IsTransient as _, Shared, store_backoff};
+use crate::shared::Shared;
 use crate::workdir::{Outputs, RECLAIMS, WorkDirs};
 
 /// What a piece of work came to.

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::hand::{Job, Sent};
 use super::{Keeper, MAX_FINISHING, State, ops};
-use crate::shared::now;
+use crate::clock::now;
 
 impl Keeper {
     /// Claims as many jobs as are to be made ready now, and begins with that.
