@@ -341,7 +341,7 @@ async fn takes_too_long(farm: &mut Farm) {
 }
 
 async fn garbage(farm: &mut Farm) {
-    farm.run("job", &Script::Garbage).await;
+    farm.run_liar("job", &Script::Garbage).await;
     let failure = farm.failed("job").await;
     assert_eq!(failure.kind, "RunnerDied");
     assert!(failure.message.contains("cannot be understood"), "{failure:?}");
@@ -351,7 +351,7 @@ async fn garbage(farm: &mut Farm) {
 async fn another_s_job(farm: &mut Farm) {
     // Of one on the other sheep, and of one that there is not.
     for (liar, job) in [("liar", "neighbour"), ("next-liar", "nobody")] {
-        farm.run(liar, &Script::AnswerFor { job: job.to_owned() }).await;
+        farm.run_liar(liar, &Script::AnswerFor { job: job.to_owned() }).await;
         let failure = farm.failed(liar).await;
         assert_eq!(failure.kind, "RunnerDied");
         assert!(failure.message.contains("does not have") && failure.message.contains(job), "{failure:?}");
@@ -371,7 +371,7 @@ async fn answers_twice(farm: &mut Farm) {
 
 async fn stale_attempt(farm: &mut Farm) {
     let marker = farm.site.path("marker");
-    farm.run("job", &Script::StaleAnswer { marker }).await;
+    farm.run_liar("job", &Script::StaleAnswer { marker }).await;
     // The attempt before said done.
     let failure = farm.failed("job").await;
     assert_eq!(failure.kind, "RunnerDied");
