@@ -195,7 +195,7 @@ impl Hand {
     /// runner that works on one at a time and does not say itself what jobs print; where
     /// one job follows another at once, lines between them may go to the wrong one.
     pub(super) fn printed(&self, runner: &mut Runner, live: &Live) {
-        if !prints(runner) {
+        if !runner.prints_for_jobs() {
             return;
         }
         let text = runner.printed();
@@ -209,7 +209,8 @@ impl Hand {
     /// How long what the job printed last may be on its way when it is answered; none
     /// where waiting for it costs the runner more than a little.
     pub(super) fn last_words(&self, runner: &Runner) -> Option<Duration> {
-        let delay = Some(runner.print_delay()).filter(|delay| !delay.is_zero() && prints(runner))?;
+        let delay =
+            Some(runner.print_delay()).filter(|delay| !delay.is_zero() && runner.prints_for_jobs())?;
         let first = self.sent.front()?;
         let is_little = self.sent.len() == 1 || first.since.elapsed() >= 10 * delay;
         is_little.then_some(delay)
@@ -228,11 +229,6 @@ impl Hand {
         }
         sent
     }
-}
-
-/// Whether what the runner's process prints is its job's.
-fn prints(runner: &Runner) -> bool {
-    !runner.logs && runner.slots == 1
 }
 
 #[cfg(test)]

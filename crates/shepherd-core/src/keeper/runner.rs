@@ -64,7 +64,7 @@ pub(super) struct Runner {
     pub(super) slots: usize,
     pub(super) ahead: usize,
     /// Whether it says itself what its jobs print.
-    pub(super) logs: bool,
+    logs: bool,
     batch: usize,
     pub(super) last_heard: Instant,
     last_ping: Instant,
@@ -117,7 +117,7 @@ impl Runner {
             }
         };
         let at_least_one = |n: u32| usize::try_from(n).unwrap_or(usize::MAX).max(1);
-        Ok(Box::new(Self {
+        let runner = Box::new(Self {
             process,
             connection,
             io_data_root,
@@ -132,7 +132,17 @@ impl Runner {
             next: None,
             exit: None,
             gone: None,
-        }))
+        });
+        if runner.prints_for_jobs() {
+            // What it printed on its way here must not come when it has a job.
+            tokio::time::sleep(runner.print_delay()).await;
+        }
+        Ok(runner)
+    }
+
+    /// Whether what its process prints is its job's.
+    pub(super) fn prints_for_jobs(&self) -> bool {
+        !self.logs && self.slots == 1
     }
 
     /// The message that gives the runner a job.

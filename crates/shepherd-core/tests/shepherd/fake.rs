@@ -31,7 +31,7 @@ pub(crate) struct FakeSheep {
     is_fenced: bool,
     refusals: Mutex<Vec<SheepError>>,
     pub(crate) launches: AtomicUsize,
-    print_delay: Mutex<Duration>,
+    print_delay: Arc<Mutex<Duration>>,
     vacated: Arc<AtomicUsize>,
 }
 
@@ -45,7 +45,7 @@ impl FakeSheep {
         self.launches.load(Ordering::SeqCst)
     }
 
-    /// What later runners print may come so much later.
+    /// What runners print from now on may come so much later.
     pub(crate) fn delay_prints(&self, by: Duration) {
         *self.print_delay.lock().unwrap() = by;
     }
@@ -62,6 +62,8 @@ pub(crate) struct Io {
     sender: RunnerSender,
     receiver: RunnerReceiver,
     pub(crate) ready: Ready,
+    /// Printed once it has said that it is ready.
+    pub(crate) last_of_loading: &'static str,
     printed: Arc<Mutex<String>>,
 }
 
@@ -94,7 +96,10 @@ impl Io {
         loop {
             match self.receiver.recv(PATIENCE) {
                 Ok(Event::Message(message)) => return Some(message),
-                Ok(Event::Connected) => self.say(FromRunner::Ready(self.ready.clone())),
+                Ok(Event::Connected) => {
+                    self.say(FromRunner::Ready(self.ready.clone()));
+                    self.print(self.last_of_loading);
+                }
                 Ok(Event::Garbage(garbage)) => panic!("the shepherd sent garbage: {garbage}"),
                 Ok(Event::Disconnected) | Err(_) => return None,
             }
@@ -169,12 +174,13 @@ impl Sheep for FakeSheep {
         let prints = Arc::clone(&printed);
         std::thread::spawn(move || {
             let ready = Ready::new("fake");
-            script(&mut Io { model, sender: speaker.clone(), receiver, ready, printed: prints });
+            let sender = speaker.clone();
+            script(&mut Io { model, sender, receiver, ready, last_of_loading: "", printed: prints });
             speaker.flush(Duration::from_secs(1));
             speaker.close();
             let _ = ended.send(true);
         });
-        let (print_delay, vacated) = (*self.print_delay.lock().unwrap(), Arc::clone(&self.vacated));
+        let (print_delay, vacated) = (Arc::clone(&self.print_delay), Arc::clone(&self.vacated));
         let home = self.home.clone();
         Ok(Box::new(FakeRunner { endpoint, home, sender, has_ended, printed, print_delay, vacated }))
     }
@@ -186,7 +192,7 @@ struct FakeRunner {
     sender: RunnerSender,
     has_ended: watch::Receiver<bool>,
     printed: Arc<Mutex<String>>,
-    print_delay: Duration,
+    print_delay: Arc<Mutex<Duration>>,
     vacated: Arc<AtomicUsize>,
 }
 
@@ -210,7 +216,7 @@ impl RunningSheep for FakeRunner {
     }
 
     fn print_delay(&self) -> Duration {
-        self.print_delay
+        *self.print_delay.lock().unwrap()
     }
 
     async fn vacate(&mut self, grace: Duration) {
@@ -298,7 +304,7 @@ impl Farm {
                 is_fenced,
                 refusals: Mutex::default(),
                 launches: AtomicUsize::new(0),
-                print_delay: Mutex::default(),
+                print_delay: Arc::default(),
                 vacated: Arc::default(),
             });
             flock.push(Arc::clone(&sheep));

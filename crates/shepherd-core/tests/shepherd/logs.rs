@@ -198,21 +198,20 @@ async fn what_a_runner_prints_that_knows_no_logs_is_its_jobs() {
 }
 
 /// A runner whose jobs are answered before what they printed is there.
-async fn late(delay: Duration) -> Farm {
-    let farm = Farm::with(Arc::new(|io| {
+async fn late() -> Farm {
+    Farm::with(Arc::new(|io| {
         while let Some(input) = io.next() {
             io.done(&input);
             io.print(&format!("{}\n", input.job));
         }
     }))
-    .await;
-    farm.flock[0].delay_prints(delay);
-    farm
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_job_printed_last_is_its_own_also_where_it_comes_late() {
-    let farm = late(Duration::from_millis(500)).await;
+    let farm = late().await;
+    farm.flock[0].delay_prints(Duration::from_millis(500));
     for name in ["job-1", "job-2"] {
         let id = farm.submit(name, "m", "x").await;
         farm.is_done(&id).await;
@@ -221,8 +220,27 @@ async fn what_a_job_printed_last_is_its_own_also_where_it_comes_late() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_runner_printed_before_it_was_ready_is_no_job_s_also_where_it_comes_late() {
+    let farm = Farm::with(Arc::new(|io| {
+        io.last_of_loading = "loaded\n";
+        while let Some(input) = io.next() {
+            io.print("working\n");
+            io.done(&input);
+        }
+    }))
+    .await;
+    farm.flock[0].delay_prints(Duration::from_millis(500));
+    let id = farm.submit("job-1", "m", "x").await;
+    farm.is_done(&id).await;
+    assert_eq!(log(&farm, &id).await, "working\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_answer_that_waits_for_last_words_counts_when_the_runner_is_ended() {
-    let farm = late(Duration::from_secs(3600)).await;
+    let farm = late().await;
+    let first = farm.submit("job-0", "m", "x").await;
+    farm.is_done(&first).await;
+    farm.flock[0].delay_prints(Duration::from_secs(3600));
     let id = farm.submit("job-1", "m", "x").await;
     let is_printed = async || farm.shepherd.log(&id).await.is_ok_and(|log| log == "job-1\n");
     until("the answer", is_printed).await;
