@@ -304,21 +304,26 @@ impl WorkDirs {
 
     fn make_skeleton(&self) -> io::Result<CString> {
         let name = self.name("ready");
+        self.make_dirs(&name).inspect_err(|_| self.throw_away(self.back(), &*name))?;
+        Ok(name)
+    }
+
+    fn make_dirs(&self, name: &CStr) -> io::Result<()> {
         match self.trust() {
             Trust::Ours => {
                 let mode = Mode::from_raw_mode(0o777);
-                rustix::fs::mkdirat(&self.root, &name, mode)?;
-                let dir = rustix::fs::openat(&self.root, &name, DIR, Mode::empty())?;
+                rustix::fs::mkdirat(&self.root, name, mode)?;
+                let dir = rustix::fs::openat(&self.root, name, DIR, Mode::empty())?;
                 rustix::fs::mkdirat(&dir, c"inputs", mode)?;
                 rustix::fs::mkdirat(&dir, c"outputs", mode)?;
             }
             Trust::Stranger => {
-                let dir = fence::make_dir(self.back(), &name)?;
+                let dir = fence::make_dir(self.back(), name)?;
                 fence::make_dir(&dir, c"inputs")?;
                 fence::make_dir(&dir, c"outputs")?;
             }
         }
-        Ok(name)
+        Ok(())
     }
 
     /// A name that no job id can have: those never begin with a dot.

@@ -2,6 +2,7 @@ use std::fs;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use rustix::fs::XattrFlags;
 use shepherd_job::{JobId, JobIdRule, ObjectPath};
 use shepherd_storage::Trust;
 
@@ -52,6 +53,19 @@ fn a_job_finds_its_inputs_and_an_empty_outputs() {
     dirs.prepare(&job("job-1"), &input("hello")).unwrap();
     assert_eq!(fs::read(dir.path().join("home/job-1/inputs/input")).unwrap(), b"hello");
     assert_eq!(fs::read_dir(dir.path().join("home/job-1/outputs")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_directory_that_cannot_be_made_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let dirs = open(dir.path()).unwrap();
+    let home = dir.path().join("home");
+    // By this access control list, nobody may enter a directory that is made here.
+    let closed: Vec<u8> =
+        [2, 1, u32::MAX, 4, u32::MAX, 0x20, u32::MAX].iter().flat_map(|word| word.to_le_bytes()).collect();
+    rustix::fs::setxattr(&home, c"system.posix_acl_default", &closed, XattrFlags::empty()).unwrap();
+    without_privileges(|| dirs.prepare(&job("job-1"), &input("hello"))).unwrap_err();
+    assert_eq!(fs::read_dir(&home).unwrap().count(), 0);
 }
 
 #[test]
