@@ -3,7 +3,7 @@
 use crate::answer::{Answer, Lost, job_path};
 use crate::client::pause;
 use crate::patience::Patience;
-use crate::{Client, Error, Event, EventKind, Result};
+use crate::{Client, Error, Event, EventKind, Result, stream};
 
 /// The events of a job, in order. Dropping it closes its connection.
 #[derive(Debug)]
@@ -61,36 +61,14 @@ impl Events {
         self.parser = Parser::default();
         let path = job_path(&self.job, "events")?;
         let query: Vec<_> = self.after.as_deref().map(|after| ("after", after)).into_iter().collect();
-        let request = self.client.request(reqwest::Method::GET, &path, &query);
-        let trouble = match request.send().await {
-            Ok(response) => match response.status().as_u16() {
-                200 => {
-                    self.response = Some(response);
-                    return Ok(());
-                }
-                204 => {
-                    self.over = true;
-                    return Ok(());
-                }
-                status => match response.bytes().await {
-                    Ok(body) => {
-                        let answer = Answer { status, body };
-                        if !answer.try_again() {
-                            let unknown = status == 404;
-                            return Err(if unknown {
-                                Error::UnknownJob(self.job.clone())
-                            } else {
-                                answer.refused()
-                            });
-                        }
-                        answer.message()
-                    }
-                    Err(error) => self.client.out_of_reach(&Lost::new(error)),
-                },
-            },
-            Err(error) => self.client.out_of_reach(&Lost::new(error)),
+        // What it is to begin after may be wrong, too.
+        let refused = |answer: &Answer| match answer.status {
+            404 => Error::UnknownJob(self.job.clone()),
+            _ => answer.refused(),
         };
-        pause(&mut self.patience, trouble).await
+        self.response = stream::open(&self.client, &path, &query, &mut self.patience, refused).await?;
+        self.over = self.response.is_none();
+        Ok(())
     }
 }
 

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use crate::answer::{Answer, Lost, job_path};
 use crate::client::pause;
 use crate::patience::Patience;
-use crate::{Client, Result};
+use crate::{Client, Result, stream};
 
 /// How much is remembered to recognise the log by. Past it, only the length counts.
 const REMEMBERED: usize = 1 << 20;
@@ -72,29 +72,12 @@ impl Log {
 
     async fn open(&mut self) -> Result<()> {
         let path = job_path(&self.job, "logs")?;
-        let request = self.client.request(reqwest::Method::GET, &path, &[("follow", "true")]);
-        let trouble = match request.send().await {
-            Ok(response) if response.status().as_u16() == 200 => {
-                self.given.at = 0;
-                self.response = Some(response);
-                return Ok(());
-            }
-            Ok(response) => {
-                let status = response.status().as_u16();
-                match response.bytes().await {
-                    Ok(body) => {
-                        let answer = Answer { status, body };
-                        if !answer.try_again() {
-                            return Err(answer.refused_of(&self.job));
-                        }
-                        answer.message()
-                    }
-                    Err(error) => self.client.out_of_reach(&Lost::new(error)),
-                }
-            }
-            Err(error) => self.client.out_of_reach(&Lost::new(error)),
-        };
-        pause(&mut self.patience, trouble).await
+        let refused = |answer: &Answer| answer.refused_of(&self.job);
+        let query = [("follow", "true")];
+        self.response = stream::open(&self.client, &path, &query, &mut self.patience, refused).await?;
+        self.over = self.response.is_none();
+        self.given.at = 0;
+        Ok(())
     }
 }
 

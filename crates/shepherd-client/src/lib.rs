@@ -34,6 +34,7 @@ mod follow;
 mod job;
 mod patience;
 mod record;
+mod stream;
 mod submission;
 
 pub use client::{Client, Options};
