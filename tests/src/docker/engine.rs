@@ -48,7 +48,7 @@ impl Engine {
     /// does what the ordinary one does. [`skip`](crate::skip)s where none can be started.
     ///
     /// # Panics
-    /// As `skip` does, or when it does not start although it should.
+    /// As `skip` does.
     pub fn own() -> Option<Self> {
         let is_root = rustix::process::geteuid().is_root();
         if !is_root || Command::new("dockerd").arg("--version").output().is_err() {
@@ -59,7 +59,11 @@ impl Engine {
         write_nvidia(dir.path());
         let host = format!("unix://{}", dir.path().join("docker.sock").display());
         let mut engine = Self { host, own: Some(Own { daemon: None, dir }) };
-        engine.start();
+        if let Err(why) = engine.try_start() {
+            let end = why.lines().next_back().unwrap_or_default();
+            crate::skip(&format!("an engine of a test's own does not start: {end}"));
+            return None;
+        }
         Some(engine)
     }
 
@@ -77,6 +81,10 @@ impl Engine {
     /// # Panics
     /// When it does not answer in time.
     pub fn start(&mut self) {
+        self.try_start().unwrap_or_else(|why| panic!("the engine does not start: {why}"));
+    }
+
+    fn try_start(&mut self) -> Result<(), String> {
         let own = self.owned();
         let dir = own.dir.path().to_owned();
         let option = |name: &str, file: &str| format!("--{name}={}", dir.join(file).display());
@@ -100,13 +108,18 @@ impl Engine {
             .stderr(log);
         // Of a killed engine's containerd, whose number may be another's by now, or a zombie's.
         let _ = std::fs::remove_file(dir.join("exec/containerd/containerd.pid"));
-        own.daemon = Some(command.spawn().expect("dockerd can be run"));
-        let answers = wait_for(|| {
+        let mut daemon = command.spawn().map_err(|error| format!("unshare cannot be run: {error}"))?;
+        let mut answers = false;
+        wait_for(|| {
             std::thread::sleep(std::time::Duration::from_millis(50));
-            self.try_docker(&["version"]).is_ok()
+            answers = self.try_docker(&["version"]).is_ok();
+            answers || matches!(daemon.try_wait(), Ok(Some(_)))
         });
-        let log = std::fs::read_to_string(dir.join("log")).unwrap_or_default();
-        assert!(answers, "the engine does not start:\n{log}");
+        self.owned().daemon = Some(daemon);
+        if answers {
+            return Ok(());
+        }
+        Err(std::fs::read_to_string(dir.join("log")).unwrap_or_default())
     }
 
     /// Stops the test's own engine as its service manager does.
