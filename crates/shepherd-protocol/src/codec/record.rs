@@ -177,16 +177,20 @@ impl Wire for FromRunner {
                     message_type: "ReadyMessage",
                 },
             ),
-            Self::Progress { job, attempt, fraction, message } => json(
-                to,
-                &ProgressRecord {
-                    job_id: job,
-                    attempt: *attempt,
-                    fraction: fraction.filter(|fraction| fraction.is_finite()),
-                    message: message.as_deref(),
-                    message_type: "ProgressMessage",
-                },
-            ),
+            Self::Progress { job, attempt, fraction, message } => {
+                let long = message.as_ref().filter(|text| text.len() > MAX_PROGRESS);
+                let cut = long.map(|text| keep_head(text.clone(), MAX_PROGRESS));
+                json(
+                    to,
+                    &ProgressRecord {
+                        job_id: job,
+                        attempt: *attempt,
+                        fraction: fraction.filter(|fraction| fraction.is_finite()),
+                        message: cut.as_deref().or(message.as_deref()),
+                        message_type: "ProgressMessage",
+                    },
+                );
+            }
             Self::Log { job, attempt, text } => {
                 // A frame that is too long would cost the connection.
                 let cut = (text.len() > MAX_LOG).then(|| keep_tail(text.clone(), MAX_LOG));

@@ -178,3 +178,11 @@ proptest! {
         prop_assert!(!all::<FromRunner>(&bytes).is_empty());
     }
 }
+
+#[test]
+fn a_long_progress_message_is_cut_before_it_is_sent() {
+    let mut bytes = Vec::new();
+    let message = Some("ž".repeat(4 << 20));
+    FromRunner::Progress { job: "j".to_owned(), attempt: None, fraction: None, message }.write(&mut bytes);
+    assert!(bytes.len() < 2 * MAX_PROGRESS, "{}", bytes.len());
+}
