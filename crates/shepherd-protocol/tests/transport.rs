@@ -352,3 +352,41 @@ async fn a_zeromq_peer_that_asks_and_does_not_read_is_left() {
     drop(connection);
     peer.await.unwrap();
 }
+
+#[tokio::test]
+async fn what_is_for_one_connection_reaches_no_later_one() {
+    let dir = TempDir::new().unwrap();
+    let (url, sender, mut receiver) = bind(&ipc(&dir));
+    let first = connected(&url).await;
+    assert_eq!(receiver.recv(Duration::MAX), Ok(Event::Connected));
+    let old = receiver.connection();
+    drop(first);
+    assert_eq!(receiver.recv(LONG), Ok(Event::Disconnected));
+    assert_eq!(sender.send_to(old, &[pong(1)]), Err(SendError::NotConnected));
+    let mut second = connected(&url).await;
+    assert_eq!(receiver.recv(LONG), Ok(Event::Connected));
+    assert!(receiver.connection() > old);
+    assert_eq!(sender.send_to(old, &[pong(1)]), Err(SendError::NotConnected));
+    assert_eq!(sender.send_wait_to(old, &[pong(2)]), Err(SendError::NotConnected));
+    sender.send_wait_to(receiver.connection(), &[pong(3)]).unwrap();
+    assert_eq!(recv(&mut second).await, Event::Message(pong(3)));
+}
+
+#[tokio::test]
+async fn more_than_may_wait_arrives_when_the_sender_waits() {
+    let dir = TempDir::new().unwrap();
+    let (url, sender, mut receiver) = bind(&ipc(&dir));
+    let mut connection = connected(&url).await;
+    assert_eq!(receiver.recv(LONG), Ok(Event::Connected));
+    let log =
+        |number: u64| FromRunner::Log { job: number.to_string(), attempt: None, text: "x".repeat(32 << 10) };
+    let all = 200;
+    let sending = std::thread::spawn(move || {
+        let messages: Vec<_> = (0..all).map(log).collect();
+        sender.send_wait(&messages)
+    });
+    for number in 0..all {
+        assert_eq!(recv(&mut connection).await, Event::Message(log(number)));
+    }
+    assert_eq!(sending.join().unwrap(), Ok(()));
+}

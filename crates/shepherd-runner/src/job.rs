@@ -133,7 +133,7 @@ impl Job {
             message: (!message.is_empty()).then(|| message.to_owned()),
         };
         // A report that cannot be sent is as good as a late one: dropped.
-        let _ = self.inner.outlet.sender.send(&[report]);
+        let _ = self.inner.outlet.sender.send_to(self.inner.connection, &[report]);
     }
 
     /// Prints a line to the job's log and to the process's own standard error. Without

@@ -46,7 +46,7 @@ const CLOSE: Duration = Duration::from_secs(1);
 
 /// What the reader gets. The number tells the connections of one socket apart.
 pub(super) enum Item {
-    Up,
+    Up(u64),
     Frame(u64, nng::Message),
     Down,
 }
@@ -123,25 +123,30 @@ impl Link {
         Ok((Self(shared), socket))
     }
 
-    /// Takes messages for the peer that is connected now: all or none.
-    pub(super) fn send(&self, messages: Vec<Vec<u8>>) -> Result<(), SendError> {
+    /// Takes messages for the peer of this connection, or without one for the peer that
+    /// is connected now: all or none.
+    pub(super) fn send(&self, connection: Option<u64>, messages: Vec<Vec<u8>>) -> Result<(), SendError> {
         let mut state = self.0.lock();
-        state.send(messages).map_err(|(error, _)| error)
+        state.check(connection)?;
+        state.outbox.push(messages).map_err(|_| SendError::Full)?;
+        state.pump();
+        Ok(())
     }
 
-    /// As [`send`](Self::send), and waits for room.
-    pub(super) fn send_wait(&self, mut messages: Vec<Vec<u8>>) -> Result<(), SendError> {
+    /// As [`send`](Self::send), and waits for room; what has room goes ahead.
+    pub(super) fn send_wait(&self, connection: Option<u64>, messages: Vec<Vec<u8>>) -> Result<(), SendError> {
+        let mut messages = VecDeque::from(messages);
         let mut state = self.0.lock();
-        let connection = state.connection;
+        let connection = connection.unwrap_or(state.connection);
         loop {
-            match state.send(messages) {
-                Ok(()) => return Ok(()),
-                Err((SendError::Full, back)) if !state.outbox.is_empty() => messages = back,
-                Err((error, _)) => return Err(error),
+            state.check(Some(connection))?;
+            state.outbox.push_some(&mut messages);
+            state.pump();
+            if messages.is_empty() {
+                return Ok(());
             }
-            state = self.0.wait_drained(state, Duration::MAX);
-            if state.connection != connection {
-                return Err(SendError::NotConnected);
+            if !state.outbox.is_empty() {
+                state = self.0.wait_drained(state, Duration::MAX);
             }
         }
     }
@@ -156,7 +161,7 @@ impl Link {
 
     /// Moves what comes within `timeout` into `items`.
     pub(super) fn wait_drain(&self, items: &mut VecDeque<Item>, timeout: Duration) -> Result<(), RecvError> {
-        let until = Instant::now() + timeout;
+        let until = later(timeout);
         let mut state = self.0.lock();
         loop {
             state.drain(items);
@@ -179,7 +184,7 @@ impl Link {
     /// Waits until what was sent is in the kernel's hands, so that it arrives even
     /// if this process ends. Returns whether it is.
     pub(super) fn flush(&self, timeout: Duration) -> bool {
-        let until = Instant::now() + timeout;
+        let until = later(timeout);
         let mut state = self.0.lock();
         while state.pipe.is_some() && (state.sending || !state.outbox.is_empty()) {
             let left = until.saturating_duration_since(Instant::now());
@@ -311,7 +316,7 @@ impl State {
         }
         self.connection += 1;
         self.pipe = Some(pipe);
-        self.inbox.push_back(Item::Up);
+        self.inbox.push_back(Item::Up(self.connection));
     }
 
     fn remove(&mut self, pipe: Pipe) {
@@ -365,14 +370,10 @@ impl State {
         self.receive();
     }
 
-    /// Gives the messages back with the error.
-    fn send(&mut self, messages: Vec<Vec<u8>>) -> Result<(), (SendError, Vec<Vec<u8>>)> {
-        if self.pipe.is_none() || self.io.is_none() {
-            return Err((SendError::NotConnected, messages));
-        }
-        self.outbox.push(messages).map_err(|messages| (SendError::Full, messages))?;
-        self.pump();
-        Ok(())
+    /// Whether this connection, or any, is there.
+    fn check(&self, connection: Option<u64>) -> Result<(), SendError> {
+        let meant = connection.is_none_or(|connection| connection == self.connection);
+        if meant && self.pipe.is_some() && self.io.is_some() { Ok(()) } else { Err(SendError::NotConnected) }
     }
 
     /// Hands over what the pipe takes, and leaves one frame waiting for it.
@@ -395,6 +396,12 @@ impl State {
             }
         }
     }
+}
+
+/// A time that no clock can hold is as good as a day.
+fn later(timeout: Duration) -> Instant {
+    let now = Instant::now();
+    now.checked_add(timeout).unwrap_or(now + Duration::from_secs(86_400))
 }
 
 fn unusable(url: &str, error: nng::Error) -> Error {

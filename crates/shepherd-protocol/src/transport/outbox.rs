@@ -28,6 +28,17 @@ impl Outbox {
         Ok(())
     }
 
+    /// Takes from the beginning of the messages what may wait now: leaves room for those
+    /// that nobody waits for, and takes one at least where nothing waits.
+    pub(super) fn push_some(&mut self, messages: &mut VecDeque<Vec<u8>>) {
+        while let Some(message) =
+            messages.pop_front_if(|next| self.bytes == 0 || self.bytes + next.len() <= LIMIT / 2)
+        {
+            self.bytes += message.len();
+            self.messages.push_back(message);
+        }
+    }
+
     /// The next frame, of at most `batch` messages.
     pub(super) fn frame(&mut self, batch: usize) -> Option<nng::Message> {
         let mut count = 0;

@@ -24,6 +24,7 @@ pub struct RunnerSender {
 /// The half that receives.
 pub struct RunnerReceiver {
     link: Arc<Link>,
+    connection: u64,
     items: VecDeque<Item>,
     events: VecDeque<Event<ToRunner>>,
 }
@@ -40,7 +41,7 @@ impl RunnerSocket {
         Ok(Self {
             url,
             sender: RunnerSender { link: Arc::clone(&link) },
-            receiver: RunnerReceiver { link, items: VecDeque::new(), events: VecDeque::new() },
+            receiver: RunnerReceiver { link, connection: 0, items: VecDeque::new(), events: VecDeque::new() },
         })
     }
 
@@ -62,7 +63,7 @@ impl RunnerSender {
     /// # Errors
     /// None of the messages was taken.
     pub fn send(&self, messages: &[FromRunner]) -> Result<(), SendError> {
-        self.link.send(encode(messages))
+        self.link.send(None, encode(messages))
     }
 
     /// As [`send`](Self::send), but waits while the shepherd does not read what
@@ -71,7 +72,25 @@ impl RunnerSender {
     /// # Errors
     /// The shepherd is not connected, or went away meanwhile.
     pub fn send_wait(&self, messages: &[FromRunner]) -> Result<(), SendError> {
-        self.link.send_wait(encode(messages))
+        self.link.send_wait(None, encode(messages))
+    }
+
+    /// As [`send`](Self::send), to the shepherd of this
+    /// [connection](RunnerReceiver::connection) and to no later one.
+    ///
+    /// # Errors
+    /// None of the messages was taken.
+    pub fn send_to(&self, connection: u64, messages: &[FromRunner]) -> Result<(), SendError> {
+        self.link.send(Some(connection), encode(messages))
+    }
+
+    /// As [`send_wait`](Self::send_wait), to the shepherd of this
+    /// [connection](RunnerReceiver::connection) and to no later one.
+    ///
+    /// # Errors
+    /// The connection ended, before or meanwhile.
+    pub fn send_wait_to(&self, connection: u64, messages: &[FromRunner]) -> Result<(), SendError> {
+        self.link.send_wait(Some(connection), encode(messages))
     }
 
     /// Waits until what was sent will arrive even if this process ends. Returns
@@ -97,6 +116,12 @@ fn encode(messages: &[FromRunner]) -> Vec<Vec<u8>> {
 }
 
 impl RunnerReceiver {
+    /// The connection that the latest event was of: each has a number above those of
+    /// the ones before it.
+    pub fn connection(&self) -> u64 {
+        self.connection
+    }
+
     /// The next event within `timeout`.
     ///
     /// # Errors
@@ -116,7 +141,10 @@ impl RunnerReceiver {
                 return Some(event);
             }
             match self.items.pop_front()? {
-                Item::Up => return Some(Event::Connected),
+                Item::Up(connection) => {
+                    self.connection = connection;
+                    return Some(Event::Connected);
+                }
                 Item::Down => return Some(Event::Disconnected),
                 Item::Frame(connection, frame) => {
                     // Every shepherd of this protocol takes full frames.

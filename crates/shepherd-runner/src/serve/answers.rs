@@ -82,11 +82,12 @@ impl Answers {
         let mut sending = self.sending.lock().unwrap_or_else(PoisonError::into_inner);
         let mut state = self.lock();
         state.send_by = None;
+        let connection = state.connection;
         std::mem::swap(&mut *sending, &mut state.held);
         drop(state);
         if !sending.is_empty() {
             // It fails only when the connection is gone, and the jobs with it.
-            let _ = self.sender.send_wait(&sending);
+            let _ = self.sender.send_wait_to(connection, &sending);
             sending.clear();
         }
     }

@@ -23,7 +23,7 @@ pub(super) fn run(mut receiver: RunnerReceiver, work: &Arc<Work>, answers: &Answ
         match receiver.recv(LOOK) {
             Ok(Event::Connected) => {
                 connected = true;
-                work.connected();
+                work.connected(receiver.connection());
             }
             Ok(Event::Message(message)) => on_message(message, work, answers),
             Ok(Event::Garbage(garbage)) => {
@@ -48,7 +48,7 @@ fn on_message(message: ToRunner, work: &Arc<Work>, answers: &Answers) {
     match message {
         ToRunner::Ping { nonce } => {
             // One that cannot be sent goes with its connection, or is one too many.
-            let _ = work.outlet().sender.send(&[FromRunner::Pong { nonce }]);
+            let _ = work.outlet().sender.send_to(work.connection(), &[FromRunner::Pong { nonce }]);
         }
         ToRunner::Input(input) => {
             let (job, attempt) = (input.job.clone(), input.attempt);

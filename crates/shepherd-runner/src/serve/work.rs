@@ -83,17 +83,17 @@ impl Work {
         self.announce(&state);
     }
 
-    pub(super) fn connected(&self) {
+    pub(super) fn connected(&self, connection: u64) {
         let mut state = self.lock();
         state.connected = true;
-        state.connection += 1;
+        state.connection = connection;
         self.announce(&state);
     }
 
     fn announce(&self, state: &State) {
         if state.ready && state.connected && state.stop_by.is_none() {
             // When it fails the connection is gone, and the next one is told.
-            let _ = self.outlet.sender.send(std::slice::from_ref(&self.ready_message));
+            let _ = self.outlet.sender.send_to(state.connection, std::slice::from_ref(&self.ready_message));
         }
     }
 
