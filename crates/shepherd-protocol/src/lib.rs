@@ -64,7 +64,7 @@ pub use error::{Error, Garbage, RecvError, SendError};
 pub use message::{CANCELLED, Event, FromRunner, Input, PROTOCOL_VERSION, Ready, ToRunner};
 pub use transport::{Connection, Receiver, RunnerReceiver, RunnerSender, RunnerSocket, Sender};
 
-/// The most messages that one frame may hold; what comes after them is refused.
+/// The most messages that one frame may hold; one with more is refused whole.
 pub const MAX_BATCH: u32 = 1024;
 /// The largest frame that is accepted, in bytes. A peer that sends a larger one is
 /// disconnected.
