@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import atexit
 import select
+import threading
 import time
 from typing import Any, Callable, NamedTuple, Optional, Set
 
@@ -26,6 +27,8 @@ NONE = 0
 
 #: How long a send waits before it looks whether its connection is still there, in milliseconds.
 _SEND_MS = 100
+#: How long a send waits while it is not clear whether there is another connection, in seconds.
+_COMING = 0.001
 #: How long a receive waits before it says that nothing came, in milliseconds.
 _RECV_MS = 1000
 
@@ -57,10 +60,10 @@ class RunnerSocket:
         self._changed = changed
         #: Connections whose beginning was not told yet.
         self._coming: Set[int] = set()
+        #: Held while a message is handed over, so that no other connection begins between the look and the deed.
+        self._entrance = threading.Lock()
         # Without a send buffer: what would lie in one could reach a later peer.
-        self._socket = _Pair1(
-            send_buffer_size=0, recv_max_size=MAX_FRAME, send_timeout=_SEND_MS, recv_timeout=_RECV_MS
-        )
+        self._socket = _Pair1(send_buffer_size=0, recv_max_size=MAX_FRAME, recv_timeout=_RECV_MS)
         # The library's own end would close all sockets.
         atexit.unregister(getattr(pynng.nng, "_pynng_atexit", print))
         self._socket.add_pre_pipe_connect_cb(self._on_coming)
@@ -69,6 +72,8 @@ class RunnerSocket:
         try:
             self._socket.listen(url)
             self._send_fd = self._socket.send_fd
+            self._room = select.poll()
+            self._room.register(self._send_fd, select.POLLIN)
         except (pynng.NNGException, ValueError) as error:
             self._socket.close()
             raise ListenError(f"cannot listen at `{url}`: {error}") from error
@@ -79,14 +84,16 @@ class RunnerSocket:
         return self._connection
 
     def _on_coming(self, pipe: Any) -> None:
-        self._coming.add(pipe.id)
+        with self._entrance:
+            self._coming.add(pipe.id)
 
     def _on_connect(self, pipe: Any) -> None:
         self._begin(pipe.id)
 
     def _begin(self, connection: int) -> None:
-        self._coming.discard(connection)
+        # In this order: a send that sees neither would take the connection before for the present one.
         self._connection = connection
+        self._coming.discard(connection)
         self._changed()
 
     def _on_remove(self, pipe: Any) -> None:
@@ -107,21 +114,30 @@ class RunnerSocket:
         if connection in self._coming:
             # It speaks before its beginning is told.
             self._begin(connection)
-        if connection != self._connection:
+        if connection == NONE or connection != self._connection:
             # Left behind by a connection that is gone.
             return None
         return Frame(connection, message.bytes)
 
     def send(self, connection: int, data: bytes) -> bool:
-        """Sends to this connection, and waits while its peer does not read. Returns whether it was sent."""
+        """Sends to this connection, and waits while its peer does not read. Returns whether it was sent. One call at
+        a time.
+        """
         while connection == self._connection and connection != NONE:
-            try:
-                self._socket.send(data)
-                return True
-            except pynng.Timeout:
+            if not self._room.poll(_SEND_MS):
                 continue
-            except pynng.NNGException:
-                return False
+            with self._entrance:
+                # One that comes may take the present one's place, whose end is told later.
+                if connection == self._connection and not self._coming:
+                    try:
+                        # The library must not wait: what waits in it is sent to whoever connects next.
+                        self._socket.send(data, block=False)
+                        return True
+                    except pynng.TryAgain:
+                        continue
+                    except pynng.NNGException:
+                        return False
+            time.sleep(_COMING)
         return False
 
     def flush(self, timeout: float) -> None:
