@@ -15,6 +15,7 @@ import traceback
 from pathlib import Path
 from typing import NoReturn, Optional, Sequence
 
+from . import shutdown
 from .config import Config
 from .errors import SettingsError
 from .options import DEFAULT_PORT, Options
@@ -62,6 +63,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> NoReturn:
         name = given.runner or class_beside(config.path) or DEFAULT_CLASS
         runner = make_runner(name, config, given.port)
         serve(runner, config, Options.from_env(given.port)._replace(name=f"{name} (Python)"))
+        shutdown.linger()
     except SettingsError as error:
         _fail(str(error), _MISUSE)
     except ListenError as error:
@@ -69,6 +71,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> NoReturn:
     except Exception:
         # The model's own: the end of what a runner prints is what its jobs' clients are told.
         traceback.print_exc()
+        shutdown.linger()
         sys.exit(_FAILURE)
     sys.exit(0)
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
+import time
 from types import FrameType
 from typing import Optional
 
@@ -15,6 +17,9 @@ from .work import Work
 ABANDONED = 1
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+#: How long the interpreter may take to end, with the model's threads and functions that run at its end; in seconds.
+LINGER = 10.0
 
 
 def begin(work: Work, grace: float) -> None:
@@ -29,6 +34,18 @@ def _watch(work: Work) -> None:
         _exit("the job in work did not end in time and is abandoned", ABANDONED)
 
 
+def linger() -> None:
+    """Has the process end soon, also when a thread of the model that is no daemon goes on: the interpreter waits for
+    it, while signals do nothing any more.
+    """
+    threading.Thread(target=_linger, name="shepherd-linger", daemon=True).start()
+
+
+def _linger() -> None:
+    time.sleep(LINGER)
+    _exit("what the model has left running does not end and is abandoned", ABANDONED)
+
+
 def _exit(message: str, code: int) -> None:
     try:
         OUTPUT.leave()
@@ -41,8 +58,8 @@ class Signals:
     """Begins the end at the first signal and exits at the second.
 
     The interpreter runs handlers on the main thread, between two steps of Python code, and a model may be in a
-    library's function for minutes. So a handler does nothing: the signal's number, which the interpreter writes to a
-    pipe at once, wakes a thread.
+    library's function for minutes. So a handler does nothing, as a rule: the signal's number, which the interpreter
+    writes to a pipe at once, wakes a thread.
 
     The signals are never given back: once all work is over they do nothing, so that one that comes late does not turn
     an orderly end into a death.
@@ -56,10 +73,20 @@ class Signals:
         os.set_blocking(self._write, False)
         signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
         for number in _SIGNALS:
-            signal.signal(number, _nothing)
+            signal.signal(number, self._heard)
         self._masks = threading.local()
         os.register_at_fork(before=self._before_fork, after_in_parent=self._in_parent, after_in_child=self._in_child)
         threading.Thread(target=self._run, name="shepherd-signals", daemon=True).start()
+
+    def _heard(self, number: int, frame: Optional[FrameType]) -> None:
+        # An event loop with signal handlers of its own, such as asyncio's, has the numbers written to itself, and to
+        # nobody when it ends. Then this is the only way.
+        with contextlib.suppress(OSError, ValueError):
+            other = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
+            if other != self._write:
+                os.write(self._write, bytes([number]))
+                if other != -1:
+                    signal.set_wakeup_fd(other, warn_on_full_buffer=False)
 
     def _run(self) -> None:
         asked = False
@@ -85,10 +112,6 @@ class Signals:
         # A child's only thread is its main thread, whichever forked it.
         signal.set_wakeup_fd(-1)
         for number in _SIGNALS:
-            if signal.getsignal(number) is _nothing:
+            if signal.getsignal(number) == self._heard:
                 signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, self._masks.before)
-
-
-def _nothing(number: int, frame: Optional[FrameType]) -> None:
-    pass
