@@ -10,7 +10,7 @@ import contextlib
 import os
 import select
 import threading
-from typing import Callable, ContextManager, Dict, List, Optional
+from typing import Callable, ContextManager, Dict, List
 
 #: As much as a pipe holds, so that one read takes what was there.
 _PIPE = 64 << 10
@@ -35,11 +35,13 @@ class Capture:
             for fd in (1, 2):
                 self.originals[fd] = os.dup(fd)
                 reader, writers[fd] = os.pipe()
+                os.set_blocking(reader, False)
                 self._readers[reader] = fd
         except OSError:
             self._close([*self.originals.values(), *self._readers, *writers.values()])
             raise
-        _line_buffer_c()
+        #: Passes on what C's `stdout` holds back, such as the beginning of a line.
+        self.flush_c = _line_buffer_c()
         for fd, writer in writers.items():
             os.dup2(writer, fd)
         self._close(list(writers.values()))
@@ -62,12 +64,17 @@ class Capture:
     def drain(self) -> None:
         """Passes on what was written before this was called. The lock is held."""
         for reader, _ in self._now.poll(0):
-            data = os.read(reader, _PIPE)
+            try:
+                data = os.read(reader, _PIPE)
+            except BlockingIOError:
+                # An object's end or a signal's handler, which printed in the middle of this, has passed it on.
+                continue
             if data:
                 self._passed(self._readers[reader], data)
             else:
                 # Nobody has the other end any more.
-                self._now.unregister(reader)
+                with contextlib.suppress(KeyError):
+                    self._now.unregister(reader)
 
     def _run(self) -> None:
         poll = self._poll()
@@ -92,13 +99,25 @@ class Capture:
         self._close(list(self._readers))
 
 
-def _line_buffer_c() -> None:
-    """Has C's `stdout` pass on each line: into a pipe it would wait for some thousand bytes, and be of a later job."""
+def _line_buffer_c() -> Callable[[], None]:
+    """Has C's `stdout` pass on each line: into a pipe it would wait for some thousand bytes, and be of a later job.
+    Returns what has it pass on the rest.
+    """
     with contextlib.suppress(Exception):
         import ctypes
 
         c = ctypes.CDLL(None)
-        stdout: Optional[int] = ctypes.c_void_p.in_dll(c, "stdout").value
-        if stdout is not None:
-            c.fflush(ctypes.c_void_p(stdout))
-            c.setvbuf(ctypes.c_void_p(stdout), None, _IOLBF, 0)
+        stdout = ctypes.c_void_p(ctypes.c_void_p.in_dll(c, "stdout").value)
+        # Only looks, and so need not let go of the interpreter's lock.
+        held = ctypes.PyDLL(None)["__fpending"]
+        held.restype = ctypes.c_size_t
+
+        def flush() -> None:
+            if held(stdout):
+                c.fflush(stdout)
+
+        if stdout.value is not None:
+            c.fflush(stdout)
+            c.setvbuf(stdout, None, _IOLBF, 0)
+            return flush
+    return lambda: None

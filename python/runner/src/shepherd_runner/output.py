@@ -37,9 +37,10 @@ import os
 import select
 import sys
 import threading
+import traceback
 from contextvars import ContextVar, Token
 from types import TracebackType
-from typing import Any, Callable, Dict, List, Optional, Sequence, Type
+from typing import Any, Callable, Dict, List, NoReturn, Optional, Sequence, Type
 
 from . import streams
 from .capture import Capture
@@ -58,7 +59,7 @@ _scope: "ContextVar[Optional[JobOutput]]" = ContextVar("shepherd_output", defaul
 class JobOutput:
     """Around the processing of these jobs: what is printed meanwhile is theirs. To be entered once."""
 
-    __slots__ = ("_output", "_jobs", "_logs", "_decoders", "_token", "partial")
+    __slots__ = ("_output", "_jobs", "_logs", "_decoders", "_token", "_closed", "partial")
 
     def __init__(self, output: "Output", jobs: Sequence[Job]) -> None:
         self._output = output
@@ -67,6 +68,8 @@ class JobOutput:
         self._logs: List[JobLog] = []
         self._decoders: Dict[int, codecs.IncrementalDecoder] = {}
         self._token: Optional["Token[Optional[JobOutput]]"] = None
+        #: The jobs are over. What threads of theirs still print is in no log, which their answers follow.
+        self._closed = False
         self.partial: Dict[int, str] = {}
 
     def __enter__(self) -> None:
@@ -79,12 +82,16 @@ class JobOutput:
         self, kind: Optional[Type[BaseException]], error: Optional[BaseException], frames: Optional[TracebackType]
     ) -> None:
         flush()
+        if self._output.is_forked:
+            _leave_child(error)
         self._output._end(self)
         if self._token is not None:
             _scope.reset(self._token)
 
     def _add(self, source: int, data: bytes, encoding: str) -> None:
         """Something was printed. A source is one stream of bytes, which may break off within a letter."""
+        if self._closed:
+            return
         decoder = self._decoders.get(source)
         if decoder is None:
             decoder = self._decoders[source] = codecs.getincrementaldecoder(encoding)("replace")
@@ -104,6 +111,7 @@ class JobOutput:
         with self._output._lock:
             for decoder in self._decoders.values():
                 self._give(decoder.decode(b"", True))
+            self._closed = True
         for log in self._logs:
             log.close()
 
@@ -137,6 +145,11 @@ class Output:
                 faulthandler.enable(os.dup(2))
         os.register_at_fork(after_in_child=self._in_child)
 
+    @property
+    def own(self) -> Sequence[streams.Text]:
+        """The streams that were put in the places of the process's own."""
+        return self._streams or ()
+
     def begin(self, outbox: Outbox, alone: bool) -> None:
         """From now on what jobs print is sent to the shepherd. ``alone``: one job or batch is in work at a time."""
         self._sender = Sender(outbox)
@@ -157,6 +170,11 @@ class Output:
             if capture is not None:
                 self._targets = {1: 1, 2: 2}
                 capture.restore()
+
+    @property
+    def is_forked(self) -> bool:
+        """Whether this process is a child that a model forked."""
+        return self._forked
 
     @property
     def is_captured(self) -> bool:
@@ -201,14 +219,16 @@ class Output:
             self._capture.drain()
 
     def _end(self, scope: JobOutput) -> None:
+        capture = self._capture
         try:
+            if capture is not None:
+                capture.flush_c()
             with self._lock, contextlib.suppress(OSError):
                 self._drain()
         finally:
             if self._everything is scope:
                 self._everything = None
-            if scope._logs or scope._decoders:
-                scope._close()
+            scope._close()
 
     def _passed(self, fd: int, data: bytes) -> None:
         """Something came through a descriptor's pipe. The lock is held."""
@@ -265,10 +285,25 @@ OUTPUT = Output()
 
 def flush() -> None:
     """Passes on what was printed without an end of line."""
-    for stream in (sys.stdout, sys.stderr):
+    # A model may have put others in their places, which hold them or not; and some hold the interpreter's own.
+    others = [stream for stream in (sys.stdout, sys.stderr) if not isinstance(stream, streams.Text)]
+    for stream in (*others, *OUTPUT.own, sys.__stdout__, sys.__stderr__):
         # Closed, or with nobody who reads it: no fault of the job's.
         with contextlib.suppress(Exception):
-            stream.flush()
+            stream.flush()  # type: ignore[union-attr]
+
+
+def _leave_child(error: Optional[BaseException]) -> NoReturn:
+    """Ends a child that a model forked and that comes back from the model's code: the rest is its parent's."""
+    code = 0
+    if isinstance(error, SystemExit) and (error.code is None or isinstance(error.code, int)):
+        code = error.code or 0
+    elif error is not None:
+        code = 1
+        with contextlib.suppress(Exception):
+            traceback.print_exception(type(error), error, error.__traceback__)
+        flush()
+    os._exit(code & 0xFF)
 
 
 def _write_all(fd: int, data: bytes) -> None:
