@@ -6,6 +6,7 @@ import os
 import shutil
 from typing import List, Optional, Sequence
 
+from . import progress
 from .job import Job
 from .output import OUTPUT
 from .runner import Runner
@@ -16,7 +17,7 @@ def process_batch(runner: Runner, jobs: Sequence[Job]) -> List[Optional[BaseExce
     error = _run(runner, jobs)
     if error is None:
         return [job._failure for job in jobs]
-    if len(jobs) == 1 or not isinstance(error, Exception):
+    if len(jobs) == 1 or isinstance(error, KeyboardInterrupt):
         return [error for _ in jobs]
     return [_run_alone(runner, job) for job in jobs]
 
@@ -24,21 +25,28 @@ def process_batch(runner: Runner, jobs: Sequence[Job]) -> List[Optional[BaseExce
 def _run(runner: Runner, jobs: Sequence[Job]) -> Optional[BaseException]:
     try:
         with OUTPUT.of(jobs):
-            runner.process_batch(jobs)
+            result = runner.process_batch(jobs)
+            if result is not None:
+                progress.refuse_async(result)
         return None
     except BaseException as error:
         return error
 
 
 def _run_alone(runner: Runner, job: Job) -> Optional[BaseException]:
-    if job._failure is not None or job.stop_reason is not None:
-        # What it told before the batch broke off, or what the next attempt would be in vain for.
-        return job._failure or job._give_up()
+    if job._failure is not None:
+        # What it told before the batch broke off.
+        return job._failure
+    if job.stop_reason is not None:
+        # Another attempt would be in vain.
+        return job._give_up()
     try:
         _empty(job)
     except OSError as error:
         return error
-    return _run(runner, [job]) or job._failure
+    broken = _run(runner, [job])
+    # Not `or`: an exception may be false, such as one with a length.
+    return job._failure if broken is None else broken
 
 
 def _empty(job: Job) -> None:

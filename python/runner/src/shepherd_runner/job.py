@@ -134,7 +134,8 @@ class Job:
         for hook in hooks:
             try:
                 hook(stop)
-            except Exception:
+            except BaseException:
+                # All of them: `sys.exit()` would end the thread that reads what the shepherd says.
                 import traceback
 
                 traceback.print_exc()

@@ -20,6 +20,8 @@ from .transport import NONE, RunnerSocket
 HOLD = 0.001
 #: The most messages of a frame to the shepherd.
 _BATCH = 64
+#: The most messages that wait when another is offered.
+_MOST_OFFERED = 1024
 
 
 class Outbox:
@@ -70,6 +72,11 @@ class Outbox:
             self._pending.append(message)
             self._send_at = 0.0
             self._changed.notify()
+
+    def offer(self, connection: int, message: str) -> None:
+        """As :meth:`post`, for what may be left out: it is, while a shepherd that does not read has much to read."""
+        if len(self._pending) < _MOST_OFFERED:
+            self.post(connection, message)
 
     def append(self, connection: int, message: str) -> None:
         """Has a message travel with the next one, or at the next flush. Waits for nothing."""

@@ -1,11 +1,24 @@
-"""What a generator's values mean."""
+"""What a generator's values mean, and other results do not."""
 
 from __future__ import annotations
 
+import inspect
 from numbers import Real
 from typing import Any
 
 from .job import Job
+
+
+def refuse_async(result: Any) -> None:
+    """Raises :class:`TypeError` when nothing was done yet: a function, such as a decorated one, does not say that it
+    is ``async`` and returned what is still to be awaited.
+    """
+    if inspect.isawaitable(result) or inspect.isasyncgen(result):
+        if inspect.iscoroutine(result):
+            result.close()
+        raise TypeError(
+            f"nothing was processed: {type(result).__name__} was returned by a function that is not declared `async`"
+        )
 
 
 def report(job: Job, value: Any) -> None:

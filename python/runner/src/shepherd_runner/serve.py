@@ -60,14 +60,18 @@ class _Service:
         self._options = options
         self._batches = type(runner).process_batch is not Runner.process_batch
         self._outbox = Outbox(self._on_connection)
-        self._work = Work(self._outbox.post)
+        self._work = Work(self._outbox.offer)
         self._connected = False
         # Before anybody can know that the runner is there, and go away.
         self._parent = os.getppid()
 
     def run(self) -> None:
-        if self._batches and inspect.iscoroutinefunction(self._runner.process_batch):
-            raise SettingsError("`process_batch` cannot be `async`")
+        if self._batches:
+            process_batch = self._runner.process_batch
+            if inspect.iscoroutinefunction(process_batch) or inspect.isasyncgenfunction(process_batch):
+                raise SettingsError("`process_batch` cannot be `async`")
+            if inspect.isgeneratorfunction(process_batch):
+                raise SettingsError("`process_batch` cannot be a generator")
         OUTPUT.install()
         socket = RunnerSocket(self._options.listen, self._outbox.stir)
         if threading.current_thread() is threading.main_thread():
@@ -127,8 +131,9 @@ class _Service:
     def _announce(self) -> None:
         if self._runner.logs:
             OUTPUT.begin(self._outbox, alone=self._runner.slots <= 1)
-        if self._work.set_ready():
-            self._outbox.push(self._work.connection, self._ready(), hold=False)
+        connection = self._work.set_ready()
+        if connection != NONE:
+            self._outbox.push(connection, self._ready(), hold=False)
 
     def _on_connection(self, connection: int) -> Optional[str]:
         self._connected = connection != NONE

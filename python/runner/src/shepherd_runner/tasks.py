@@ -50,7 +50,7 @@ class Tasks:
         while not (self._work.is_ending and not tasks):
             # Before the work is looked at: what comes after the look sets it again.
             wake.clear()
-            while len(tasks) < self._runner.slots:
+            while len(tasks) < max(1, self._runner.slots):
                 job = self._work.take_now()
                 if job is None:
                     break
@@ -79,8 +79,13 @@ class Tasks:
             with OUTPUT.of((job,)):
                 result = self._runner.process(job)
                 if inspect.isasyncgen(result):
-                    async for value in result:
-                        progress.report(job, value)
+                    try:
+                        async for value in result:
+                            progress.report(job, value)
+                            # One that waits for nothing itself keeps nobody else waiting, and can be cancelled.
+                            await asyncio.sleep(0)
+                    finally:
+                        await result.aclose()
                 else:
                     await result
             return job._failure

@@ -57,16 +57,11 @@ class Work:
         with self._lock:
             self._on_change = hook
 
-    @property
-    def connection(self) -> int:
-        """The connection that jobs are taken from."""
-        return self._connection
-
-    def set_ready(self) -> bool:
-        """The model is loaded. Returns whether the shepherd that is there is to be told."""
+    def set_ready(self) -> int:
+        """The model is loaded. Returns the connection whose shepherd is to be told, or :data:`NONE`."""
         with self._lock:
             self._ready = True
-            return self._connection != NONE and self._stop_by is None
+            return self._connection if self._stop_by is None else NONE
 
     def connect(self, connection: int) -> bool:
         """The shepherd's connection is this one now, or there is none. Returns whether it is to be told that the
@@ -132,17 +127,19 @@ class Work:
         when it is time to end.
         """
         with self._lock:
-            while self._stop_by is None and not self._waiting:
-                self._wait(None)
-            by = time.monotonic() + wait
-            while self._stop_by is None and 0 < len(self._waiting) < most:
-                left = by - time.monotonic()
-                if left <= 0:
-                    break
-                self._wait(left)
-            if self._stop_by is not None:
-                return []
-            return [self._begin() for _ in range(min(most, len(self._waiting)))]
+            while self._stop_by is None:
+                while self._stop_by is None and not self._waiting:
+                    self._wait(None)
+                by = time.monotonic() + wait
+                while self._stop_by is None and 0 < len(self._waiting) < most:
+                    left = by - time.monotonic()
+                    if left <= 0:
+                        break
+                    self._wait(left)
+                # Another worker may have taken them, or they were cancelled, or forgotten with their connection.
+                if self._stop_by is None and self._waiting:
+                    return [self._begin() for _ in range(min(most, len(self._waiting)))]
+            return []
 
     def _wait(self, timeout: Optional[float]) -> None:
         self._idle += 1

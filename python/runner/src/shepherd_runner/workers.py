@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import time
 from typing import Callable, List, Optional
@@ -45,7 +46,7 @@ class Workers:
         """Processes batches until it is time to end."""
         runner, work, outbox = self._runner, self._work, self._outbox
         while True:
-            jobs = work.take_batch(runner.max_batch, runner.max_wait)
+            jobs = work.take_batch(max(1, runner.max_batch), runner.max_wait)
             if not jobs:
                 return
             errors: List[Optional[BaseException]] = process_batch(runner, jobs)
@@ -61,12 +62,14 @@ class Workers:
             with OUTPUT.of((job,)):
                 result = self._runner.process(job)
                 if inspect.isgenerator(result):
-                    for value in result:
-                        progress.report(job, value)
-                        if job.cancelled:
-                            # Its `finally` blocks run here, and what they raise is raised here.
-                            result.close()
-                            break
+                    # Its `finally` blocks run here, and what they raise is raised here.
+                    with contextlib.closing(result):
+                        for value in result:
+                            progress.report(job, value)
+                            if job.cancelled:
+                                break
+                elif result is not None:
+                    progress.refuse_async(result)
             return job._failure
         except BaseException as error:
             self._note(error)
