@@ -21,10 +21,11 @@
 //!   timeout ends the attempt; a run timeout ends the job.
 //!
 //! The job that was running when a runner died is blamed for it. Which one that was
-//! is certain only when no other had been sent ahead: answers may die with their
-//! runner. Otherwise all go back to the queue, and for a while none is sent ahead,
-//! so that the one to blame is found the next time. Nothing of an attempt is given up before its process is
-//! gone, so two attempts never share a directory.
+//! is certain only when the runner had no other: several run at once, and answers of
+//! those sent ahead may die with their runner. Otherwise all go back to the queue, and
+//! for a while runners get one at a time, so that the one to blame is found the next
+//! time. Nothing of an attempt is given up before its process is gone, so two attempts
+//! never share a directory.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -159,6 +160,8 @@ pub(crate) struct Keeper {
     slots: usize,
     /// So many answers must come before jobs are sent ahead again.
     careful: usize,
+    /// So many answers must come before the runner gets more than one job at a time.
+    suspects: usize,
     /// When the runner last answered; with the jobs' times, its pace.
     last_answer: Instant,
     /// Attempts that this runner answered, newest last.
@@ -218,6 +221,7 @@ impl Keeper {
             rhythm: Rhythm::default(),
             slots: 1,
             careful: 0,
+            suspects: 0,
             last_answer: Instant::now(),
             answered: VecDeque::new(),
             published: 0,

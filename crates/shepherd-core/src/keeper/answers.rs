@@ -97,6 +97,7 @@ impl Keeper {
         if answers > 0 {
             self.sharing = false;
             self.careful = self.careful.saturating_sub(answers);
+            self.suspects = self.suspects.saturating_sub(answers);
             let now = Instant::now();
             self.pace.record(now - begun.max(self.last_answer), u32::try_from(answers).unwrap_or(u32::MAX));
             self.last_answer = now;

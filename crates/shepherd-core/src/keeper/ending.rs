@@ -141,10 +141,15 @@ impl Keeper {
         ops::empty_trash(&mut self.outcomes, &self.dirs, &self.sheep);
         let sent: Vec<Sent> = self.hand.sent.drain(..).collect();
         let Some(end) = end else { return };
-        let is_blameless = matches!(&end, End::Died(death) if death.is_blameless);
-        let certain = sent.len() <= self.slots && !is_blameless;
-        if !certain && !is_blameless {
+        let is_blamed = match &end {
+            End::Died(death) => !death.is_blameless,
+            End::Unreliable(_) => true,
+            End::TimedOut(..) | End::Idle | End::KeptCancelled | End::Drained => false,
+        };
+        let certain = is_blamed && sent.len() == 1;
+        if is_blamed && sent.len() > 1 {
             self.careful = CAREFUL;
+            self.suspects = sent.len();
         }
         let mut changes = Vec::new();
         for Sent { job, let_go_by, .. } in &sent {

@@ -69,8 +69,12 @@ impl Keeper {
         let now = Instant::now();
         let (in_order, next) = self.hand.in_order(now);
         self.overtake_at = next;
-        let ahead = if self.careful == 0 { self.pace.sent_ahead(runner.ahead) } else { 0 };
-        let room = (self.slots + ahead).saturating_sub(self.hand.sent.len());
+        let at_once = match (self.suspects, self.careful) {
+            (0, 0) => self.slots + self.pace.sent_ahead(runner.ahead),
+            (0, _) => self.slots,
+            _ => 1,
+        };
+        let room = at_once.saturating_sub(self.hand.sent.len());
         let count = room.min(in_order);
         if count == 0 {
             return;

@@ -1,6 +1,7 @@
 //! Runners that lie, die, hang or refuse to start, and what the shepherd makes of
 //! it: their job comes to an end that tells why, and no other is disturbed.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -96,6 +97,41 @@ async fn jobs_sent_ahead_of_a_death_are_not_blamed() {
     for id in others {
         farm.is_done(&id).await;
     }
+    farm.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_that_ran_beside_the_one_that_killed_their_runner_are_not_blamed() {
+    let lives = AtomicUsize::new(0);
+    let farm = Farm::with(Arc::new(move |io| {
+        io.ready.slots = 4;
+        if lives.fetch_add(1, Ordering::SeqCst) == 0 {
+            // All of them are in work.
+            for _ in 0..4 {
+                io.next();
+            }
+            return;
+        }
+        while let Some(input) = io.next() {
+            if input.job.as_str() == "bad" {
+                return;
+            }
+            io.done(&input);
+        }
+    }))
+    .await;
+    let mut others = Vec::new();
+    for name in ["job-1", "bad", "job-2", "job-3"] {
+        let id = farm.submit(name, "m", "x").await;
+        if name != "bad" {
+            others.push(id);
+        }
+    }
+    assert_eq!(farm.failure(&spec("bad", "m").id).await.message, "Sheep container died without notice");
+    for id in others {
+        farm.is_done(&id).await;
+    }
+    assert_eq!(farm.flock[0].launches(), 3);
     farm.shutdown().await;
 }
 
