@@ -74,6 +74,8 @@ pub(crate) struct Cell {
 pub(crate) struct Facts {
     pub(crate) view: SheepView,
     pub(crate) available: bool,
+    /// Models that it leaves alone, each until then.
+    pub(crate) rests: Vec<(ModelRef, Instant)>,
     pub(crate) ordered_at: Timestamp,
     pub(crate) in_hand: usize,
     pub(crate) spare: usize,
@@ -100,6 +102,7 @@ impl Cell {
         let facts = Facts {
             view,
             available: true,
+            rests: Vec::new(),
             ordered_at: Timestamp::default(),
             in_hand: 0,
             spare: 0,
@@ -122,10 +125,13 @@ impl Cell {
     fn for_scheduler(&self) -> SheepFacts {
         let order = self.order.borrow().clone();
         let facts = self.facts();
+        let now = Instant::now();
+        let resting = facts.rests.iter().filter(|(_, until)| *until > now);
         let age = facts.running_since.map_or(Duration::ZERO, |since| since.elapsed());
         SheepFacts {
             id: facts.view.id.clone(),
             available: facts.available,
+            rests_from: resting.map(|(model, _)| model.clone()).collect(),
             model: order.map(|model| (model, facts.ordered_at)),
             in_hand: facts.in_hand,
             spare: facts.spare,

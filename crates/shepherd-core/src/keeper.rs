@@ -47,6 +47,7 @@ use crate::workdir::WorkDirs;
 use hand::{Hand, Job};
 use ops::{Collected, Outcome, Unprepared};
 use pace::{Pace, Rhythm};
+use rests::Rests;
 use runner::{Death, Heard, Runner, StartFailure};
 
 mod answers;
@@ -54,6 +55,7 @@ mod ending;
 mod hand;
 mod ops;
 mod pace;
+mod rests;
 mod runner;
 mod supply;
 
@@ -92,6 +94,8 @@ const MAX_FINISHING: usize = 1024;
 const CAREFUL: usize = 256;
 /// How long a job waits whose outputs the storage may have lost.
 const RUN_AGAIN: Duration = Duration::from_secs(5);
+/// A rest that is no longer than this is not worth having jobs made ready anew.
+const SHORT_REST: Duration = Duration::from_secs(1);
 /// Answers remembered to tell a repeated one from one that was never asked for.
 const REMEMBERED: usize = 1024;
 
@@ -113,10 +117,8 @@ enum End {
 }
 
 enum State {
-    /// No runner; none is started before the time given.
-    None {
-        rest_until: Option<Instant>,
-    },
+    /// No runner.
+    None,
     Starting(futures::future::BoxFuture<'static, Result<Box<Runner>, StartFailure>>, Instant),
     Running(Box<Runner>),
     Stopping(futures::future::BoxFuture<'static, String>, Option<End>),
@@ -124,7 +126,6 @@ enum State {
 
 enum Event {
     Outcome(Outcome),
-    Rested,
     Started(Result<Box<Runner>, StartFailure>),
     Heard(Heard),
     Stopped(String),
@@ -179,7 +180,10 @@ pub(crate) struct Keeper {
     sharing: bool,
     drain_seen: bool,
     force_seen: bool,
-    start_failures: Backoff,
+    /// Models that are left alone.
+    rests: Rests,
+    /// Until then the sheep cannot run anything.
+    unfit_until: Option<Instant>,
     sheep_failures: Backoff,
 }
 
@@ -214,7 +218,7 @@ impl Keeper {
             changes,
             forced,
             model: None,
-            state: State::None { rest_until: None },
+            state: State::None,
             hand: Hand::default(),
             outcomes: JoinSet::new(),
             pace: Pace::default(),
@@ -231,7 +235,8 @@ impl Keeper {
             sharing: false,
             drain_seen: false,
             force_seen: false,
-            start_failures: Backoff::new(Duration::from_millis(100), Duration::from_secs(10)),
+            rests: Rests::default(),
+            unfit_until: None,
             sheep_failures: Backoff::new(Duration::from_secs(1), Duration::from_secs(60)),
         }
     }
@@ -242,7 +247,7 @@ impl Keeper {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             self.advance().await;
-            if self.drain_seen && matches!(self.state, State::None { .. }) && self.hand.is_empty() {
+            if self.drain_seen && matches!(self.state, State::None) && self.hand.is_empty() {
                 // A start that was dropped may have got far.
                 self.sheep.settled().await;
                 return;
@@ -256,7 +261,6 @@ impl Keeper {
                 Event::Command(Command::Share) => self.share(),
                 Event::Worded => self.take_awaiting(),
                 Event::Tick => self.check_time(),
-                Event::Rested => self.rested(),
                 Event::Stirred => {}
             }
         }
@@ -269,6 +273,7 @@ impl Keeper {
 
     /// Cancel-safe in all its parts: what a branch would lose stays where it is.
     async fn next_event(&mut self, tick: &mut tokio::time::Interval) -> Event {
+        let rest_until = if matches!(self.state, State::None) { self.rest_until() } else { None };
         let Self {
             state,
             outcomes,
@@ -299,6 +304,7 @@ impl Keeper {
             _ = changes.changed(), if self.hungry => Event::Stirred,
             _ = tick.tick() => Event::Tick,
             () = until(*overtake_at) => Event::Stirred,
+            () = until(rest_until), if rest_until.is_some() => Event::Stirred,
             () = shared.tasks.draining.cancelled(), if !self.drain_seen => { self.drain_seen = true; Event::Stirred },
             () = forced.cancelled(), if !self.force_seen => { self.force_seen = true; Event::Stirred },
         }
@@ -314,9 +320,15 @@ impl Keeper {
         }
         self.overtake_at = None;
         match &self.state {
-            State::None { rest_until: None } if !self.hand.prepared.is_empty() => self.start(),
+            State::None => match self.rest_until() {
+                None if self.hand.prepared.is_empty() => {}
+                None => self.start(),
+                // Others may take them.
+                Some(until) if until - Instant::now() > SHORT_REST => self.give_back_prepared(Duration::ZERO),
+                Some(_) => {}
+            },
             State::Running(_) => self.send_prepared(),
-            State::None { .. } | State::Starting(..) | State::Stopping(..) => {}
+            State::Starting(..) | State::Stopping(..) => {}
         }
         if self.force_seen {
             self.end(End::Drained);
@@ -333,7 +345,7 @@ impl Keeper {
             return;
         }
         match &self.state {
-            State::None { .. } => {
+            State::None => {
                 self.model = order;
                 self.dirs.change_model();
                 ops::empty_trash(&mut self.outcomes, &self.dirs, &self.sheep);
@@ -344,7 +356,7 @@ impl Keeper {
                 }
             }
             // Dropping the start ends what was started.
-            State::Starting(..) => self.state = State::None { rest_until: None },
+            State::Starting(..) => self.state = State::None,
             State::Running(_) => self.end(End::Idle),
             State::Stopping(..) => {}
         }
@@ -388,7 +400,8 @@ impl Keeper {
         facts.run_time = self.pace.mean();
         facts.running_since = self.hand.sent.front().map(|sent| sent.since);
         facts.view.state = self.state.view();
-        let available = !matches!(self.state, State::None { rest_until: Some(_) }) && !self.drain_seen;
+        let is_fit = self.unfit_until.is_none_or(|until| until <= Instant::now());
+        let available = is_fit && !self.drain_seen;
         let recovered = available && !facts.available;
         facts.available = available;
         let job = self.hand.sent.iter().find(|sent| sent.let_go_by.is_none()).map(|sent| sent.job.id());
@@ -463,7 +476,7 @@ impl Keeper {
     fn take_start(&mut self, result: Result<Box<Runner>, StartFailure>) {
         let begun = match &self.state {
             State::Starting(_, begun) => *begun,
-            State::None { .. } | State::Running(_) | State::Stopping(..) => return,
+            State::None | State::Running(_) | State::Stopping(..) => return,
         };
         let id = self.cell.facts().view.id.clone();
         match result {
@@ -480,9 +493,10 @@ impl Keeper {
             }
             Err(StartFailure::Model(error)) => {
                 tracing::warn!(sheep = %id, error = %error.message, details = %error.exception_traceback, "cannot start a runner for the model");
-                let rest =
-                    (!error.exception_type.is_empty()).then(|| Instant::now() + self.start_failures.step());
-                self.state = State::None { rest_until: rest };
+                self.state = State::None;
+                if !error.exception_type.is_empty() {
+                    self.rest();
+                }
                 let jobs: Vec<Job> = self.hand.prepared.drain(..).collect();
                 let changes = jobs.iter().map(|job| job.failed(error.clone())).collect();
                 self.vacate(&jobs, changes);
@@ -490,17 +504,27 @@ impl Keeper {
             Err(StartFailure::Sheep(problem)) => {
                 let rest = self.sheep_failures.step();
                 tracing::error!(sheep = %id, %problem, retry_in = ?rest, "the sheep cannot run anything");
-                self.state = State::None { rest_until: Some(Instant::now() + rest) };
+                self.state = State::None;
+                self.unfit_until = Some(Instant::now() + rest);
                 self.give_back_prepared(Duration::ZERO);
                 self.cell.facts().view.problem = Some(problem);
             }
         }
     }
 
-    fn rested(&mut self) {
-        if let State::None { rest_until } = &mut self.state {
-            *rest_until = None;
-        }
+    /// Until when no runner is started, if that is some time off.
+    fn rest_until(&self) -> Option<Instant> {
+        let now = Instant::now();
+        let of_model = self.model.as_ref().and_then(|model| self.rests.until(model, now));
+        of_model.max(self.unfit_until.filter(|until| *until > now))
+    }
+
+    /// The model's runner died: it is left alone for a while.
+    fn rest(&mut self) {
+        let Some(model) = &self.model else { return };
+        let now = Instant::now();
+        self.rests.begin(model, now);
+        self.cell.facts().rests = self.rests.all(now);
     }
 }
 
@@ -515,7 +539,7 @@ async fn until(time: Option<Instant>) {
 impl State {
     fn view(&self) -> SheepState {
         match self {
-            Self::None { .. } => SheepState::Stopped,
+            Self::None => SheepState::Stopped,
             Self::Starting(..) => SheepState::Starting,
             Self::Running(_) => SheepState::Running,
             Self::Stopping(..) => SheepState::Stopping,
@@ -525,10 +549,7 @@ impl State {
     /// What happens to the runner next. Cancel-safe: the futures stay in the state.
     async fn next(&mut self) -> Event {
         match self {
-            Self::None { rest_until } => {
-                until(*rest_until).await;
-                Event::Rested
-            }
+            Self::None => std::future::pending().await,
             Self::Starting(starting, _) => Event::Started(starting.await),
             Self::Running(runner) => Event::Heard(runner.hear().await),
             Self::Stopping(stopping, _) => Event::Stopped(stopping.await),

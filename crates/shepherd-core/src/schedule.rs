@@ -32,6 +32,8 @@ pub(crate) struct SheepFacts {
     /// Whether it can run anything now (not while it backs off from a problem of
     /// its own, and not once the daemon drains).
     pub(crate) available: bool,
+    /// Models that it leaves alone at present, because their runners die.
+    pub(crate) rests_from: Vec<ModelRef>,
     /// The model it has or is getting, and since when that is so.
     pub(crate) model: Option<(ModelRef, Timestamp)>,
     /// Jobs it holds.
@@ -69,19 +71,19 @@ pub(crate) fn shares<'a>(ready: &[Group], flock: &'a [SheepFacts], swaps: &[Swap
         let swaps = swaps.iter().any(|swap| swap.sheep == sheep.id);
         sheep.available && sheep.in_hand == 0 && own_work(sheep, ready).is_none() && !swaps
     };
-    let mut idle = flock.iter().filter(idle);
+    let mut idle: Vec<&SheepFacts> = flock.iter().filter(idle).collect();
     let mut hoarding: Vec<&SheepFacts> = flock.iter().filter(|sheep| sheep.spare > 0).collect();
     hoarding.sort_by_key(|sheep| std::cmp::Reverse(sheep.run_time));
     let mut shares = Vec::new();
-    let mut helper = idle.next();
     for sheep in hoarding {
-        let Some(free) = helper else { break };
-        let same =
-            free.model.as_ref().map(|(model, _)| model) == sheep.model.as_ref().map(|(model, _)| model);
+        let Some((model, _)) = &sheep.model else { continue };
+        let Some(helper) = idle.iter().position(|free| !free.rests_from.contains(model)) else { continue };
+        let free = idle[helper];
+        let same = free.model.as_ref().is_some_and(|(own, _)| own == model);
         let cost = if same { SHARE_COST } else { free.swap_time };
         if sheep.run_time > cost {
             shares.push(&sheep.id);
-            helper = idle.next();
+            idle.remove(helper);
         }
     }
     shares
@@ -131,7 +133,7 @@ pub(crate) fn own_work<'a>(sheep: &SheepFacts, ready: &'a [Group]) -> Option<&'a
 }
 
 fn may_take(sheep: &SheepFacts, group: &Group) -> bool {
-    group.sheep.as_ref().is_none_or(|pin| *pin == sheep.id)
+    group.sheep.as_ref().is_none_or(|pin| *pin == sheep.id) && !sheep.rests_from.contains(&group.model)
 }
 
 fn has(sheep: &SheepFacts, group: &Group) -> bool {

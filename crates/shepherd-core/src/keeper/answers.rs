@@ -101,7 +101,9 @@ impl Keeper {
             let now = Instant::now();
             self.pace.record(now - begun.max(self.last_answer), u32::try_from(answers).unwrap_or(u32::MAX));
             self.last_answer = now;
-            self.start_failures.reset();
+            if let Some(model) = &self.model {
+                self.rests.end(model);
+            }
         }
         if !finished.is_empty() {
             self.hand.collecting += finished.len();

@@ -95,7 +95,7 @@ impl Keeper {
     pub(super) fn end(&mut self, end: End) {
         // What it answered it has answered.
         self.take_awaiting();
-        match std::mem::replace(&mut self.state, State::None { rest_until: None }) {
+        match std::mem::replace(&mut self.state, State::None) {
             State::Running(mut runner) => {
                 self.hand.printed(&mut runner, &self.shared.live);
                 let id = &self.cell.facts().view.id;
@@ -127,15 +127,14 @@ impl Keeper {
             State::Starting(..) if self.force_seen => {}
             other => self.state = other,
         }
-        if matches!(self.state, State::None { .. }) && self.force_seen {
+        if matches!(self.state, State::None) && self.force_seen {
             self.give_back_prepared(Duration::ZERO);
         }
     }
 
     /// The runner's process is gone: what it had can be decided.
     pub(super) fn take_stopped(&mut self, log: &str) {
-        let State::Stopping(_, end) = std::mem::replace(&mut self.state, State::None { rest_until: None })
-        else {
+        let State::Stopping(_, end) = std::mem::replace(&mut self.state, State::None) else {
             return;
         };
         ops::empty_trash(&mut self.outcomes, &self.dirs, &self.sheep);
@@ -171,7 +170,7 @@ impl Keeper {
             });
         }
         if matches!(end, End::Died(_) | End::Unreliable(_)) {
-            self.state = State::None { rest_until: Some(Instant::now() + self.start_failures.step()) };
+            self.rest();
         }
         self.vacate(&sent.into_iter().map(|sent| sent.job).collect::<Vec<_>>(), changes);
     }

@@ -17,7 +17,7 @@ impl Keeper {
     pub(super) async fn claim(&mut self) {
         self.hungry = false;
         let Some(model) = &self.model else { return };
-        let resting = matches!(self.state, State::None { rest_until: Some(_) });
+        let resting = matches!(self.state, State::None) && self.rest_until().is_some();
         let full = self.sharing && self.hand.sent.len() >= self.slots;
         if resting || full || self.hand.finishing() >= MAX_FINISHING {
             return;

@@ -25,6 +25,7 @@ fn sheep(name: &str, has: Option<&str>) -> SheepFacts {
     SheepFacts {
         id: id(name),
         available: true,
+        rests_from: Vec::new(),
         model: has.map(|name| (model(name), NOW)),
         in_hand: 0,
         spare: 0,
@@ -50,6 +51,19 @@ fn an_idle_sheep_takes_the_first_group() {
 #[test]
 fn the_loaded_model_goes_before_an_older_job() {
     check(&[group("b", 1, 5), group("a", 2, 1)], &[sheep("s", Some("a"))], &[]);
+}
+
+#[test]
+fn a_model_that_is_left_alone_is_for_other_sheep_and_the_sheep_for_other_models() {
+    let resting = SheepFacts { rests_from: vec![model("a")], ..sheep("s", Some("a")) };
+    check(&[group("a", 1, 5), group("b", 2, 1)], std::slice::from_ref(&resting), &[("s", "b")]);
+    check(&[group("a", 1, 5)], &[resting.clone(), sheep("t", None)], &[("t", "a")]);
+    check(&[group("a", 1, 5)], &[SheepFacts { rests_from: vec![model("a")], ..sheep("s", None) }], &[]);
+    // Nor is it given what others have too much of.
+    let slow = Duration::from_secs(10);
+    let hoards = SheepFacts { in_hand: 2, spare: 1, run_time: slow, ..sheep("t", Some("a")) };
+    assert!(shares(&[], &[resting, hoards.clone()], &[]).is_empty());
+    assert_eq!(shares(&[], &[sheep("s", Some("a")), hoards], &[]), [&id("t")]);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::fake::{Farm, PATIENCE, Script, echo, echoing, spec};
+use crate::fake::{Farm, Io, PATIENCE, Script, echo, echoing, spec};
 use shepherd_core::{Keeping, ShepherdError};
 use shepherd_job::{Attempt, JobState};
 use shepherd_protocol::{FromRunner, ToRunner};
@@ -273,6 +273,41 @@ async fn a_model_that_cannot_be_loaded_fails_its_jobs_only() {
     let after = farm.submit("after", "m", "x").await;
     farm.is_done(&after).await;
     farm.shutdown().await;
+}
+
+/// A model whose runners do this rests ever longer, and the sheep works for others meanwhile.
+async fn is_left_alone(misdeed: fn(&mut Io)) {
+    let farm = Farm::with(Arc::new(move |io| {
+        if io.model.name() == "bad" {
+            return misdeed(io);
+        }
+        while let Some(input) = io.next() {
+            echo(&input);
+            io.done(&input);
+        }
+    }))
+    .await;
+    let mut bad = Vec::new();
+    // Their rests would be a minute in all.
+    for number in 0..12 {
+        bad.push(farm.submit(&format!("bad-{number}"), "bad", "x").await);
+    }
+    farm.failure(&bad[0]).await;
+    let good = farm.submit("good", "good", "x").await;
+    farm.is_done(&good).await;
+    let last = &farm.shepherd.job(&bad[11]).await.unwrap().state;
+    assert!(matches!(last, JobState::Queued { .. }), "{last:?}");
+    farm.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_that_cannot_be_loaded_does_not_keep_the_sheep_from_others() {
+    is_left_alone(|_| {}).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_whose_runners_die_does_not_keep_the_sheep_from_others() {
+    is_left_alone(|io| drop(io.next())).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
