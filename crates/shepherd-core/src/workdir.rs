@@ -223,7 +223,7 @@ impl WorkDirs {
     /// and at most `max_bytes` together; otherwise leaves them for the storage.
     ///
     /// # Errors
-    /// When `outputs` is gone, is no directory, or cannot be read.
+    /// When `outputs` is gone, is no directory, or cannot be read. All of it is still there.
     pub(crate) fn collect(&self, job: &JobId, max_bytes: usize) -> io::Result<Outputs> {
         self.take_back(job);
         let trust = self.trust();
@@ -247,11 +247,11 @@ impl WorkDirs {
             total += data.len();
             small.push((path, name.to_owned(), data));
         }
+        // What stays is thrown away with its directory.
         for (_, name, _) in &small {
             match trust {
-                Trust::Ours => self.attic.store(job, &outputs, name)?,
-                // It may have this open, and other names for it. What stays is thrown away with its
-                // directory.
+                Trust::Ours => self.attic.store(job, &outputs, name),
+                // It may have this open, and other names for it.
                 Trust::Stranger => drop(rustix::fs::unlinkat(&outputs, &**name, AtFlags::empty())),
             }
         }

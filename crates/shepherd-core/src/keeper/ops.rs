@@ -193,6 +193,8 @@ pub(super) fn collect(
                     collected.push((job, Collected::Kept(objects)));
                 }
                 Ok(Outputs::Files) => large.push(job),
+                // They are there, and may be read another time.
+                Err(error) if unopened(&error).is_transient() => large.push(job),
                 Err(error) => {
                     dirs.discard(job.id());
                     let error = JobError::new(format!("The job's outputs cannot be read: {error}"));

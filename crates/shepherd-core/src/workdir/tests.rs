@@ -1,4 +1,5 @@
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -66,6 +67,23 @@ fn a_directory_that_cannot_be_made_leaves_nothing() {
     rustix::fs::setxattr(&home, c"system.posix_acl_default", &closed, XattrFlags::empty()).unwrap();
     without_privileges(|| dirs.prepare(&job("job-1"), &input("hello"))).unwrap_err();
     assert_eq!(fs::read_dir(&home).unwrap().count(), 0);
+}
+
+#[test]
+fn outputs_that_cannot_be_taken_away_are_taken_all_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let dirs = open(dir.path()).unwrap();
+    dirs.prepare(&job("job-1"), &input("x")).unwrap();
+    let outputs = dir.path().join("home/job-1/outputs");
+    fs::write(outputs.join("result"), "r").unwrap();
+    fs::set_permissions(&outputs, fs::Permissions::from_mode(0o500)).unwrap();
+    without_privileges(|| {
+        let collected = small(dirs.collect(&job("job-1"), 100).unwrap());
+        assert_eq!(collected, [("outputs/result".to_owned(), b"r".to_vec())]);
+        dirs.release(&job("job-1"));
+    });
+    assert_eq!(fs::read_dir(dir.path().join("home")).unwrap().count(), 0);
+    assert!(!dirs.has_trash());
 }
 
 #[test]
