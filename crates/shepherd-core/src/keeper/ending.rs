@@ -27,8 +27,7 @@ impl Keeper {
             {
                 self.end(end);
             }
-        } else if self.hand.preparing() > 0 && self.hand.housed.contains(id) {
-            // Where it is not among those being prepared, the number never comes again.
+        } else if self.hand.is_preparing(is_meant) {
             self.hand.withdrawn.insert((id.clone(), number));
         }
     }

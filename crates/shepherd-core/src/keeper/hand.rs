@@ -101,7 +101,7 @@ const IN_ORDER: Duration = Duration::from_millis(100);
 #[derive(Debug, Default)]
 pub(super) struct Hand {
     /// Those being prepared, and since when.
-    preparing: BTreeMap<Place, Instant>,
+    preparing: BTreeMap<Place, (Instant, Job)>,
     /// First jobs first.
     pub(super) prepared: VecDeque<Job>,
     /// In the order they were sent.
@@ -147,7 +147,12 @@ impl Hand {
 
     /// The job is being prepared from `now` on.
     pub(super) fn prepares(&mut self, job: &Job, now: Instant) {
-        self.preparing.insert(job.place(), now);
+        self.preparing.insert(job.place(), (now, job.clone()));
+    }
+
+    /// Whether this attempt is being prepared.
+    pub(super) fn is_preparing(&self, is_meant: impl Fn(&Job) -> bool) -> bool {
+        self.preparing.values().any(|(_, job)| is_meant(job))
     }
 
     /// The job is not being prepared any more, whatever came of it.
@@ -168,7 +173,7 @@ impl Hand {
     pub(super) fn in_order(&self, now: Instant) -> (usize, Option<Instant>) {
         // Only the first that is late less than the patience holds back what comes after it.
         let late = |since: &Instant| now.saturating_duration_since(*since) >= IN_ORDER;
-        let Some((first, since)) = self.preparing.iter().find(|(_, since)| !late(since)) else {
+        let Some((first, (since, _))) = self.preparing.iter().find(|(_, (since, _))| !late(since)) else {
             return (self.prepared.len(), None);
         };
         let count = self.prepared.partition_point(|job| job.place() < *first);
