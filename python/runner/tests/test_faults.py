@@ -211,3 +211,35 @@ def test_a_job_alone_of_its_batch_fails_by_any_exception(shepherd):
     assert (exits["exception_type"], falsy["exception_type"]) == ("SystemExit", "model.Falsy")
     assert good == done("good")
     end(shepherd)
+
+
+@pytest.mark.parametrize(
+    "process",
+    [
+        "def process(self, job): work(job)",
+        "async def process(self, job): work(job)",
+        "def process_batch(self, jobs): [work(job) for job in jobs]",
+        "slots = 2\n    def process(self, job): work(job)",
+    ],
+)
+def test_a_keyboard_interrupt_fails_the_job_that_raised_it_and_no_other(shepherd, process):
+    shepherd.start(
+        f"""
+def work(job):
+    if job.id == "interrupted":
+        raise KeyboardInterrupt
+    (job.outputs / "output").write_text("done")
+
+class R(Runner):
+    {process}
+"""
+    )
+    # Together, so that the others are sent ahead or share a batch.
+    shepherd.send(*[shepherd.input(name) for name in ("before", "interrupted", "after")])
+    answers = {message["job_id"]: message for message in shepherd.messages(3)}
+    assert answers.pop("interrupted")["exception_type"] == "KeyboardInterrupt"
+    assert [message["message_type"] for message in answers.values()] == ["DoneMessage"] * 2
+    shepherd.send(shepherd.input("later"))
+    assert shepherd.message() == done("later")
+    shepherd.send(shutdown())
+    assert shepherd.exit() == 0

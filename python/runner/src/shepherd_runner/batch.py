@@ -17,8 +17,8 @@ def process_batch(runner: Runner, jobs: Sequence[Job]) -> List[Optional[BaseExce
     error = _run(runner, jobs)
     if error is None:
         return [job._failure for job in jobs]
-    if len(jobs) == 1 or isinstance(error, KeyboardInterrupt):
-        return [error for _ in jobs]
+    if len(jobs) == 1:
+        return [error]
     return [_run_alone(runner, job) for job in jobs]
 
 

@@ -16,11 +16,12 @@ import asyncio
 from typing import Optional
 
 from . import wire
-from .errors import Cancelled, describe
+from .errors import Cancelled
 from .job import Job, Stop
+from .runner import Runner
 
 
-def answer(job: Job, error: Optional[BaseException]) -> Optional[str]:
+def answer(runner: Runner, job: Job, error: Optional[BaseException]) -> Optional[str]:
     """The message for a job that returned or raised, if anybody is to be told."""
     stop = job.stop_reason
     if stop is Stop.DISCONNECTED:
@@ -29,4 +30,4 @@ def answer(job: Job, error: Optional[BaseException]) -> Optional[str]:
         return wire.cancelled(job.id, job.attempt) if stop is Stop.CANCELLED else None
     if error is None:
         return wire.done(job.id, job.attempt)
-    return wire.error(job.id, job.attempt, describe(error))
+    return wire.error(job.id, job.attempt, runner._describe(error))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Sequence
 
 from .config import Config
+from .errors import ErrorTexts, describe
 from .job import Job
 
 
@@ -56,3 +57,9 @@ class Runner:
 
     def teardown(self) -> None:
         """Called once at the end, on the main thread, unless the runner had to leave a job."""
+
+    # The rest is the SDK's own.
+
+    def _describe(self, error: BaseException) -> ErrorTexts:
+        """What a job's client is told about an exception."""
+        return describe(error)

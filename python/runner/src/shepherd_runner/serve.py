@@ -50,7 +50,9 @@ def serve(runner: Runner, config: Optional[Config] = None, options: Optional[Opt
     Raises what :meth:`Runner.setup` raises, and :class:`SettingsError` or :class:`~.transport.ListenError` when it
     cannot begin.
     """
-    _Service(runner, config or Config(), options or Options.from_env()).run()
+    # Not `or`: a configuration that is empty is false.
+    config = Config() if config is None else config
+    _Service(runner, config, options or Options.from_env()).run()
 
 
 class _Service:
@@ -91,7 +93,7 @@ class _Service:
     def _run_model(self) -> None:
         runner = self._runner
         if is_async(runner) and not self._batches:
-            tasks = Tasks(runner, self._work, self._outbox, self._interrupted)
+            tasks = Tasks(runner, self._work, self._outbox)
             asyncio.run(tasks.run(self._config, self._announce))
         else:
             runner.setup(self._config)
@@ -104,7 +106,7 @@ class _Service:
         flush()
 
     def _run_workers(self) -> None:
-        workers = Workers(self._runner, self._work, self._outbox, self._interrupted)
+        workers = Workers(self._runner, self._work, self._outbox)
         loop = workers.run_batches if self._batches else workers.run_jobs
         if self._runner.slots <= 1:
             loop()
@@ -178,6 +180,3 @@ class _Service:
         for refused in self._work.push(connection, inputs):
             texts = ErrorTexts("more jobs were sent ahead than the runner takes", "", "")
             self._outbox.post(connection, wire.error(refused.job_id, refused.attempt, texts))
-
-    def _interrupted(self) -> None:
-        shutdown.begin(self._work, 0.0)

@@ -23,11 +23,10 @@ def is_async(runner: Runner) -> bool:
 class Tasks:
     """Runs in the event loop of the main thread, which is also that of the set-up."""
 
-    def __init__(self, runner: Runner, work: Work, outbox: Outbox, interrupted: Callable[[], None]) -> None:
+    def __init__(self, runner: Runner, work: Work, outbox: Outbox) -> None:
         self._runner = runner
         self._work = work
         self._outbox = outbox
-        self._interrupted = interrupted
 
     async def run(self, config: Config, ready: Callable[[], None]) -> None:
         """Loads the model, says that it is ``ready``, and processes jobs until it is time to end."""
@@ -66,9 +65,7 @@ class Tasks:
         job.on_cancel(lambda _: _call(loop, task.cancel))
         await asyncio.wait([task])
         error = asyncio.CancelledError() if task.cancelled() else task.result()
-        if isinstance(error, KeyboardInterrupt):
-            self._interrupted()
-        answer = outcome.answer(job, error)
+        answer = outcome.answer(self._runner, job, error)
         self._work.end(job)
         if answer is not None:
             # Sending waits while the shepherd does not read, and other jobs must not wait for that.

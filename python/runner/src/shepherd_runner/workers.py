@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import time
-from typing import Callable, List, Optional
+from typing import List, Optional
 
 from . import outcome, progress
 from .batch import process_batch
@@ -22,11 +22,10 @@ _SHORT_JOB = 0.001
 class Workers:
     """What a loop needs to process jobs and answer for them."""
 
-    def __init__(self, runner: Runner, work: Work, outbox: Outbox, interrupted: Callable[[], None]) -> None:
+    def __init__(self, runner: Runner, work: Work, outbox: Outbox) -> None:
         self._runner = runner
         self._work = work
         self._outbox = outbox
-        self._interrupted = interrupted
 
     def run_jobs(self) -> None:
         """Processes jobs one by one until it is time to end."""
@@ -34,7 +33,7 @@ class Workers:
         job = work.take()
         while job is not None:
             began = time.monotonic()
-            answer = outcome.answer(job, self._process(job))
+            answer = outcome.answer(self._runner, job, self._process(job))
             short = time.monotonic() - began < _SHORT_JOB
             work.end(job)
             following = work.take_now()
@@ -51,8 +50,7 @@ class Workers:
                 return
             errors: List[Optional[BaseException]] = process_batch(runner, jobs)
             for number, (job, error) in enumerate(zip(jobs, errors), 1):
-                self._note(error)
-                answer = outcome.answer(job, error)
+                answer = outcome.answer(runner, job, error)
                 work.end(job)
                 if answer is not None:
                     outbox.push(job._connection, answer, hold=number < len(jobs))
@@ -72,10 +70,5 @@ class Workers:
                     progress.refuse_async(result)
             return job._failure
         except BaseException as error:
-            self._note(error)
+            # All of them, also KeyboardInterrupt: with the signal's handler in place it is the model's own.
             return error
-
-    def _note(self, error: Optional[BaseException]) -> None:
-        # Somebody at a terminal, where the model has taken the signal's handler away.
-        if isinstance(error, KeyboardInterrupt):
-            self._interrupted()
