@@ -26,7 +26,6 @@ use clap::Parser;
 use shepherd_runner::{Options, ServeError, serve};
 
 use command::{CommandRunner, Model};
-use python::Python;
 use settings::Serves;
 
 /// Serves a model's jobs by running a command for each of them, or hands over to the
@@ -45,12 +44,13 @@ struct Arguments {
     #[arg(short, long, default_value = "predict")]
     stream: String,
 
-    /// The Python class that serves the model, module.Class, in place of what the
-    /// runner.yaml says.
+    /// The Python class that serves the model, module.Class, where there is no
+    /// runner.yaml.
     #[arg(short, long, value_name = "CLASS")]
     runner: Option<String>,
 
-    /// The model's configuration. What to run is in the runner.yaml beside it.
+    /// The model's configuration, or the directory with its config.yaml. What to run is in
+    /// the runner.yaml beside it.
     config_path: PathBuf,
 }
 
@@ -77,18 +77,20 @@ fn main() -> ExitCode {
 }
 
 fn prepare(arguments: Arguments) -> anyhow::Result<CommandRunner> {
-    let path = arguments.config_path;
+    let mut path = arguments.config_path;
+    if path.is_dir() {
+        path.push("config.yaml");
+    }
     let config = path.canonicalize().with_context(|| format!("cannot find `{}`", path.display()))?;
     anyhow::ensure!(config.is_file(), "`{}` is not a file", path.display());
-    let serves = match arguments.runner {
-        Some(class) => Serves::Python(Python { class: Some(class), ..Python::default() }),
-        None => Serves::read_beside(&config)?,
-    };
-    match serves {
+    match Serves::read_beside(&config)? {
         Serves::Command(settings) => {
             Ok(CommandRunner::new(settings, Model { config, stream: arguments.stream }))
         }
-        Serves::Python(python) => Err(python.become_runner(arguments.port, &arguments.stream, &config)),
+        Serves::Python(python) => {
+            let default = arguments.runner.as_deref();
+            Err(python.become_runner(arguments.port, &arguments.stream, default, &config))
+        }
     }
 }
 

@@ -17,7 +17,7 @@ const MODULE: &str = "shepherd_runner";
 /// How the Python runner is started.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Python {
-    /// The class that serves the model; the runner has one for want of another.
+    /// The class that serves the model, as runner.yaml names it.
     pub(crate) class: Option<String>,
     /// The interpreter that has the package; a name is looked for on `PATH`.
     pub(crate) interpreter: Option<PathBuf>,
@@ -28,8 +28,15 @@ pub(crate) struct Python {
 }
 
 impl Python {
-    /// Becomes the runner; returns only if that fails, with the reason.
-    pub(crate) fn become_runner(self, port: u16, stream: &str, config: &Path) -> anyhow::Error {
+    /// Becomes the runner; returns only if that fails, with the reason. The class
+    /// `default` serves a model that names none, and for want of that one of the runner's.
+    pub(crate) fn become_runner(
+        self,
+        port: u16,
+        stream: &str,
+        default: Option<&str>,
+        config: &Path,
+    ) -> anyhow::Error {
         let mut command = match &self.interpreter {
             Some(interpreter) => {
                 let mut command = Command::new(interpreter);
@@ -39,8 +46,15 @@ impl Python {
             None => Command::new(PROGRAM),
         };
         command.args(["-p", &port.to_string(), "-s", stream]);
-        if let Some(class) = &self.class {
-            command.args(["-r", class]);
+        // The runner reads little YAML by itself: what was read here it need not read.
+        match (&self.class, default) {
+            (Some(class), _) => {
+                command.args(["--class", class]);
+            }
+            (None, Some(class)) => {
+                command.args(["-r", class]);
+            }
+            (None, None) => {}
         }
         command.arg("--").arg(config).envs(&self.env);
         if let Some(cwd) = &self.cwd {
@@ -48,7 +62,7 @@ impl Python {
         }
         let error = command.exec();
         let program = command.get_program().to_string_lossy();
-        let what = match &self.class {
+        let what = match self.class.as_deref().or(default) {
             Some(class) => format!("the class `{class}` is served by the Python package `shepherd-runner`"),
             None => format!(
                 "there is no `{}` that names a `command` or a `class`, so that the model is one for the Python \

@@ -422,11 +422,15 @@ fn mistakes_are_told_with_the_file_and_exit_code_2() {
     check(run(&[]), &["runner.yaml", "line 3", "cmd"]);
     fs::write(path("runner.yaml"), "runner: {class: models.Ocr}").unwrap();
     check(run(&[]), &["models.Ocr", "there is no `shepherd-runner-py`", "install"]);
+    check(run(&["-r", "a.B"]), &["models.Ocr", "there is no `shepherd-runner-py`"]);
+    fs::remove_file(path("runner.yaml")).unwrap();
     check(run(&["-r", "a.B"]), &["a.B", "there is no `shepherd-runner-py`"]);
     check(run(&["-p", "no"]), &["no", "--port"]);
     fs::remove_file(path("config.yaml")).unwrap();
     fs::create_dir(path("config.yaml")).unwrap();
-    check(run(&[]), &["is not a file"]);
+    check(run(&[]), &["cannot find", "config.yaml/config.yaml"]);
+    fs::create_dir(path("config.yaml/config.yaml")).unwrap();
+    check(run(&[]), &["config.yaml/config.yaml` is not a file"]);
 }
 
 #[test]
@@ -442,7 +446,9 @@ fn a_class_or_nothing_at_all_is_handed_over_to_python_in_the_same_process() {
     }
     let check = |arguments: &[&str], wanted: &str| {
         let mut command = Command::new(PROGRAM);
-        command.args(arguments).arg("config.yaml").current_dir(dir.path()).env("PATH", dir.path());
+        // The directory stands for the configuration in it.
+        let model = if arguments.is_empty() { "." } else { "config.yaml" };
+        command.args(arguments).arg(model).current_dir(dir.path()).env("PATH", dir.path());
         let child = command.stdout(Stdio::piped()).spawn().unwrap();
         let pid = child.id();
         let output = child.wait_with_output().unwrap();
@@ -453,8 +459,9 @@ fn a_class_or_nothing_at_all_is_handed_over_to_python_in_the_same_process() {
     check(&[], "package -p 9999 -s predict -- CONFIG");
     check(&["-p", "7", "-s", "other", "-r", "a.B"], "package -p 7 -s other -r a.B -- CONFIG");
     fs::write(path("runner.yaml"), "runner: {class: a.C, env: {A: more}}").unwrap();
-    check(&[], "package -p 9999 -s predict -r a.C -- CONFIG more");
-    check(&["-r", "a.B"], "package -p 9999 -s predict -r a.B -- CONFIG");
+    check(&[], "package -p 9999 -s predict --class a.C -- CONFIG more");
+    // As with the first shepherd, the model's own settings beat the command line.
+    check(&["-r", "a.B"], "package -p 9999 -s predict --class a.C -- CONFIG more");
     fs::write(path("runner.yaml"), "runner: {class: a.C, python: ./python}").unwrap();
-    check(&[], "interpreter -m shepherd_runner -p 9999 -s predict -r a.C -- CONFIG");
+    check(&[], "interpreter -m shepherd_runner -p 9999 -s predict --class a.C -- CONFIG");
 }

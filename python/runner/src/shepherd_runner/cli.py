@@ -41,9 +41,11 @@ def _arguments(arguments: Optional[Sequence[str]]) -> argparse.Namespace:
         "-r",
         "--runner",
         metavar="CLASS",
-        help=f"the class, module.Class; by default that in runner.yaml beside the configuration, or {DEFAULT_CLASS}",
+        help=f"the class, module.Class, where no runner.yaml beside the configuration names one ({DEFAULT_CLASS})",
     )
-    parser.add_argument("config_path", type=Path, help="the model's configuration")
+    # From the program `shepherd-runner`, which has read the whole of runner.yaml: here it may be too much YAML.
+    parser.add_argument("--class", dest="named", metavar="CLASS", help=argparse.SUPPRESS)
+    parser.add_argument("config_path", type=Path, help="the model's configuration, or the directory that holds it")
     return parser.parse_args(arguments)
 
 
@@ -60,7 +62,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> NoReturn:
         if not path.is_file():
             raise SettingsError(f"`{path}` is not a file")
         config = Config(path, given.stream)
-        name = given.runner or class_beside(config.path) or DEFAULT_CLASS
+        name = given.named or class_beside(config.path) or given.runner or DEFAULT_CLASS
         runner = make_runner(name, config, given.port)
         serve(runner, config, Options.from_env(given.port)._replace(name=f"{name} (Python)"))
         shutdown.linger()
