@@ -58,6 +58,43 @@ def test_the_example_models(name, daemon):
     assert daemon.failed("job-bad")["exception_type"] == "json.decoder.JSONDecodeError"
 
 
+DATASET = """
+import {name}
+
+class Numbers({name}.BaseDataset):
+    def _configure_dataset(self, numbers, output_dir=None, **kwargs):
+        self.numbers = numbers
+
+    def predict_stream(self, payload):
+        yield {{"key": [number + payload for number in self.numbers]}}
+"""
+
+
+def test_datasets_inherit_the_frameworks_own_class(name, tmp_path):
+    model = tmp_path / "models" / "numbers" / "1"
+    model.mkdir(parents=True)
+    (model / "numbers_dataset.py").write_text(DATASET.format(name=name))
+    example = (EXAMPLES / f"{name}_example" / f"{name}-test" / "latest" / "config.yaml").read_text()
+    config = example.replace("class: multiply.PayloadDataset", "class: numbers_dataset.Numbers\n  numbers: [1, 2]")
+    assert config != example
+    (model / "config.yaml").write_text(config)
+    wrong = tmp_path / "models" / "wrong" / "1"
+    wrong.mkdir(parents=True)
+    (wrong / "config.yaml").write_text(example.replace("multiply.PayloadDataset", "multiply.NoSuchDataset"))
+    daemon = Daemon(
+        tmp_path,
+        tmp_path / "models",
+        env={"PYTHONPATH": str(EXAMPLES / f"{name}_example"), "CUDA_VISIBLE_DEVICES": ""},
+    )
+    daemon.submit("job-numbers", "numbers", "3")
+    daemon.submit("job-wrong", "wrong", "3")
+    daemon.done("job-numbers")
+    assert daemon.result("job-numbers").json == {"key": [4, 5], "output": [8, 10]}
+    error = daemon.failed("job-wrong")
+    assert error["message"].startswith("AttributeError: ") and "NoSuchDataset" in error["message"]
+    daemon.close()
+
+
 def test_an_unknown_stream_says_so(name, daemon, tmp_path):
     other = tmp_path / "other"
     other.mkdir()

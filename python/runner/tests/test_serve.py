@@ -588,3 +588,79 @@ def test_serve_works_without_arguments(shepherd):
     assert shepherd.message() == done("one")
     end(shepherd)
     assert shepherd.printed() == "torn down\n"
+
+
+def test_the_class_in_runner_yaml_beats_the_one_of_the_command_line(shepherd):
+    (shepherd.directory / "runner.yaml").write_text("runner: {class: model.Other}")
+    source = """
+        class R(Runner):
+            def process(self, job): (job.outputs / "output").write_text("R")
+        class Other(Runner):
+            def process(self, job): (job.outputs / "output").write_text("Other")
+        """
+    shepherd.start(source)
+    shepherd.send(shepherd.input("one"))
+    assert (shepherd.message(), shepherd.output("one")) == (done("one"), "Other")
+
+
+def test_the_class_that_shepherd_runner_has_read_needs_no_yaml_here(shepherd):
+    (shepherd.directory / "runner.yaml").write_text("runner: [more, {YAML: than is read here}]")
+    shepherd.start(
+        """
+        class R: "no runner"
+        class Named(Runner):
+            def process(self, job): pass
+        """,
+        "--class",
+        "model.Named",
+    )
+    shepherd.send(shepherd.input("one"))
+    assert shepherd.message() == done("one")
+
+
+def test_a_directory_stands_for_the_configuration_in_it(shepherd):
+    (shepherd.directory / "model.py").write_text(
+        "from shepherd_runner import *\n"
+        "class R(Runner):\n"
+        "    def setup(self, config): self.config = config\n"
+        "    def process(self, job): (job.outputs / 'output').write_text(str(self.config.path))\n"
+    )
+    config = shepherd.directory / "config.yaml"
+    config.write_text("")
+    shepherd.execute("-m", "shepherd_runner", "-r", "model.R", str(shepherd.directory))
+    shepherd.ready()
+    shepherd.send(shepherd.input("one"))
+    assert shepherd.message() == done("one")
+    assert shepherd.output("one") == str(config.resolve())
+
+
+def test_errors_of_legacy_models_begin_with_the_exceptions_name(shepherd):
+    shepherd.start(
+        """
+        from shepherd.runner import BaseRunner
+        class R(BaseRunner):
+            def _process_job(self, input_path, output_path):
+                raise ValueError("boom") if "boom" in input_path else KeyboardInterrupt()
+        """
+    )
+    for name, message, kind in [("boom", "ValueError: boom", "ValueError"), ("one", "KeyboardInterrupt: ", None)]:
+        shepherd.send(shepherd.input(name))
+        error = shepherd.message()
+        assert (error["message"], error["exception_type"]) == (message, kind or "KeyboardInterrupt")
+
+
+def test_what_a_legacy_model_raises_while_it_loads_is_the_error_of_each_job(shepherd):
+    shepherd.start(
+        """
+        from shepherd.runner import JSONRunner
+        class R(JSONRunner):
+            def _load_dataset(self):
+                self.tries = getattr(self, "tries", 0) + 1
+                raise AttributeError(f"no such dataset, try {self.tries}")
+        """
+    )
+    for job, tried in [("one", 2), ("two", 3)]:
+        shepherd.send(shepherd.input(job))
+        error = shepherd.message()
+        assert error["message"] == f"AttributeError: no such dataset, try {tried}"
+        assert "_load_dataset" in error["exception_traceback"]

@@ -7,6 +7,7 @@ import re
 from typing import Any, Dict, Optional
 
 from ..config import Config
+from ..errors import ErrorTexts, describe
 from ..job import Job
 from ..runner import Runner
 from .framework import Framework
@@ -91,3 +92,10 @@ class BaseRunner(Runner):
     def process(self, job: Job) -> None:
         """Has :meth:`_process_job` do it."""
         self._process_job(str(job.inputs), str(job.outputs))
+
+    def _describe(self, error: BaseException) -> ErrorTexts:
+        """As the first shepherd: the message begins with the exception's name, and its clients may look for it."""
+        texts = describe(error)
+        # An exception without a text is described by its type alone.
+        text = "" if texts.message == texts.exception_type else texts.message
+        return texts._replace(message=f"{type(error).__name__}: {text}")

@@ -14,6 +14,15 @@ from ..errors import SettingsError
 _COMMON = {"emloop": "emloop.api", "cxflow": "cxflow.cli.common"}
 
 
+class _Yaml:
+    """Stands in for PyYAML where it is called without a loader. The text is what a framework itself has dumped."""
+
+    @staticmethod
+    def load(text: str) -> Any:
+        """The values of a YAML document."""
+        return importlib.import_module("ruamel.yaml").YAML(typ="safe", pure=True).load(text)
+
+
 class Framework:
     """Loads configurations, datasets and models of one framework."""
 
@@ -24,6 +33,8 @@ class Framework:
             # the same names in ruamel.yaml take them.
             yaml: Any = importlib.import_module("cxflow.utils.yaml")
             yaml.yaml = importlib.import_module("ruamel.yaml")
+            # Its `BaseDataset` reads the section `dataset` by `yaml.load(text)`, for which PyYAML 6 needs a loader.
+            importlib.import_module("cxflow.datasets.base_dataset").yaml = _Yaml  # type: ignore[attr-defined]
         common = importlib.import_module(_COMMON[name])
         util = importlib.import_module(f"{name}.cli.util")
         config = importlib.import_module(f"{name}.utils.config")

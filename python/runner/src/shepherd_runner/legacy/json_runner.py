@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import traceback
 from collections import defaultdict
 from typing import Any, DefaultDict, List, Mapping
 
 from ..config import Config
+from ..errors import SettingsError
 from .base_runner import BaseRunner
 
 
@@ -55,11 +57,24 @@ class JSONRunner(BaseRunner):
     """
 
     def setup(self, config: Config) -> None:
-        """Loads dataset and model, so that the first job does not wait for them longer than the runner's start."""
+        """Loads dataset and model, so that the first job does not wait for them longer than the runner's start.
+
+        What they raise is the error of each job, which tries again, as with the first shepherd: its client is told
+        what is wrong with the model, and not only that there is no runner.
+        """
+        try:
+            self._load()
+        except SettingsError:
+            raise
+        except Exception:
+            traceback.print_exc()
+
+    def _load(self) -> None:
         self._load_dataset()
         self._load_model()
 
     def _process_job(self, input_path: str, output_path: str) -> None:
+        self._load()
         with open(os.path.join(input_path, "input"), encoding="utf-8") as file:
             payload = json.load(file)
         result = run(self._model, self._dataset, self._stream_name, payload)
