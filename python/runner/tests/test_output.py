@@ -351,7 +351,7 @@ def test_what_was_printed_before_a_crash_is_not_lost(shepherd, death, code):
     assert ("Current thread" in printed and "in process" in printed) == (code in (-signal.SIGSEGV, -signal.SIGABRT))
 
 
-def test_children_that_outlive_their_job_go_on_writing(shepherd):
+def test_children_that_outlive_their_job_go_on_writing_but_to_no_other_jobs_log(shepherd):
     shepherd.start(
         """
         import multiprocessing, subprocess
@@ -361,14 +361,61 @@ def test_children_that_outlive_their_job_go_on_writing(shepherd):
                     self.child = subprocess.Popen(["sh", "-c", "read line; echo $line"], stdin=subprocess.PIPE)
                     self.worker = multiprocessing.get_context("fork").Pool(1)
                     self.worker.apply(print, ("forked early", ))
-                else:
+                    # Nobody's child, once its parent was waited for.
+                    os.system("(until [ -e go ]; do sleep 0.01; done; echo orphan of one; touch gone) &")
+                elif job.id == "two":
                     self.child.communicate(b"child of one\\n")
+                    self.worker.apply(print, ("forked late",))
+                    open("go", "w").close()
+                    while not os.path.exists("gone"):
+                        time.sleep(0.01)
+                    subprocess.run(["echo", "child of two"])
+                    os.write(1, b"two itself\\n")
+                else:
+                    print(len(os.listdir("/proc/self/fd")))
                     self.worker.apply(print, ("forked late",))
         """
     )
     assert run(shepherd, "one") == {"one": "forked early\n"}
-    assert run(shepherd, "two") == {"two": "child of one\nforked late\n"}
+    assert run(shepherd, "two") == {"two": "child of two\ntwo itself\n"}
+    # Pipes that nobody writes to are closed.
+    counts = [int(run(shepherd, name)[name]) for name in ("three", "four", "five", "six", "seven")]
+    assert max(counts[2:]) <= counts[1] + 2, counts
     end(shepherd)
+    printed = shepherd.printed()
+    for line in ("child of one", "forked late", "orphan of one"):
+        assert line in printed
+
+
+@pytest.mark.parametrize("slots", [1, 2])
+def test_threads_that_outlive_their_job_print_to_no_other_jobs_log(shepherd, slots):
+    shepherd.start(
+        f"""
+        from concurrent.futures import ThreadPoolExecutor
+        class R(Runner):
+            slots = {slots}
+            pool = ThreadPoolExecutor(1)
+            go, gone = threading.Event(), threading.Event()
+            def late(self):
+                self.go.wait()
+                print("late", flush=True)
+                sys.stdout.buffer.write(b"later\\n")
+                self.gone.set()
+            def process(self, job):
+                if job.id == "one":
+                    print("one", end="")
+                    threading.Thread(target=self.late, daemon=True).start()
+                else:
+                    self.go.set()
+                    self.gone.wait()
+                    self.pool.submit(print, "in a pool of", job.id).result()
+        """
+    )
+    assert run(shepherd, "one") == {"one": "one"}
+    assert run(shepherd, "two") == {"two": "in a pool of two\n"}
+    end(shepherd)
+    printed = shepherd.printed()
+    assert "late\nlater\n" in printed
 
 
 def test_a_model_may_do_what_it_likes_with_its_streams(shepherd):

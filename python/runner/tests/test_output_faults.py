@@ -79,7 +79,7 @@ def test_what_an_object_prints_at_its_end_in_the_middle_of_reading_holds_nothing
 import os, threading
 from shepherd_runner.capture import Capture
 lock, seen = threading.RLock(), []
-def passed(fd, data):
+def passed(fd, data, is_left):
     seen.append(data)
     # As whoever prints here does.
     capture.drain()

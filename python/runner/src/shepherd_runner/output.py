@@ -9,8 +9,9 @@ the job that printed it (:mod:`.joblog`).
 | by threads that a job started, and in pools that it gave work | the job's | the job's |
 | by other threads | the job's | nobody's |
 | by native libraries and child processes | the job's | nobody's |
+| by threads, tasks and child processes that an earlier job has left behind | nobody's | nobody's |
 
-With one slot, whatever the process writes while a job is in work is the job's: descriptors 1 and 2 are pipes then
+With one slot, whatever else the process writes while a job is in work is the job's: descriptors 1 and 2 are pipes then
 (:mod:`.capture`). With several slots they stay what they were. A batch is one thing: each of its jobs gets what it
 prints.
 
@@ -73,10 +74,9 @@ class JobOutput:
         self.partial: Dict[int, str] = {}
 
     def __enter__(self) -> None:
-        if self._output.is_captured:
+        if self._output._capture is not None:
             self._output._everything = self
-        else:
-            self._token = _scope.set(self)
+        self._token = _scope.set(self)
 
     def __exit__(
         self, kind: Optional[Type[BaseException]], error: Optional[BaseException], frames: Optional[TracebackType]
@@ -159,8 +159,7 @@ class Output:
             with self._lock, contextlib.suppress(OSError):
                 self._capture = Capture(self._lock, self._passed)
                 self._targets = self._capture.originals
-        if self._capture is None:
-            _inherit_scopes()
+        _inherit_scopes()
 
     def end(self) -> None:
         """The descriptors lead where they did."""
@@ -175,11 +174,6 @@ class Output:
     def is_forked(self) -> bool:
         """Whether this process is a child that a model forked."""
         return self._forked
-
-    @property
-    def is_captured(self) -> bool:
-        """Whether whatever the process writes is known."""
-        return self._capture is not None
 
     def of(self, jobs: Sequence[Job]) -> JobOutput:
         """What these jobs print."""
@@ -229,20 +223,25 @@ class Output:
             if self._everything is scope:
                 self._everything = None
             scope._close()
+        if capture is not None:
+            with self._lock, contextlib.suppress(OSError):
+                capture.leave_children()
 
-    def _passed(self, fd: int, data: bytes) -> None:
-        """Something came through a descriptor's pipe. The lock is held."""
+    def _passed(self, fd: int, data: bytes, is_left: bool) -> None:
+        """Something came through a descriptor's pipe, or through one that was left to the children of an earlier job.
+        The lock is held.
+        """
         # With nobody who reads it, it is still the job's; and whoever writes must not wait for ever.
         with contextlib.suppress(OSError):
             _write_all(self._targets[fd], data)
-        if self._everything is not None:
+        if self._everything is not None and not is_left:
             self._everything._add(fd, data, "utf-8")
 
     # What the streams call.
 
     def local_scope(self) -> Optional[JobOutput]:
-        """The jobs of this thread or task, where there may be others at the same time."""
-        if self._capture is not None or self._forked:
+        """The jobs of this thread or task, if it is known to be of any: also of such as are over."""
+        if self._forked:
             return None
         scope = _scope.get()
         return scope if scope is not None else getattr(threading.current_thread(), "_shepherd_scope", None)
