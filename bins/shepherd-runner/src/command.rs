@@ -1,52 +1,61 @@
 //! One command for each job.
 //!
 //! ```text
-//!            the command ends        ┌──▶ nothing is left ──▶ its exit code decides
-//!   running ────────────────────▶ killing
-//!      │ stop: TERM to all           ▲ KILL to all, again and again
-//!      └──────────▶ ending ──────────┘
-//!                     (grace)
+//!   this process, a thread a slot                 a process a slot
+//!   job ──── command, its two streams ───────────▶ starts it, and reaps all that it starts
+//!    │ stop ── ask to end, within a time ────────▶ TERM, then KILL, until nothing is left
+//!    ◀────── how it ended ───────────────────────┘
 //! ```
 //!
-//! All that a command starts ends with its job, also what left its process group
-//! or its session: this process is the subreaper of its descendants, so that they
-//! stay in its tree however they detach, and it has no other children. A job is
-//! over only when no child is left.
+//! Each slot has a process of its own ([`slot_process`]) because a process can only
+//! tell apart what *one* command has started: it is the subreaper of its descendants, so
+//! that they stay in its tree however they detach. A job is over only when nothing of
+//! that tree is left. The process is there for many jobs, and is small: to fork it costs
+//! less than to fork this one.
+//!
+//! If this process is killed, its slots see the end of their channels and end what they
+//! run. If a slot's process is killed, its command is too (its parent-death signal), and
+//! this process ends the rest and itself: the shepherd then finds out which job is to
+//! blame.
 //!
 //! What the command prints is in the job's log ([`streams`]) before its answer is.
-//!
-//! If this process is killed, the command itself is too (its parent-death signal);
-//! the rest of its tree is then the sheep's to end.
 
+mod channel;
 mod child;
+mod slot;
+pub(crate) mod slot_process;
 mod streams;
 mod tail;
 mod template;
 mod tree;
 
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, UNIX_EPOCH};
 
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::io::Errno;
-use rustix::process::{WaitOptions, WaitStatus, set_child_subreaper, wait};
-use shepherd_runner::{Job, RunError, Runner, Stop};
+use rustix::process::set_child_subreaper;
+use shepherd_runner::{Job, ParallelRunner, RunError, Stop};
 
 use crate::settings::Settings;
-use child::Child;
+use channel::{Ending, Reply, Request};
+use slot::Slot;
 use streams::Streams;
 use template::{Values, fill};
 
 /// How long a cancelled command may take to end after SIGTERM.
-const GRACE: Duration = Duration::from_secs(5);
-/// How long killed processes may take to be gone.
-const GONE: Duration = Duration::from_secs(10);
-/// How often it is looked whether they are, and whether new ones came.
-const LOOK: Duration = Duration::from_millis(10);
+const CANCEL_GRACE: Duration = Duration::from_secs(5);
+
+/// The variable that tells a command when nobody wants its result any more, in seconds
+/// since 1970.
+const DEADLINE: &str = "SHEPHERD_JOB_DEADLINE";
+/// Has Python programs print at once, and not when a pipe's worth has come together.
+const PYTHON_UNBUFFERED: &str = "PYTHONUNBUFFERED";
 
 /// What is the same for all jobs.
 pub(crate) struct Model {
@@ -60,25 +69,64 @@ pub(crate) struct Model {
 pub(crate) struct CommandRunner {
     settings: Settings,
     model: Model,
+    /// Those without a job. As many are made as there are jobs at a time.
+    idle: Mutex<Vec<Slot>>,
 }
 
 impl CommandRunner {
     pub(crate) fn new(settings: Settings, model: Model) -> Self {
-        Self { settings, model }
+        Self { settings, model, idle: Mutex::default() }
     }
 
     /// What it calls itself in the shepherd's log.
     pub(crate) fn name(&self) -> String {
         format!("shepherd-runner ({})", self.settings.command[0])
     }
-}
 
-impl Runner for CommandRunner {
-    fn setup(&mut self) -> Result<(), RunError> {
-        Ok(set_child_subreaper(Some(rustix::process::getpid()))?)
+    /// How many jobs it works on at a time.
+    pub(crate) fn slots(&self) -> u32 {
+        self.settings.slots
     }
 
-    fn process(&mut self, job: &Job) -> Result<(), RunError> {
+    fn take_slot(&self) -> io::Result<Slot> {
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        idle.map_or_else(Slot::start, Ok)
+    }
+
+    fn put_back(&self, slot: Slot) {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(slot);
+    }
+
+    fn request(&self, job: &Job) -> Request {
+        let values = Values {
+            inputs: job.inputs(),
+            outputs: job.outputs(),
+            job_id: job.id(),
+            config: &self.model.config,
+            stream: &self.model.stream,
+        };
+        let own = &self.settings.env;
+        let mut env: Vec<(OsString, OsString)> =
+            own.iter().map(|(name, value)| (name.into(), value.into())).collect();
+        if !own.contains_key(PYTHON_UNBUFFERED) && std::env::var_os(PYTHON_UNBUFFERED).is_none() {
+            env.push((PYTHON_UNBUFFERED.into(), "1".into()));
+        }
+        if let Some(deadline) = job.deadline().and_then(|at| at.duration_since(UNIX_EPOCH).ok()) {
+            env.push((DEADLINE.into(), format!("{:.3}", deadline.as_secs_f64()).into()));
+        }
+        Request { command: fill(&self.settings.command, &values), cwd: self.settings.cwd.clone(), env }
+    }
+}
+
+impl ParallelRunner for CommandRunner {
+    fn setup(&mut self) -> Result<(), RunError> {
+        // For what a slot's process leaves behind, should it be killed.
+        set_child_subreaper(Some(rustix::process::getpid()))?;
+        self.idle.get_mut().unwrap_or_else(PoisonError::into_inner).push(Slot::start()?);
+        Ok(())
+    }
+
+    fn process(&self, job: &Job) -> Result<(), RunError> {
         fs::create_dir_all(job.outputs())?;
         // Before the command starts, so that no stop is missed.
         let stopped = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
@@ -87,144 +135,89 @@ impl Runner for CommandRunner {
             // It can only fail when it is readable already.
             let _ = rustix::io::write(&*wake, &1_u64.to_ne_bytes());
         });
-        let values = Values {
-            inputs: job.inputs(),
-            outputs: job.outputs(),
-            job_id: job.id(),
-            config: &self.model.config,
-            stream: &self.model.stream,
+        let request = self.request(job);
+        let cannot_run = |error: io::Error| {
+            let program = OsStr::display(&request.command[0]);
+            RunError::new(format!("cannot run `{program}`: {error}")).with_type("SpawnError")
         };
-        let command = fill(&self.settings.command, &values);
-        let mut child = Child::start(&command, &self.settings).map_err(|error| {
-            RunError::new(format!("cannot run `{}`: {error}", command[0].display())).with_type("SpawnError")
-        })?;
-        let streams = Streams::of(&mut child, job);
-        let mut running = Running { child, stopped, status: None, streams };
-        match running.wait(job) {
-            Ok(stop) => running.outcome(stop),
-            Err(error) => {
-                tree::kill_all(running.child.pid);
-                Err(error.into())
-            }
+        let (mut streams, ends) = Streams::open(job, self.settings.tty).map_err(cannot_run)?;
+        let slot = self.take_slot().map_err(cannot_run)?;
+        if let Err(error) = slot.run(&request, &ends) {
+            self.put_back(slot);
+            return Err(cannot_run(error));
         }
-    }
-}
-
-/// A command at work.
-struct Running {
-    child: Child,
-    stopped: Arc<OwnedFd>,
-    /// How the command itself ended; what it started may still be there.
-    status: Option<WaitStatus>,
-    streams: Streams,
-}
-
-enum Phase {
-    Running,
-    Ending { kill_at: Instant, asked: tree::Asked },
-    Killing { give_up_at: Instant },
-}
-
-impl Running {
-    /// Waits until all is over. Returns why it was stopped, if it was.
-    fn wait(&mut self, job: &Job) -> io::Result<Option<Stop>> {
-        let mut phase = Phase::Running;
-        let mut stop = None;
-        loop {
-            self.streams.pass_on();
-            if !self.reap()? {
-                self.streams.finish();
-                return Ok(stop);
-            }
-            let now = Instant::now();
-            match &mut phase {
-                Phase::Running if self.status.is_some() => {
-                    phase = Phase::Killing { give_up_at: now + GONE };
-                    tree::kill_all(self.child.pid);
-                }
-                Phase::Running => {
-                    stop = job.stop_reason();
-                    if let Some(reason) = stop {
-                        let mut asked = tree::Asked::default();
-                        asked.terminate_all(self.child.pid);
-                        phase = Phase::Ending { kill_at: now + grace(reason), asked };
-                    }
-                }
-                Phase::Ending { kill_at, .. } if now >= *kill_at => {
-                    phase = Phase::Killing { give_up_at: now + GONE };
-                    tree::kill_all(self.child.pid);
-                }
-                Phase::Ending { asked, .. } => asked.terminate_all(self.child.pid),
-                Phase::Killing { give_up_at } if now >= *give_up_at => {
-                    self.streams.finish();
+        // They are the command's alone, whose end is also theirs.
+        drop(ends);
+        // On an error the slot is dropped, and its process ends the command.
+        let (reply, stop) = wait(&slot, job, &stopped, &mut streams)?;
+        self.put_back(slot);
+        streams.finish();
+        match reply {
+            Reply::NotStarted(error) => Err(cannot_run(error)),
+            Reply::Ended { ending, is_all } => {
+                if !is_all {
                     job.log(format!("shepherd-runner: processes of job {} cannot be killed", job.id()));
-                    return Ok(stop);
                 }
-                // What was started while the others were killed.
-                Phase::Killing { .. } => tree::kill_all(self.child.pid),
+                outcome(ending, stop, &streams)
             }
-            self.sleep(&phase)?;
         }
     }
+}
 
-    /// Waits for something to happen.
-    fn sleep(&self, phase: &Phase) -> io::Result<()> {
+/// Waits until all is over, and passes on what is printed. Returns why the command was
+/// stopped, if it was.
+fn wait(
+    slot: &Slot,
+    job: &Job,
+    stopped: &OwnedFd,
+    streams: &mut Streams,
+) -> io::Result<(Reply, Option<Stop>)> {
+    let mut stop = None;
+    loop {
+        streams.pass_on();
+        if let Some(reply) = slot.reply() {
+            return Ok((reply, stop));
+        }
+        if stop.is_none() {
+            stop = job.stop_reason();
+            if let Some(reason) = stop {
+                slot.stop(grace(reason));
+            }
+        }
         let mut descriptors = Vec::with_capacity(4);
-        descriptors.extend(self.streams.poll_fds());
-        let timeout = match (phase, &self.child.pidfd) {
-            (Phase::Running, Some(pidfd)) => {
-                descriptors.push(PollFd::new(pidfd, PollFlags::IN));
-                descriptors.push(PollFd::new(&*self.stopped, PollFlags::IN));
-                None
-            }
-            // Without a descriptor for the process its end is looked for.
-            (Phase::Running, None) | (Phase::Ending { .. } | Phase::Killing { .. }, _) => Some(LOOK),
-        };
-        let timeout = timeout.map(Timespec::try_from).transpose().map_err(io::Error::other)?;
-        match poll(&mut descriptors, timeout.as_ref()) {
-            Ok(_) | Err(Errno::INTR) => Ok(()),
-            Err(error) => Err(error.into()),
+        descriptors.extend(streams.poll_fds());
+        descriptors.push(slot.poll_fd());
+        if stop.is_none() {
+            descriptors.push(PollFd::new(stopped, PollFlags::IN));
+        }
+        match poll(&mut descriptors, None) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
         }
     }
+}
 
-    /// Collects children that ended. Returns whether there are others.
-    fn reap(&mut self) -> io::Result<bool> {
-        loop {
-            match wait(WaitOptions::NOHANG) {
-                Ok(Some((pid, status))) if pid == self.child.pid => self.status = Some(status),
-                Ok(Some(_)) | Err(Errno::INTR) => {}
-                Ok(None) => return Ok(true),
-                Err(Errno::CHILD) => return Ok(false),
-                Err(error) => return Err(error.into()),
-            }
-        }
+fn outcome(ending: Option<Ending>, stop: Option<Stop>, streams: &Streams) -> Result<(), RunError> {
+    if stop.is_some() {
+        return Err(RunError::interrupted());
     }
-
-    fn outcome(self, stop: Option<Stop>) -> Result<(), RunError> {
-        if stop.is_some() {
-            return Err(RunError::interrupted());
-        }
-        let Some(status) = self.status else {
-            return Err(RunError::new("the command does not end"));
-        };
-        let ended = match (status.exit_status(), status.terminating_signal()) {
-            (Some(0), _) => return Ok(()),
-            (Some(code), _) => format!("exit code {code}"),
-            (None, Some(signal)) => match signal_hook::low_level::signal_name(signal) {
-                Some(name) => format!("signal {signal} ({name})"),
-                None => format!("signal {signal}"),
-            },
-            (None, None) => "unknown".to_owned(),
-        };
-        let message = self.streams.last_words().unwrap_or_else(|| format!("the command ended with {ended}"));
-        Err(RunError::new(message).with_type(ended))
-    }
+    let ended = match ending {
+        Some(Ending::Code(0)) => return Ok(()),
+        Some(Ending::Code(code)) => format!("exit code {code}"),
+        Some(Ending::Signal(signal)) => match signal_hook::low_level::signal_name(signal) {
+            Some(name) => format!("signal {signal} ({name})"),
+            None => format!("signal {signal}"),
+        },
+        None => return Err(RunError::new("the command does not end")),
+    };
+    let message = streams.last_words().unwrap_or_else(|| format!("the command ended with {ended}"));
+    Err(RunError::new(message).with_type(ended))
 }
 
 /// How long a command may go on after SIGTERM.
 fn grace(stop: Stop) -> Duration {
     match stop {
-        Stop::Cancelled | Stop::Disconnected => GRACE,
+        Stop::Cancelled | Stop::Disconnected => CANCEL_GRACE,
         // Killing takes time too, and this process must not end before it is done.
         Stop::Shutdown { within } => within * 3 / 4,
     }

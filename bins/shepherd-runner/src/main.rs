@@ -6,6 +6,7 @@
 //! ```yaml
 //! runner:
 //!   command: ["./recognise", "{inputs}", "{outputs}"]
+//!   slots: 4    # so many jobs at a time
 //! ```
 //!
 //! Where it names a `class` instead, or is not there, the Python package's runner
@@ -23,9 +24,9 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Parser;
-use shepherd_runner::{Options, ServeError, serve};
+use shepherd_runner::{Options, ServeError, serve_parallel};
 
-use command::{CommandRunner, Model};
+use command::{CommandRunner, Model, slot_process};
 use settings::Serves;
 
 /// Serves a model's jobs by running a command for each of them, or hands over to the
@@ -58,6 +59,10 @@ struct Arguments {
 const MISUSE: u8 = 2;
 
 fn main() -> ExitCode {
+    let mut given = std::env::args_os().skip(1);
+    if given.next().is_some_and(|argument| argument == slot_process::ARGUMENT) && given.next().is_none() {
+        return slot_process::run();
+    }
     let arguments = Arguments::parse();
     let port = arguments.port;
     let runner = match prepare(arguments) {
@@ -97,6 +102,14 @@ fn prepare(arguments: Arguments) -> anyhow::Result<CommandRunner> {
 fn run(runner: CommandRunner, port: u16) -> Result<(), ServeError> {
     // Commands take long enough for an input to come in time, and one that waits
     // here cannot run on another sheep.
-    let options = Options { name: runner.name(), ahead: 1, batch: 1, logs: true, ..Options::from_env(port) };
-    serve(runner, options)
+    let slots = runner.slots();
+    let options = Options {
+        name: runner.name(),
+        slots,
+        ahead: slots,
+        batch: slots,
+        logs: true,
+        ..Options::from_env(port)
+    };
+    serve_parallel(runner, options)
 }

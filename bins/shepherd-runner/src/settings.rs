@@ -28,7 +28,14 @@ pub(crate) struct Settings {
     pub(crate) cwd: PathBuf,
     /// What is added to its environment.
     pub(crate) env: BTreeMap<String, String>,
+    /// How many jobs it runs for at a time.
+    pub(crate) slots: u32,
+    /// Whether what it prints goes to terminals, in place of pipes.
+    pub(crate) tty: bool,
 }
+
+/// The most slots: each is a process and a thread.
+const MAX_SLOTS: u32 = 1024;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -45,6 +52,8 @@ struct Section {
     cwd: Option<PathBuf>,
     #[serde(default)]
     env: BTreeMap<String, String>,
+    slots: Option<u32>,
+    tty: Option<bool>,
 }
 
 impl Serves {
@@ -62,7 +71,8 @@ impl Serves {
     }
 
     fn parse(text: &str, directory: &Path) -> anyhow::Result<Self> {
-        let File { runner: Section { command, class, python, cwd, env } } = serde_saphyr::from_str(text)?;
+        let File { runner } = serde_saphyr::from_str(text)?;
+        let Section { command, class, python, cwd, env, slots, tty } = runner;
         for name in env.keys() {
             anyhow::ensure!(
                 !name.is_empty() && !name.contains(['=', '\0']),
@@ -90,7 +100,17 @@ impl Serves {
                     "`runner.command` must begin with a program"
                 );
                 let cwd = cwd.unwrap_or_else(|| directory.to_path_buf());
-                Ok(Self::Command(Settings { command, cwd, env }))
+                let slots = slots.unwrap_or(1);
+                anyhow::ensure!(
+                    (1..=MAX_SLOTS).contains(&slots),
+                    "`runner.slots` must be 1 to {MAX_SLOTS}, and is {slots}"
+                );
+                Ok(Self::Command(Settings { command, cwd, env, slots, tty: tty.unwrap_or(false) }))
+            }
+            (None, Some(_)) if slots.is_some() || tty.is_some() => {
+                anyhow::bail!(
+                    "`runner.slots` and `runner.tty` are for a `command`; a class has an attribute `slots`"
+                )
             }
             (None, class @ Some(_)) => {
                 // A name is looked for on PATH, and a path is one from the model's directory.
@@ -132,6 +152,9 @@ mod tests {
         let settings = command("runner: {command: [prog, \"{inputs}\", 5]}");
         assert_eq!(settings.command, ["prog", "{inputs}", "5"]);
         assert_eq!((settings.cwd.as_path(), settings.env.len()), (Path::new("/"), 0));
+        assert_eq!((settings.slots, settings.tty), (1, false));
+        let settings = command("runner: {command: [a], slots: 8, tty: true}");
+        assert_eq!((settings.slots, settings.tty), (8, true));
         let settings = command("runner:\n  command: [a]\n  cwd: proc\n  env: {A: 1, B: 0x, C: no}\n");
         assert_eq!(settings.cwd, Path::new("/proc"));
         assert_eq!(settings.env.into_values().collect::<Vec<_>>(), ["1", "0x", "no"]);
@@ -161,6 +184,9 @@ mod tests {
             ("runner: {command: [a], cwd: no-such-directory}", "not a directory"),
             ("runner: {command: [a], env: {\"A=\": 1}}", "no variable"),
             ("runner: {class: a.B, env: {A: \"\\0\"}}", "NUL"),
+            ("runner: {command: [a], slots: 0}", "must be 1 to 1024, and is 0"),
+            ("runner: {class: a.B, slots: 2}", "are for a `command`"),
+            ("runner: {class: a.B, tty: true}", "are for a `command`"),
             ("runner:\n  command: [a]\n  comand: [b]\n", "line 3"),
             ("runner: {command: {a: b}}", "line 1"),
             ("runner: [", "line 1"),

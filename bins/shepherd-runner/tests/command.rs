@@ -13,7 +13,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
-use shepherd_job::JobError;
+use shepherd_job::{JobError, Timestamp};
 use shepherd_protocol::{CANCELLED, Connection, Event, FromRunner, ToRunner};
 
 use shepherd::{ATTEMPT, LONG, Shepherd, done, job};
@@ -46,7 +46,8 @@ impl Farm {
         prepare(&mut command);
         let child = command.spawn().unwrap();
         let ready = shepherd.ready().await;
-        assert_eq!((ready.slots, ready.ahead, ready.batch, ready.logs), (1, 1, 1, true));
+        let slots = if settings.contains("slots: 3") { 3 } else { 1 };
+        assert_eq!((ready.slots, ready.ahead, ready.batch, ready.logs), (slots, slots, slots, true));
         Self { shepherd, child }
     }
 
@@ -366,6 +367,104 @@ async fn a_killed_runner_takes_its_command_with_it() {
     farm.child.kill().unwrap();
     assert_eq!(farm.shepherd.event().await, Event::Disconnected);
     alive.ended();
+}
+
+#[tokio::test]
+async fn a_killed_runner_takes_all_that_its_command_started_with_it() {
+    let mut farm = Farm::new(&format!("exec 3>pipe; {TREE} echo began >&3; sleep 1000")).await;
+    make_pipe(&farm.shepherd);
+    farm.send("one");
+    let alive = Alive::began(farm.shepherd.path("pipe")).await;
+    farm.child.kill().unwrap();
+    assert_eq!(farm.shepherd.event().await, Event::Disconnected);
+    alive.ended();
+}
+
+#[tokio::test]
+async fn a_command_that_kills_the_process_of_its_slot_ends_the_runner_and_all_that_it_started() {
+    let mut farm = Farm::new(&format!("exec 3>pipe; {TREE} echo began >&3; kill -9 $PPID; sleep 1000")).await;
+    make_pipe(&farm.shepherd);
+    farm.send("one");
+    let alive = Alive::began(farm.shepherd.path("pipe")).await;
+    assert_eq!(farm.shepherd.event().await, Event::Disconnected);
+    alive.ended();
+    assert_eq!(farm.child.wait().unwrap().code(), Some(1));
+}
+
+#[tokio::test]
+async fn jobs_in_several_slots_run_at_once_and_each_ends_with_what_it_alone_started() {
+    let shepherd = Shepherd::new();
+    let script =
+        format!("exec 3>\"pipe-$3\"; {TREE} echo began >&3; echo \"this is $3\"; read line <\"go-$3\"");
+    fs::write(shepherd.path("script"), script).unwrap();
+    for id in ["one", "two", "three"] {
+        for name in ["pipe", "go"] {
+            let path = shepherd.path(&format!("{name}-{id}"));
+            assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
+        }
+    }
+    let settings = "runner: {command: [sh, script, \"{inputs}\", \"{outputs}\", \"{job_id}\"], slots: 3}";
+    let mut farm = Farm::start(shepherd, settings, |_| {}).await;
+    let mut alive = Vec::new();
+    for id in ["one", "two", "three"] {
+        farm.send(id);
+        alive.push(Alive::began(farm.shepherd.path(&format!("pipe-{id}"))).await);
+        assert!(matches!(
+            farm.shepherd.message().await,
+            FromRunner::Log { job, text, .. } if job == id && text == format!("this is {id}\n")
+        ));
+    }
+    let [one, two, three] = <[Alive; 3]>::try_from(alive).ok().unwrap();
+    farm.cancel("one");
+    assert_eq!(farm.error("one").await.exception_type, CANCELLED);
+    one.ended();
+    // The others wait for their line still, and all that they started is there.
+    for (id, alive) in [("two", two), ("three", three)] {
+        fs::write(farm.shepherd.path(&format!("go-{id}")), "\n").unwrap();
+        assert_eq!(farm.shepherd.message().await, done(id));
+        alive.ended();
+    }
+    farm.end();
+}
+
+#[tokio::test]
+async fn a_command_prints_to_terminals_when_asked_to() {
+    let shepherd = Shepherd::new();
+    let script =
+        "[ -t 0 ] || [ ! -t 1 ] || [ ! -t 2 ] || echo terminals; printf '\\tone\\r\\ntwo\\n' >&2; exit 3";
+    fs::write(shepherd.path("script"), script).unwrap();
+    let mut farm = Farm::start(shepherd, "runner: {command: [sh, script], tty: true}", |_| {}).await;
+    for id in ["one", "two"] {
+        farm.send(id);
+        let (log, error) = farm.log_and_error(id).await;
+        assert!(["terminals\n\tone\r\ntwo\n", "\tone\r\ntwo\nterminals\n"].contains(&&*log), "{log:?}");
+        assert_eq!(error.message, "\tone\r\ntwo");
+    }
+    farm.end();
+}
+
+#[tokio::test]
+async fn a_command_s_environment_tells_its_deadline_and_has_python_print_at_once() {
+    let script = "printf '%s|' \"$PYTHONUNBUFFERED\" \"$SHEPHERD_JOB_DEADLINE\" >\"$2/output\"";
+    for (env, unbuffered) in [("", "1"), (", env: {PYTHONUNBUFFERED: \"\"}", "")] {
+        let shepherd = Shepherd::new();
+        fs::write(shepherd.path("script"), script).unwrap();
+        let settings = format!("runner: {{command: [sh, script, \"{{inputs}}\", \"{{outputs}}\"]{env}}}");
+        let mut farm = Farm::start(shepherd, &settings, |command| {
+            command.env_remove("PYTHONUNBUFFERED");
+        })
+        .await;
+        farm.shepherd.stage("one", "");
+        let ToRunner::Input(mut input) = farm.shepherd.input("one") else { panic!() };
+        input.deadline = Some(Timestamp::from_micros(1_700_000_000_250_000));
+        farm.shepherd.send(&[ToRunner::Input(input)]);
+        assert_eq!(farm.shepherd.message().await, done("one"));
+        assert_eq!(farm.shepherd.output("one"), format!("{unbuffered}|1700000000.250|"));
+        farm.send("two");
+        assert_eq!(farm.shepherd.message().await, done("two"));
+        assert_eq!(farm.shepherd.output("two"), format!("{unbuffered}||"));
+        farm.end();
+    }
 }
 
 #[tokio::test]

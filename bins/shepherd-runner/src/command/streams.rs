@@ -7,15 +7,19 @@
 //! command has ended, in the hands of somebody who is no descendant: what counts is that
 //! the command and its descendants are gone, not the end of the pipe.
 
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt};
+use rustix::termios::{
+    LocalModes, OptionalActions, OutputModes, Winsize, tcgetattr, tcsetattr, tcsetwinsize,
+};
 use shepherd_runner::{Job, LogWriter};
 
-use super::child::Child;
 use super::tail::Tail;
 
 /// How much is read at a time.
@@ -48,16 +52,19 @@ struct Stream {
 }
 
 impl Streams {
-    pub(super) fn of(child: &mut Child, job: &Job) -> Self {
-        let stream = |pipe, own| {
+    /// The streams of a job's command, and the ends that are for the command: of pipes, or
+    /// terminals.
+    pub(super) fn open(job: &Job, tty: bool) -> io::Result<(Self, [OwnedFd; 2])> {
+        let open = |own| {
+            let (pipe, end) = if tty { terminal()? } else { pipe_with(PipeFlags::CLOEXEC)? };
+            rustix::io::ioctl_fionbio(&pipe, true)?;
             // This module passes it on.
-            Stream { pipe, log: job.log_writer().silent(), own, pending: Vec::new() }
+            let log = job.log_writer().silent();
+            rustix::io::Result::Ok((Stream { pipe: Some(pipe), log, own, pending: Vec::new() }, end))
         };
-        Self {
-            stdout: stream(child.stdout.take(), rustix::stdio::stdout()),
-            stderr: stream(child.stderr.take(), rustix::stdio::stderr()),
-            tail: Tail::default(),
-        }
+        let (stdout, out_end) = open(rustix::stdio::stdout())?;
+        let (stderr, err_end) = open(rustix::stdio::stderr())?;
+        Ok((Self { stdout, stderr, tail: Tail::default() }, [out_end, err_end]))
     }
 
     /// Passes on what is there.
@@ -106,6 +113,22 @@ impl Streams {
     pub(super) fn last_words(&self) -> Option<String> {
         self.tail.text()
     }
+}
+
+/// A pseudo-terminal: what is read from the first was written to the second, as it was
+/// written. It controls no process.
+fn terminal() -> rustix::io::Result<(OwnedFd, OwnedFd)> {
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    let pipe = openpt(flags)?;
+    unlockpt(&pipe)?;
+    let end = ioctl_tiocgptpeer(&pipe, flags)?;
+    let mut attributes = tcgetattr(&end)?;
+    // A line ends as in a pipe, and nothing is echoed.
+    attributes.output_modes.remove(OutputModes::OPOST);
+    attributes.local_modes.remove(LocalModes::ECHO);
+    tcsetattr(&end, OptionalActions::Now, &attributes)?;
+    tcsetwinsize(&end, Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 })?;
+    Ok((pipe, end))
 }
 
 impl Stream {

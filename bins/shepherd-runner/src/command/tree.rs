@@ -50,11 +50,13 @@ impl Asked {
 
 /// Kills all descendants. They are stopped first, so that none gets away by
 /// starting others faster than they are killed.
-pub(super) fn kill_all(leader: Pid) {
+pub(super) fn kill_all(leader: Option<Pid>) {
     let mut stopped = HashSet::new();
     for _ in 0..ROUNDS {
         let Ok(found) = descendants() else {
-            let _ = kill_process_group(leader, Signal::KILL);
+            if let Some(leader) = leader {
+                let _ = kill_process_group(leader, Signal::KILL);
+            }
             break;
         };
         let before = stopped.len();
