@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -81,11 +82,8 @@ def test_datasets_inherit_the_frameworks_own_class(name, tmp_path):
     wrong = tmp_path / "models" / "wrong" / "1"
     wrong.mkdir(parents=True)
     (wrong / "config.yaml").write_text(example.replace("multiply.PayloadDataset", "multiply.NoSuchDataset"))
-    daemon = Daemon(
-        tmp_path,
-        tmp_path / "models",
-        env={"PYTHONPATH": str(EXAMPLES / f"{name}_example"), "CUDA_VISIBLE_DEVICES": ""},
-    )
+    shutil.copy(EXAMPLES / f"{name}_example" / "multiply.py", tmp_path / "models")
+    daemon = Daemon(tmp_path, tmp_path / "models", env={"CUDA_VISIBLE_DEVICES": ""})
     daemon.submit("job-numbers", "numbers", "3")
     daemon.submit("job-wrong", "wrong", "3")
     daemon.done("job-numbers")
