@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::clock::now;
 use crate::retry::store_backoff;
-use crate::schedule::{Limits, SheepFacts, UNKNOWN, own_work, schedule, shares};
+use crate::schedule::{Cause, Limits, SheepFacts, UNKNOWN, own_work, schedule, shares};
 use crate::shared::Shared;
 
 /// One sheep as clients see it.
@@ -76,8 +76,17 @@ pub(crate) struct Facts {
     pub(crate) available: bool,
     /// Models that it leaves alone, each until then.
     pub(crate) rests: Vec<(ModelRef, Instant)>,
-    pub(crate) ordered_at: Timestamp,
+    /// When the model was ordered, or its runner ready, whichever came later.
+    pub(crate) settled_at: Timestamp,
+    /// Why the model was ordered; counts until its runner is ready.
+    pub(crate) cause: Cause,
     pub(crate) in_hand: usize,
+    /// The highest priority of jobs in hand that no runner has begun.
+    pub(crate) urgency: Option<i32>,
+    /// Jobs are being claimed: what is said here of those in hand is not all.
+    pub(crate) claiming: bool,
+    /// The scheduler looked while jobs were being claimed.
+    pub(crate) looked_early: bool,
     pub(crate) spare: usize,
     /// The mean time of recent jobs; none was seen with this model yet if `None`.
     pub(crate) run_time: Option<Duration>,
@@ -103,8 +112,12 @@ impl Cell {
             view,
             available: true,
             rests: Vec::new(),
-            ordered_at: Timestamp::default(),
+            settled_at: Timestamp::default(),
+            cause: Cause::default(),
             in_hand: 0,
+            urgency: None,
+            claiming: false,
+            looked_early: false,
             spare: 0,
             run_time: None,
             running_since: None,
@@ -124,16 +137,23 @@ impl Cell {
 
     fn for_scheduler(&self) -> SheepFacts {
         let order = self.order.borrow().clone();
-        let facts = self.facts();
+        let mut facts = self.facts();
         let now = Instant::now();
+        let has_model = facts.view.model == order;
+        let is_ready = has_model && facts.view.state == SheepState::Running;
+        // Nothing is more urgent than what is not known yet; it is asked again.
+        facts.looked_early |= facts.claiming;
+        let urgency = if facts.claiming { Some(i32::MAX) } else { facts.urgency };
         let resting = facts.rests.iter().filter(|(_, until)| *until > now);
         let age = facts.running_since.map_or(Duration::ZERO, |since| since.elapsed());
         SheepFacts {
             id: facts.view.id.clone(),
             available: facts.available,
             rests_from: resting.map(|(model, _)| model.clone()).collect(),
-            model: order.map(|model| (model, facts.ordered_at)),
+            model: order.map(|model| (model, facts.settled_at)),
+            pending: (!is_ready).then_some(facts.cause),
             in_hand: facts.in_hand,
+            urgency: urgency.filter(|_| has_model),
             spare: facts.spare,
             run_time: facts.run_time.unwrap_or(UNKNOWN).max(age),
             swap_time: facts.swap_time,
@@ -172,7 +192,9 @@ pub(crate) async fn drive(
                 let is_spare = flock.iter().any(|sheep| sheep.spare > 0) && flock.len() > 1;
                 for swap in swaps {
                     let cell = cell_of(&swap.sheep);
-                    cell.facts().ordered_at = now();
+                    let mut facts = cell.facts();
+                    (facts.settled_at, facts.cause) = (now(), swap.cause);
+                    drop(facts);
                     cell.order.send_replace(Some(swap.model));
                 }
                 let due = ready.next_due.map(|due| due.since(now()));

@@ -39,8 +39,10 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::clock::now;
 use crate::flock::{Cell, Command, SheepState};
 use crate::retry::Backoff;
+use crate::schedule::Cause;
 use crate::settle::Settling;
 use crate::shared::Shared;
 use crate::workdir::WorkDirs;
@@ -390,11 +392,16 @@ impl Keeper {
         if self.can_recall() {
             spare += self.hand.waiting(self.slots).filter(|sent| sent.job.is_anybodys()).count();
         }
+        let urgency = self.hand.urgency(self.slots);
         let mut facts = self.cell.facts();
         // Against what was published last: a claim that gave nothing frees nobody.
         let before = std::mem::replace(&mut self.published, in_hand);
         let freed = in_hand == 0 && before > 0;
         facts.in_hand = in_hand;
+        // Something in the queue may be the more urgent now, or was not compared.
+        let yields = urgency < facts.urgency || std::mem::take(&mut facts.looked_early);
+        facts.urgency = urgency;
+        facts.claiming = false;
         let offers = spare > 0 && facts.spare == 0;
         facts.spare = spare;
         facts.run_time = self.pace.mean();
@@ -412,7 +419,7 @@ impl Keeper {
             facts.view.model.clone_from(&self.model);
         }
         drop(facts);
-        if freed || recovered || offers {
+        if freed || recovered || offers || yields {
             self.stirred.notify_one();
         }
     }
@@ -489,6 +496,7 @@ impl Keeper {
                 self.sheep_failures.reset();
                 let mut facts = self.cell.facts();
                 facts.swap_time = begun.elapsed();
+                (facts.settled_at, facts.cause) = (now(), Cause::default());
                 facts.view.problem = None;
             }
             Err(StartFailure::Model(error)) => {

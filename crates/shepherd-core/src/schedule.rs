@@ -9,7 +9,10 @@
 //!   jobs sooner than another could load it.
 //! - A sheep with work leaves it between jobs for jobs of a higher priority, or
 //!   for jobs that waited longer than [`Limits::max_wait`]; otherwise the model
-//!   that is loaded goes first.
+//!   that is loaded goes first. Jobs that it has claimed count like jobs in the queue.
+//! - A swap is carried through: until its runner is ready it is abandoned only for
+//!   jobs of a higher priority, and for none when it was made for jobs that waited too
+//!   long. Every swap so ends in a job that runs.
 
 use std::time::Duration;
 
@@ -36,8 +39,12 @@ pub(crate) struct SheepFacts {
     pub(crate) rests_from: Vec<ModelRef>,
     /// The model it has or is getting, and since when that is so.
     pub(crate) model: Option<(ModelRef, Timestamp)>,
+    /// Why it has that model, as long as no runner of it is ready.
+    pub(crate) pending: Option<Cause>,
     /// Jobs it holds.
     pub(crate) in_hand: usize,
+    /// The highest priority of those that are of its model and that no runner has begun.
+    pub(crate) urgency: Option<i32>,
     /// Of these, jobs that its runner has not begun, that can be had back, and that any
     /// sheep may take.
     pub(crate) spare: usize,
@@ -55,6 +62,16 @@ pub(crate) struct Limits {
     pub(crate) max_wait: Duration,
 }
 
+/// Why a sheep should get another model.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// It has nothing to do, or jobs of that model are more urgent than its own.
+    #[default]
+    First,
+    /// Jobs of that model waited too long.
+    Starved,
+}
+
 /// A sheep that should get another model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Swap {
@@ -62,6 +79,8 @@ pub(crate) struct Swap {
     pub(crate) sheep: SheepId,
     /// To which model.
     pub(crate) model: ModelRef,
+    /// Why.
+    pub(crate) cause: Cause,
 }
 
 /// The sheep that should give back the jobs they made ready or sent ahead, because another
@@ -94,17 +113,19 @@ pub(crate) fn schedule(ready: &[Group], flock: &[SheepFacts], now: Timestamp, li
     let mut plan: Vec<SheepFacts> = flock.to_vec();
     let mut swaps = Vec::new();
     for group in ready {
-        while let Some(index) = best_for(group, &plan, ready, now, limits) {
+        while let Some((index, cause)) = best_for(group, &plan, ready, now, limits) {
             let sheep = &mut plan[index];
             sheep.model = Some((group.model.clone(), now));
             sheep.run_time = UNKNOWN;
-            swaps.push(Swap { sheep: sheep.id.clone(), model: group.model.clone() });
+            sheep.urgency = None;
+            sheep.pending = Some(cause);
+            swaps.push(Swap { sheep: sheep.id.clone(), model: group.model.clone(), cause });
         }
     }
     swaps
 }
 
-/// The sheep that should swap to the group's model, if one should: rather one
+/// The sheep that should swap to the group's model, and why, if one should: rather one
 /// without work than one with, without a model than with one, and the one whose
 /// model was ordered longest ago.
 fn best_for(
@@ -113,18 +134,19 @@ fn best_for(
     ready: &[Group],
     now: Timestamp,
     limits: Limits,
-) -> Option<usize> {
-    let fits = |(index, sheep): &(usize, &SheepFacts)| {
-        sheep.available
+) -> Option<(usize, Cause)> {
+    let fits = |(index, sheep): (usize, &SheepFacts)| {
+        let may = sheep.available
             && may_take(sheep, group)
             && !has(sheep, group)
-            && leaves(sheep, ready, group, now, limits)
-            && !is_served(group, *index, plan)
+            && !is_served(group, index, plan);
+        let cause = may.then(|| leaves(sheep, ready, group, now, limits)).flatten()?;
+        let works = sheep.in_hand > 0 || own_work(sheep, ready).is_some();
+        let since = sheep.model.as_ref().map(|(_, since)| *since);
+        Some(((works, since), index, cause))
     };
-    let works = |sheep: &SheepFacts| sheep.in_hand > 0 || own_work(sheep, ready).is_some();
-    let cost =
-        |(_, sheep): &(usize, &SheepFacts)| (works(sheep), sheep.model.as_ref().map(|(_, since)| *since));
-    plan.iter().enumerate().filter(fits).min_by_key(cost).map(|(index, _)| index)
+    let best = plan.iter().enumerate().filter_map(fits).min_by_key(|(cost, ..)| *cost);
+    best.map(|(_, index, cause)| (index, cause))
 }
 
 /// The first group that the sheep can work on with the model it has.
@@ -158,15 +180,25 @@ fn is_served(group: &Group, asking: usize, plan: &[SheepFacts]) -> bool {
     slowest.saturating_mul(u32::try_from(rounds).unwrap_or(u32::MAX)) <= plan[asking].swap_time
 }
 
-/// Whether the sheep should give up its model for `group`.
-fn leaves(sheep: &SheepFacts, ready: &[Group], group: &Group, now: Timestamp, limits: Limits) -> bool {
-    let Some((_, since)) = &sheep.model else { return true };
-    match own_work(sheep, ready) {
-        None => sheep.in_hand == 0,
-        Some(own) => {
-            let starved =
+/// Why the sheep should give up its model for `group`, if it should.
+fn leaves(
+    sheep: &SheepFacts,
+    ready: &[Group],
+    group: &Group,
+    now: Timestamp,
+    limits: Limits,
+) -> Option<Cause> {
+    let Some((_, since)) = &sheep.model else { return Some(Cause::First) };
+    let own = own_work(sheep, ready).map(|own| own.priority).max(sheep.urgency);
+    let Some(own) = own else { return (sheep.in_hand == 0).then_some(Cause::First) };
+    match sheep.pending {
+        Some(Cause::Starved) => None,
+        Some(Cause::First) | None if group.priority > own => Some(Cause::First),
+        Some(Cause::First) => None,
+        None => {
+            let is_starved =
                 now.since(group.submitted_at) > limits.max_wait && now.since(*since) > limits.max_wait;
-            group.priority > own.priority || starved
+            is_starved.then_some(Cause::Starved)
         }
     }
 }

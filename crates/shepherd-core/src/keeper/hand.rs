@@ -140,6 +140,15 @@ impl Hand {
         self.collecting + self.changes.len() + self.applying
     }
 
+    /// The highest priority of the jobs that the runner, working on `slots` at once, has
+    /// not begun.
+    pub(super) fn urgency(&self, slots: usize) -> Option<i32> {
+        let preparing = self.preparing.first_key_value().map(|(_, (_, job))| job);
+        let sent = self.sent.iter().skip(slots).filter(|sent| sent.let_go_by.is_none());
+        let jobs = preparing.into_iter().chain(self.prepared.front()).chain(sent.map(|sent| &sent.job));
+        jobs.map(|job| job.record.spec.priority).max()
+    }
+
     /// How many are being prepared.
     pub(super) fn preparing(&self) -> usize {
         self.preparing.len()

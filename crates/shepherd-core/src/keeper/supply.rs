@@ -34,6 +34,7 @@ impl Keeper {
             let mut facts = self.cell.facts();
             // Before the claim: a scheduler that misses the jobs in the queue must find them here.
             facts.in_hand = facts.in_hand.max(1);
+            facts.claiming = true;
             facts.view.id.clone()
         };
         let claim = Claim { model: model.clone(), sheep, limit, at: now() };

@@ -4,7 +4,7 @@ use proptest::prelude::{Strategy, prop_assert, proptest};
 use shepherd_job::{ModelRef, SheepId, Timestamp};
 use shepherd_queue::Group;
 
-use super::{Limits, SheepFacts, Swap, UNKNOWN, schedule, shares};
+use super::{Cause, Limits, SheepFacts, Swap, UNKNOWN, schedule, shares};
 
 const LIMITS: Limits = Limits { max_wait: Duration::from_secs(60) };
 const NOW: Timestamp = Timestamp::from_micros(1_000_000_000);
@@ -27,7 +27,9 @@ fn sheep(name: &str, has: Option<&str>) -> SheepFacts {
         available: true,
         rests_from: Vec::new(),
         model: has.map(|name| (model(name), NOW)),
+        pending: None,
         in_hand: 0,
+        urgency: None,
         spare: 0,
         run_time: UNKNOWN,
         swap_time: UNKNOWN,
@@ -36,9 +38,9 @@ fn sheep(name: &str, has: Option<&str>) -> SheepFacts {
 
 #[track_caller]
 fn check(ready: &[Group], flock: &[SheepFacts], expected: &[(&str, &str)]) {
-    let expected: Vec<Swap> =
-        expected.iter().map(|(sheep, name)| Swap { sheep: id(sheep), model: model(name) }).collect();
-    assert_eq!(schedule(ready, flock, NOW, LIMITS), expected);
+    let expected: Vec<_> = expected.iter().map(|(sheep, name)| (id(sheep), model(name))).collect();
+    let swaps = schedule(ready, flock, NOW, LIMITS).into_iter();
+    assert_eq!(swaps.map(|swap| (swap.sheep, swap.model)).collect::<Vec<_>>(), expected);
 }
 
 #[test]
@@ -127,6 +129,33 @@ fn a_higher_priority_takes_the_sheep_between_jobs() {
 }
 
 #[test]
+fn claimed_jobs_count_at_their_priority() {
+    // Its most urgent job is claimed, and what is left of its model in the queue is not urgent.
+    let holds = |urgency| SheepFacts { in_hand: 1, urgency, ..sheep("s", Some("a")) };
+    let ready = [group("b", 2, 1), Group { priority: -1, ..group("a", 3, 1) }];
+    check(&ready, &[holds(Some(2))], &[]);
+    check(&ready, &[holds(Some(-1))], &[("s", "b")]);
+    check(&ready, &[holds(None)], &[("s", "b")]);
+}
+
+#[test]
+fn a_launch_is_abandoned_only_for_more_urgent_jobs() {
+    let long_ago = Timestamp::from_micros(0);
+    let launching = |cause| SheepFacts {
+        model: Some((model("a"), long_ago)),
+        pending: Some(cause),
+        in_hand: 1,
+        urgency: Some(0),
+        ..sheep("s", None)
+    };
+    let other = |priority| Group { priority, submitted_at: long_ago, ..group("b", 1, 5) };
+    check(&[other(0)], &[launching(Cause::First)], &[]);
+    check(&[other(1)], &[launching(Cause::First)], &[("s", "b")]);
+    // What waited too long is not made to wait once more.
+    check(&[other(1)], &[launching(Cause::Starved)], &[]);
+}
+
+#[test]
 fn no_model_starves() {
     let long_ago = Timestamp::from_micros(0);
     let old = Group { submitted_at: long_ago, ..group("b", 1, 1) };
@@ -153,7 +182,7 @@ fn a_job_made_ready_behind_a_long_one_is_shared_with_an_idle_sheep() {
     assert!(shares(&[], &busy, &[]).is_empty(), "nobody is free");
     let alone = [hoarding(Duration::from_secs(5))];
     assert!(shares(&[], &alone, &[]).is_empty());
-    let leaving = [Swap { sheep: id("t"), model: model("b") }];
+    let leaving = [Swap { sheep: id("t"), model: model("b"), cause: Cause::First }];
     assert!(shares(&[group("b", 1, 1)], &long, &leaving).is_empty(), "it has just got other work");
 }
 
@@ -229,5 +258,165 @@ proptest! {
             });
             prop_assert!(served || !idle, "{group:?} waits beside an idle sheep: {swaps:?}");
         }
+    }
+}
+
+/// A flock that does what is decided, a second at a time.
+struct Replay {
+    now: Timestamp,
+    queue: Vec<Group>,
+    flock: Vec<Replayed>,
+    load: u32,
+    run: u32,
+}
+
+#[derive(Default)]
+struct Replayed {
+    order: Option<(ModelRef, Timestamp)>,
+    cause: Cause,
+    model: Option<ModelRef>,
+    runner: Runner,
+    /// Claimed and not begun.
+    prepared: Option<Group>,
+    /// Begun, and how long it still takes.
+    running: Option<(Group, u32)>,
+}
+
+#[derive(Default, PartialEq)]
+enum Runner {
+    #[default]
+    None,
+    Starting(u32),
+    Ready,
+}
+
+impl Replay {
+    /// The first jobs of each group, first jobs first.
+    fn ready(&self) -> Vec<Group> {
+        let mut groups: Vec<Group> = Vec::new();
+        for job in &self.queue {
+            match groups.iter_mut().find(|g| g.model == job.model && g.sheep == job.sheep) {
+                Some(group) => group.ready += 1,
+                None => groups.push(job.clone()),
+            }
+        }
+        groups
+    }
+
+    fn facts(&self) -> Vec<SheepFacts> {
+        let facts = |(index, of): (usize, &Replayed)| {
+            let has_model = of.order.as_ref().map(|(model, _)| model) == of.model.as_ref();
+            SheepFacts {
+                model: of.order.clone(),
+                pending: (!has_model || of.runner != Runner::Ready).then_some(of.cause),
+                in_hand: usize::from(of.prepared.is_some()) + usize::from(of.running.is_some()),
+                urgency: of.prepared.as_ref().map(|job| job.priority).filter(|_| has_model),
+                ..sheep(NAMES[index], None)
+            }
+        };
+        self.flock.iter().enumerate().map(facts).collect()
+    }
+
+    fn give_back(&mut self, job: Group) {
+        self.queue.push(job);
+        self.queue.sort_by_key(|job| (std::cmp::Reverse(job.priority), job.seq));
+    }
+
+    /// One second, with a decision or without.
+    fn step(&mut self, decides: bool) {
+        self.now = self.now.after(Duration::from_secs(1));
+        if decides {
+            for swap in schedule(&self.ready(), &self.facts(), self.now, Limits { max_wait: MAX_WAIT }) {
+                let index = NAMES.iter().position(|name| id(name) == swap.sheep).unwrap();
+                let sheep = &mut self.flock[index];
+                (sheep.order, sheep.cause) = (Some((swap.model, self.now)), swap.cause);
+            }
+        }
+        for index in 0..self.flock.len() {
+            self.keep(index);
+        }
+    }
+
+    /// What the keeper of one sheep does within a second.
+    fn keep(&mut self, index: usize) {
+        let (load, run, now) = (self.load, self.run, self.now);
+        let order = self.flock[index].order.as_ref().map(|(model, _)| model.clone());
+        if order != self.flock[index].model {
+            let given_back = self.flock[index].prepared.take();
+            given_back.into_iter().for_each(|job| self.give_back(job));
+            let sheep = &mut self.flock[index];
+            if sheep.running.is_none() {
+                (sheep.model, sheep.runner) = (order, Runner::None);
+            }
+        } else if let Some(model) = order
+            && self.flock[index].prepared.is_none()
+        {
+            let may = |job: &Group| {
+                job.model == model && job.sheep.as_ref().is_none_or(|pin| *pin == id(NAMES[index]))
+            };
+            let first = self.queue.iter().position(may);
+            self.flock[index].prepared = first.map(|first| self.queue.remove(first));
+        }
+        let sheep = &mut self.flock[index];
+        sheep.runner = match std::mem::take(&mut sheep.runner) {
+            Runner::None if sheep.prepared.is_some() => Runner::Starting(load),
+            Runner::None => Runner::None,
+            Runner::Starting(0) => {
+                sheep.cause = Cause::default();
+                sheep.order.iter_mut().for_each(|(_, since)| *since = now);
+                Runner::Ready
+            }
+            Runner::Starting(left) => Runner::Starting(left - 1),
+            Runner::Ready => {
+                sheep.running = match sheep.running.take() {
+                    Some((_, 0)) | None => sheep.prepared.take().map(|job| (job, run)),
+                    Some((job, left)) => Some((job, left - 1)),
+                };
+                Runner::Ready
+            }
+        };
+    }
+
+    fn is_done(&self) -> bool {
+        let is_idle = |sheep: &Replayed| sheep.prepared.is_none() && sheep.running.is_none();
+        self.queue.is_empty() && self.flock.iter().all(is_idle)
+    }
+}
+
+const NAMES: [&str; 3] = ["s", "t", "u"];
+/// Less than some models take to load.
+const MAX_WAIT: Duration = Duration::from_secs(4);
+
+fn any_jobs() -> impl Strategy<Value = Vec<Group>> {
+    let name = proptest::sample::select(vec!["a", "b", "c"]);
+    proptest::collection::vec((name, -2..3_i32, proptest::bool::weighted(0.1)), 1..12).prop_map(|rows| {
+        let job = |(seq, (name, priority, pinned)): (usize, (&str, i32, bool))| Group {
+            priority,
+            sheep: pinned.then(|| id("s")),
+            ..group(name, seq as u64, 1)
+        };
+        let mut jobs: Vec<Group> = rows.into_iter().enumerate().map(job).collect();
+        jobs.sort_by_key(|job| (std::cmp::Reverse(job.priority), job.seq));
+        jobs
+    })
+}
+
+proptest! {
+    #[test]
+    fn every_job_runs_whatever_the_priorities_and_however_long_models_load(
+        queue in any_jobs(),
+        sheep in 1..4_usize,
+        load in 0..9_u32,
+        run in 0..3_u32,
+        decides in proptest::collection::vec(proptest::bool::ANY, 1..9),
+    ) {
+        // At worst a launch of each priority is abandoned for each job that runs.
+        let most = queue.len() * (5 * (load as usize + 3) + run as usize + 3) * (decides.len() + 1);
+        let flock = (0..sheep).map(|_| Replayed::default()).collect();
+        let mut replay = Replay { now: NOW, queue, flock, load, run };
+        for second in 0..most {
+            replay.step(decides[second % decides.len()] || second % 9 == 8);
+        }
+        prop_assert!(replay.is_done(), "{:?} are left after {most} s", replay.ready());
     }
 }

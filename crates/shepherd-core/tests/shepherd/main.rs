@@ -6,5 +6,6 @@ mod fake;
 mod faults;
 mod jobs;
 mod logs;
+mod placement;
 mod runners;
 mod strangers;
