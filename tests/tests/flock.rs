@@ -137,6 +137,25 @@ async fn a_sheep_that_has_the_model_is_preferred() {
 }
 
 #[tokio::test]
+async fn a_job_goes_to_the_sheep_whose_directory_has_its_model() {
+    let site = Site::new();
+    let other = Model { name: "other", version: "1" };
+    let directory = site.path("more-models").join(other.name).join(other.version);
+    std::fs::create_dir_all(directory.parent().unwrap()).unwrap();
+    std::fs::rename(site.model_dir(RAW), &directory).unwrap();
+    let site = site.with_sheep("second", json!({"working_directory": site.path("more-models")}));
+    let daemon = site.start().await;
+    let client = daemon.client();
+    for i in 0..6 {
+        let (model, sheep) = if i % 2 == 0 { (SCRIPTED, SHEEP) } else { (other, "second") };
+        let job = format!("job-{i}");
+        let done = client.run(&job, model, &Script::Say(String::new())).await;
+        assert_eq!(done["status"], "done", "{done}");
+        assert_eq!(site.journal().runs_of(&job)[0].sheep, sheep);
+    }
+}
+
+#[tokio::test]
 async fn a_runner_sees_only_its_gpus() {
     let site = Site::new()
         .with_sheep("gpus", json!({"devices": ["/dev/nvidia3", "/dev/nvidia0"]}))

@@ -126,7 +126,7 @@ async fn an_output_that_points_elsewhere_is_not_read() {
 }
 
 #[tokio::test]
-async fn a_missing_model_fails_its_job_with_the_words_that_clients_know() {
+async fn a_job_of_a_model_that_no_sheep_has_is_refused_and_leaves_nothing_behind() {
     let site = Site::new();
     let daemon = site.start().await;
     let client = daemon.client();
@@ -134,18 +134,24 @@ async fn a_missing_model_fails_its_job_with_the_words_that_clients_know() {
         ("missing", Model { name: "nothing", version: "here" }, "nothing/here/config.yaml"),
         ("no-version", Model { name: "nothing", version: "" }, "nothing/config.yaml"),
     ] {
-        let failed = client.run(job, model, &Script::Nothing).await;
-        assert_eq!(failed["status"], "failed");
-        let file = site.path("models").join(path);
-        let expected = format!(
-            "Failed to start sheep for this job (Cannot load model `{}:{}`, file `{}` does not exist.)",
-            model.name,
-            model.version,
-            file.display()
+        let reply = client.start_job(&shepherd_tests::start_body(job, model, "x")).await;
+        reply.expect_message(
+            400,
+            &format!(
+                "No sheep can run the model `{}:{}` for this job: sheep `dolly` has no file `{path}`",
+                model.name, model.version
+            ),
         );
-        assert_eq!(message(&failed), expected);
+        assert!(!site.object(job, "inputs/input").exists());
     }
-    assert_next_is_done(&client, SCRIPTED).await;
+    // It is looked for again at each submit.
+    let late = Model { name: "nothing", version: "here" };
+    let directory = site.path("models/nothing");
+    std::fs::create_dir_all(&directory).unwrap();
+    std::fs::rename(site.path("models").join(SCRIPTED.name).join(SCRIPTED.version), directory.join("here"))
+        .unwrap();
+    let done = client.run("found", late, &Script::Nothing).await;
+    assert_eq!(done["status"], "done", "{done}");
 }
 
 #[tokio::test]

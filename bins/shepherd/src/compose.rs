@@ -9,7 +9,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use shepherd_api::{ApiOptions, Cors, ServeOptions};
 use shepherd_config::{Config, CorsOrigins};
-use shepherd_core::{Options, Shepherd};
+use shepherd_core::{Options, Shepherd, UnknownModels};
 use shepherd_queue::{SqliteOptions, SqliteQueue};
 use shepherd_s3::Endpoint;
 use tokio::net::TcpListener;
@@ -40,7 +40,11 @@ pub(crate) async fn start(config: &Config) -> anyhow::Result<Started> {
     let mut options = Options::new(&config.data_root, state_dir);
     options.job_log = config.limits.job_log;
     options.status_document = Some(shepherd_api::status_document);
-    options.job_log = config.limits.job_log;
+    options.max_wait = config.scheduler.max_wait;
+    options.unknown_models = match config.scheduler.unknown_models {
+        shepherd_config::UnknownModels::Refuse => UnknownModels::Refuse,
+        shepherd_config::UnknownModels::Wait => UnknownModels::Wait,
+    };
     let engine = docker::engine(config)?;
     for sheep in &config.sheep {
         let member = flock::member(config, sheep, engine.as_ref())?;

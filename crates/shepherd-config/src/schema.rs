@@ -8,7 +8,7 @@
 //! | `registry` | [`registry`]; required when a docker sheep is configured |
 //! | `docker` | [`docker`]; the engine of docker sheep |
 //! | `sheep` | required; [`sheep`] by id |
-//! | `logging`, `limits`, `shutdown`, `api` | [`service`] |
+//! | `logging`, `limits`, `scheduler`, `shutdown`, `api` | [`service`] |
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -27,7 +27,7 @@ pub(crate) mod storage;
 
 use docker::DockerConfig;
 use registry::RegistryConfig;
-use service::{ApiConfig, LimitsConfig, LoggingConfig, ShutdownConfig};
+use service::{ApiConfig, LimitsConfig, LoggingConfig, SchedulerConfig, ShutdownConfig};
 use sheep::{SheepConfig, SheepKind};
 use storage::StorageConfig;
 
@@ -53,6 +53,8 @@ pub struct Config {
     pub sheep: Vec<SheepConfig>,
     /// Bounds on what is accepted.
     pub limits: LimitsConfig,
+    /// How jobs and sheep come together.
+    pub scheduler: SchedulerConfig,
     /// How the shepherd ends.
     pub shutdown: ShutdownConfig,
     /// Where the API listens.
@@ -118,7 +120,7 @@ pub(crate) fn read(cx: &Context, top: Section<'_>, file: &Path, home: Option<&Pa
     };
     layout.check(cx);
 
-    let (logging, limits, shutdown, api) = config_of_service?;
+    let (logging, limits, scheduler, shutdown, api) = config_of_service?;
     Some(Config {
         data_root: data_root.path,
         state_dir: state_dir.path,
@@ -131,6 +133,7 @@ pub(crate) fn read(cx: &Context, top: Section<'_>, file: &Path, home: Option<&Pa
         logging,
         sheep: sheep?.into_configs(),
         limits,
+        scheduler,
         shutdown,
         api,
         withheld_env,

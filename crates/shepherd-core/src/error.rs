@@ -24,6 +24,9 @@ pub enum ShepherdError {
     /// The job names a sheep that is not configured.
     #[error("unknown sheep id `{0}`")]
     UnknownSheep(String),
+    /// No sheep that may take the job can run its model; the text says why, sheep by sheep.
+    #[error("{0}")]
+    UnknownModel(String),
     /// The job is finished, and the request needs one that is not.
     #[error("the job is finished")]
     Finished,

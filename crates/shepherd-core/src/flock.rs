@@ -1,6 +1,7 @@
 //! The flock as everybody else sees it: a cell for each sheep that its keeper
 //! writes, and the task that gives sheep their models.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 
 use crate::clock::now;
+use crate::models::Models;
 use crate::retry::store_backoff;
 use crate::schedule::{Cause, Limits, SheepFacts, UNKNOWN, own_work, schedule, shares};
 use crate::shared::Shared;
@@ -135,7 +137,8 @@ impl Cell {
         SheepView { activity: self.sheep.activity(), ..self.facts().view.clone() }
     }
 
-    fn for_scheduler(&self) -> SheepFacts {
+    /// What the scheduler sees of a sheep that lacks the models `leaves_alone`.
+    fn for_scheduler(&self, mut leaves_alone: HashSet<ModelRef>) -> SheepFacts {
         let order = self.order.borrow().clone();
         let mut facts = self.facts();
         let now = Instant::now();
@@ -145,11 +148,12 @@ impl Cell {
         facts.looked_early |= facts.claiming;
         let urgency = if facts.claiming { Some(i32::MAX) } else { facts.urgency };
         let resting = facts.rests.iter().filter(|(_, until)| *until > now);
+        leaves_alone.extend(resting.map(|(model, _)| model.clone()));
         let age = facts.running_since.map_or(Duration::ZERO, |since| since.elapsed());
         SheepFacts {
             id: facts.view.id.clone(),
             available: facts.available,
-            rests_from: resting.map(|(model, _)| model.clone()).collect(),
+            leaves_alone,
             model: order.map(|model| (model, facts.settled_at)),
             pending: (!is_ready).then_some(facts.cause),
             in_hand: facts.in_hand,
@@ -169,6 +173,7 @@ const REVIEW: Duration = Duration::from_secs(1);
 pub(crate) async fn drive(
     shared: Arc<Shared>,
     cells: Arc<[Arc<Cell>]>,
+    models: Arc<Models>,
     stirred: Arc<Notify>,
     limits: Limits,
 ) {
@@ -177,9 +182,12 @@ pub(crate) async fn drive(
     loop {
         changes.mark_unchanged();
         let wait = match shared.queue.ready(now()).await {
-            Ok(ready) => {
+            Ok(mut ready) => {
                 backoff.reset();
-                let flock: Vec<SheepFacts> = cells.iter().map(|cell| cell.for_scheduler()).collect();
+                let waiting = !ready.groups.is_empty();
+                let lacking = models.lacking(&mut ready.groups).await;
+                let flock: Vec<SheepFacts> =
+                    cells.iter().zip(lacking).map(|(cell, lacking)| cell.for_scheduler(lacking)).collect();
                 let cell_of = |id: &SheepId| {
                     let cell = cells.iter().find(|cell| cell.facts().view.id == *id);
                     cell.expect("the scheduler names sheep it was given")
@@ -205,7 +213,7 @@ pub(crate) async fn drive(
                 for sheep in flock.iter().filter(is_needed) {
                     cell_of(&sheep.id).order.send_if_modified(|_| true);
                 }
-                let review = (is_spare || !ready.groups.is_empty()).then_some(REVIEW);
+                let review = (is_spare || waiting).then_some(REVIEW);
                 due.into_iter().chain(review).min()
             }
             Err(error) => {

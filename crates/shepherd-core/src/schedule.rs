@@ -14,6 +14,7 @@
 //!   jobs of a higher priority, and for none when it was made for jobs that waited too
 //!   long. Every swap so ends in a job that runs.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use shepherd_job::{ModelRef, SheepId, Timestamp};
@@ -35,8 +36,8 @@ pub(crate) struct SheepFacts {
     /// Whether it can run anything now (not while it backs off from a problem of
     /// its own, and not once the daemon drains).
     pub(crate) available: bool,
-    /// Models that it leaves alone at present, because their runners die.
-    pub(crate) rests_from: Vec<ModelRef>,
+    /// Models that it leaves alone at present: it does not have them, or their runners die.
+    pub(crate) leaves_alone: HashSet<ModelRef>,
     /// The model it has or is getting, and since when that is so.
     pub(crate) model: Option<(ModelRef, Timestamp)>,
     /// Why it has that model, as long as no runner of it is ready.
@@ -96,7 +97,7 @@ pub(crate) fn shares<'a>(ready: &[Group], flock: &'a [SheepFacts], swaps: &[Swap
     let mut shares = Vec::new();
     for sheep in hoarding {
         let Some((model, _)) = &sheep.model else { continue };
-        let Some(helper) = idle.iter().position(|free| !free.rests_from.contains(model)) else { continue };
+        let Some(helper) = idle.iter().position(|free| !free.leaves_alone.contains(model)) else { continue };
         let free = idle[helper];
         let same = free.model.as_ref().is_some_and(|(own, _)| own == model);
         let cost = if same { SHARE_COST } else { free.swap_time };
@@ -155,7 +156,7 @@ pub(crate) fn own_work<'a>(sheep: &SheepFacts, ready: &'a [Group]) -> Option<&'a
 }
 
 fn may_take(sheep: &SheepFacts, group: &Group) -> bool {
-    group.sheep.as_ref().is_none_or(|pin| *pin == sheep.id) && !sheep.rests_from.contains(&group.model)
+    group.sheep.as_ref().is_none_or(|pin| *pin == sheep.id) && !sheep.leaves_alone.contains(&group.model)
 }
 
 fn has(sheep: &SheepFacts, group: &Group) -> bool {

@@ -22,6 +22,7 @@ use crate::flock::{Cell, Command, SheepView, drive};
 use crate::health::Health;
 use crate::keeper::{Charge, Keeper, Keeping};
 use crate::live::{EventId, JobEvent, Live, Progress};
+use crate::models::{Models, UnknownModels};
 use crate::schedule::Limits;
 use crate::settle::{Settling, settle_rest};
 use crate::shared::{Shared, StatusDocument};
@@ -52,6 +53,8 @@ pub struct Options {
     pub flock: Vec<Member>,
     /// How long jobs may wait because sheep keep to the models they have.
     pub max_wait: Duration,
+    /// What becomes of jobs whose model no sheep has.
+    pub unknown_models: UnknownModels,
     /// How much is kept of what a job prints, in bytes: the end. Nothing with 0.
     pub job_log: usize,
     /// Renders `job_status.json`; none is written without it.
@@ -66,6 +69,7 @@ impl Options {
             state_dir: state_dir.into(),
             flock: Vec::new(),
             max_wait: Duration::from_secs(300),
+            unknown_models: UnknownModels::default(),
             job_log: 64 << 10,
             status_document: None,
         }
@@ -93,6 +97,7 @@ struct Inner {
     settling: Arc<Settling>,
     health: Arc<Health>,
     cells: Arc<[Arc<Cell>]>,
+    models: Arc<Models>,
     forced: CancellationToken,
 }
 
@@ -106,7 +111,7 @@ impl Shepherd {
         queue: Arc<dyn Queue>,
         storage: Arc<dyn Storage>,
     ) -> Result<Self, StartError> {
-        let Options { data_root, state_dir, flock, max_wait, job_log, status_document } = options;
+        let Options { data_root, state_dir, flock, max_wait, unknown_models, job_log, status_document } = options;
         for member in &flock {
             let swept = member.sheep.sweep().await;
             swept.map_err(|e| StartError::Sheep { sheep: member.id.clone(), message: e.to_string() })?;
@@ -146,6 +151,8 @@ impl Shepherd {
             homes.push(Arc::new(home));
         }
 
+        let kinds = flock.iter().map(|member| (member.id.clone(), Arc::clone(&member.sheep)));
+        let models = Arc::new(Models::new(kinds.collect(), unknown_models));
         let settling = Settling::start(&shared);
         let admission = Admission::start(&shared, &settling, markers);
         if let Err(error) = admission.sweep().await {
@@ -175,9 +182,15 @@ impl Shepherd {
             cells.push(cell);
         }
         let cells: Arc<[Arc<Cell>]> = cells.into();
-        let driver = drive(Arc::clone(&shared), Arc::clone(&cells), stirred, Limits { max_wait });
+        let driver = drive(
+            Arc::clone(&shared),
+            Arc::clone(&cells),
+            Arc::clone(&models),
+            stirred,
+            Limits { max_wait },
+        );
         shared.tasks.spawn(TaskKind::Pillar, "scheduler", driver);
-        Ok(Self { inner: Arc::new(Inner { shared, admission, settling, health, cells, forced }) })
+        Ok(Self { inner: Arc::new(Inner { shared, admission, settling, health, cells, models, forced }) })
     }
 
     /// Whether a sheep of this name is configured.
@@ -196,6 +209,9 @@ impl Shepherd {
         }
         if let Some(sheep) = submit.spec.sheep.as_ref().filter(|sheep| !self.knows_sheep(sheep.as_str())) {
             return Err(ShepherdError::UnknownSheep(sheep.to_string()));
+        }
+        if let Some(reason) = self.inner.models.refusal(&submit.spec).await {
+            return Err(ShepherdError::UnknownModel(reason));
         }
         if matches!(submit.data, Data::Stored) && self.inner.shared.storage_is_remote() {
             // What the queue still has of an earlier run must not come behind what its client has put

@@ -169,6 +169,14 @@ impl Sheep for BareSheep {
         "bare"
     }
 
+    fn lacks(&self, model: &ModelRef) -> Option<String> {
+        match command::check_model(&self.options, model) {
+            Err(SheepError::Model(_)) => Some(format!("has no file `{}`", command::config_path(model).display())),
+            // It may have the model; what is wrong is told when it is to run it.
+            Ok(()) | Err(SheepError::Misconfigured(_) | SheepError::Unavailable(_)) => None,
+        }
+    }
+
     async fn sweep(&self) -> Result<(), SheepError> {
         let vacant = self.vacant().await?;
         let options = Arc::clone(&self.options);

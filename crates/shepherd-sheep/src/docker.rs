@@ -64,7 +64,7 @@ pub use engine::{Engine, EngineHost, EngineOptions, RegistryLogin, TlsFiles};
 pub use images::Pull;
 pub use sheep::DockerSheep;
 
-use crate::Transport;
+use crate::{ModelPattern, Transport};
 
 /// How a docker sheep runs its runners.
 #[derive(Clone)]
@@ -111,6 +111,8 @@ pub struct DockerOptions {
     pub read_only: bool,
     /// Capabilities that the runner keeps, such as `SYS_NICE`; all others are dropped.
     pub capabilities: Vec<String>,
+    /// The models that it runs; any where absent.
+    pub models: Option<Vec<ModelPattern>>,
     /// When images are pulled.
     pub pull: Pull,
     /// In place of the image's own.

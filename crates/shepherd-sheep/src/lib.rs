@@ -41,6 +41,7 @@ mod docker;
 mod endpoint;
 mod exit;
 mod lines;
+mod pattern;
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -54,6 +55,7 @@ pub use docker::{
     DockerOptions, DockerSheep, Engine, EngineHost, EngineOptions, Gpus, Mount, Pull, RegistryLogin, TlsFiles,
 };
 pub use exit::{Exit, ExitCause};
+pub use pattern::ModelPattern;
 
 /// What went wrong, by what the caller can do about it. The text is a whole
 /// sentence for the person whose job it stopped.
@@ -87,6 +89,14 @@ pub trait Sheep: Send + Sync + 'static {
     /// What [`launch`](Sheep::launch) is busy with, when that takes its time; a
     /// phrase such as "pulling mnist:2, 40 of 120 MB". Cheap: asked for each status.
     fn activity(&self) -> Option<String> {
+        None
+    }
+
+    /// Why this sheep cannot run `model`, where that is known without a launch: a phrase
+    /// such as "has no file `ocr/1/config.yaml`", for the person whose job it is. Looks at
+    /// the file system, so it may block.
+    fn lacks(&self, model: &ModelRef) -> Option<String> {
+        let _ = model;
         None
     }
 

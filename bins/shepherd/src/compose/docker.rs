@@ -6,7 +6,7 @@ mod prefetch;
 use anyhow::Context as _;
 use shepherd_config::{Config, DockerHost, DockerSheep as DockerConfig, SheepConfig};
 use shepherd_sheep::{
-    DockerOptions, Engine, EngineHost, EngineOptions, Gpus, Mount, Pull, RegistryLogin, TlsFiles,
+    DockerOptions, Engine, EngineHost, EngineOptions, Gpus, ModelPattern, Mount, Pull, RegistryLogin, TlsFiles,
 };
 
 pub(crate) use prefetch::Prefetch;
@@ -81,6 +81,7 @@ pub(super) fn options(
         network: docker.network.clone(),
         read_only: docker.read_only,
         capabilities: docker.capabilities.clone(),
+        models: docker.models.as_ref().map(|models| models.iter().map(ModelPattern::new).collect()),
         pull: match docker.pull {
             shepherd_config::Pull::Always => Pull::Always,
             shepherd_config::Pull::Missing => Pull::Missing,

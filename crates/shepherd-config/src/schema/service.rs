@@ -1,4 +1,4 @@
-//! The keys of the daemon itself: `logging`, `limits`, `shutdown`, `api`.
+//! The keys of the daemon itself: `logging`, `limits`, `scheduler`, `shutdown`, `api`.
 
 use std::time::Duration;
 
@@ -67,6 +67,25 @@ pub struct LimitsConfig {
     pub max_connections: u32,
 }
 
+/// How jobs and sheep come together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SchedulerConfig {
+    /// How long jobs may wait because sheep keep to the models they have, or because jobs
+    /// of a higher priority keep coming; 5 minutes unless told.
+    pub max_wait: Duration,
+    /// What becomes of a job whose model no sheep has; refused unless told.
+    pub unknown_models: UnknownModels,
+}
+
+/// What becomes of a job whose model no sheep has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnknownModels {
+    /// Its submit is refused.
+    Refuse,
+    /// It waits until a sheep has the model.
+    Wait,
+}
+
 /// How the shepherd ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShutdownConfig {
@@ -94,17 +113,18 @@ pub enum CorsOrigins {
     Only(Vec<String>),
 }
 
-type Service = (LoggingConfig, LimitsConfig, ShutdownConfig, ApiConfig);
+type Service = (LoggingConfig, LimitsConfig, SchedulerConfig, ShutdownConfig, ApiConfig);
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 pub(super) fn read(top: &Section<'_>) -> Option<Service> {
-    // All four are read before any failure ends this.
+    // All are read before any failure ends this.
     let logging = read_section(top, "logging", read_logging);
     let limits = read_section(top, "limits", read_limits);
+    let scheduler = read_section(top, "scheduler", read_scheduler);
     let shutdown = read_section(top, "shutdown", read_shutdown);
     let api = read_section(top, "api", read_api);
-    Some((logging?, limits?, shutdown?, api?))
+    Some((logging?, limits?, scheduler?, shutdown?, api?))
 }
 
 /// Reads a mapping that may be absent, and then has only defaults.
@@ -179,6 +199,15 @@ fn read_limits(section: Option<&Section<'_>>) -> Option<LimitsConfig> {
         request_header_timeout: header?,
         max_connections: connections?,
     })
+}
+
+fn read_scheduler(section: Option<&Section<'_>>) -> Option<SchedulerConfig> {
+    let max_wait = value_or(section, "max_wait", Duration::from_secs(300), |value| {
+        value.duration(Duration::from_secs(1)..=DAY)
+    });
+    let choices = [("refuse", UnknownModels::Refuse), ("wait", UnknownModels::Wait)];
+    let unknown = value_or(section, "unknown_models", UnknownModels::Refuse, |value| value.choice(&choices));
+    Some(SchedulerConfig { max_wait: max_wait?, unknown_models: unknown? })
 }
 
 fn read_shutdown(section: Option<&Section<'_>>) -> Option<ShutdownConfig> {

@@ -74,6 +74,7 @@ fn a_docker_sheep_is_safe_unless_told() {
         network: None,
         read_only: true,
         capabilities: vec![],
+        models: None,
         pull: Pull::Always,
         entrypoint: None,
         command: None,
@@ -120,6 +121,7 @@ fn every_key_of_a_docker_sheep_is_read() {
         network: Some("my-net.1".into()),
         read_only: false,
         capabilities: vec!["SYS_NICE".into(), "IPC_LOCK".into()],
+        models: None,
         pull: Pull::Missing,
         entrypoint: Some(vec!["run".into(), String::new()]),
         command: Some(vec!["-v".into()]),
@@ -186,6 +188,21 @@ fn gpus_that_cannot_be_are_refused() {
 }
 
 #[test]
+fn a_docker_sheep_may_run_some_models_only() {
+    let (docker, _) = sheep("transport: ipc, models: [ocr, 'team/*', 'ocr:1.?']");
+    let models = ["ocr", "team/*", "ocr:1.?"].map(str::to_owned);
+    assert_eq!(docker.models.as_deref(), Some(&models[..]));
+    refused(
+        "transport: ipc, models: [a b]",
+        &["models[0]: is `a b`, expected a pattern of models, such as ocr, team/* or ocr:1.*"],
+    );
+    refused(
+        "transport: ipc, models: []",
+        &["models: is a list, expected at least one pattern of models, such as ocr, team/* or ocr:1.*"],
+    );
+}
+
+#[test]
 fn docker_values_are_checked_all_at_once() {
     refused(
         "transport: udp, port: 0, autoremove_containers: maybe, cdi: [gpu0, nvidia.com/gpu=], memory: 1MiB, \
@@ -215,7 +232,7 @@ fn docker_values_are_checked_all_at_once() {
             "working_directory: has no meaning for a docker sheep, expected only with `type: bare`",
             "image: is not a known key, expected `autoremove_containers`, `capabilities`, `cdi`, `command`, \
              `cpus`, `devices`, `entrypoint`, `env`, `gpus`, `heartbeat_timeout`, `log_files`, `log_max_size`, \
-             `memory`, `mounts`, `network`, `pids`, `port`, `pull`, `read_only`, `run_timeout`, `shm_size`, \
+             `memory`, `models`, `mounts`, `network`, `pids`, `port`, `pull`, `read_only`, `run_timeout`, `shm_size`, \
              `start_timeout`, `stderr_file`, `stdout_file`, `stop_grace`, `transport`, `type` or `user`",
         ],
     );

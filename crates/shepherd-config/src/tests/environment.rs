@@ -87,7 +87,7 @@ fn a_mistake_in_a_variable_is_told_with_its_name() {
         ],
         &[
             "SHEPHERD__: \"\": is not a known key, expected `api`, `data_root`, `docker`, `limits`, `logging`, \
-             `registry`, `sheep`, `shutdown`, `state_dir` or `storage`",
+             `registry`, `scheduler`, `sheep`, `shutdown`, `state_dir` or `storage`",
             "SHEPHERD__API__PORT: api.port: is `x`, expected a number from 0 to 65535",
             "SHEPHERD__LIMITS: limits: is text, expected a mapping",
             "SHEPHERD__LOGING__LEVEL: loging: is not a known key, did you mean `logging`?",

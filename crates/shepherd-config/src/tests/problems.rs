@@ -107,13 +107,13 @@ fn an_unknown_key_is_compared_with_the_known_ones() {
         "zebra: 1\n",
         &[
             "c.yml:3:1: zebra: is not a known key, expected `api`, `data_root`, `docker`, `limits`, `logging`, \
-           `registry`, `sheep`, `shutdown`, `state_dir` or `storage`",
+           `registry`, `scheduler`, `sheep`, `shutdown`, `state_dir` or `storage`",
         ],
     );
     check_more(
         "\"a\\nb\": 1\n",
         &["c.yml:3:1: \"a\\nb\": is not a known key, expected `api`, `data_root`, `docker`, `limits`, \
-           `logging`, `registry`, `sheep`, `shutdown`, `state_dir` or `storage`"],
+           `logging`, `registry`, `scheduler`, `sheep`, `shutdown`, `state_dir` or `storage`"],
     );
 }
 
@@ -387,6 +387,7 @@ fn the_daemons_own_values_are_checked() {
 api: {host: 'a b', port: 65536, cors_origins: [https://a.org/x, '*']}
 shutdown: {grace: 2 days}
 limits: {max_body_bytes: 0, max_connections: 1.5, request_header_timeout: 0, job_log: 2MiB}
+scheduler: {max_wait: 0, unknown_models: fail}
 ",
         &[
             "c.yml:3:13: api.host: is `a b`, expected a host name or an IP address, without a port",
@@ -399,6 +400,8 @@ limits: {max_body_bytes: 0, max_connections: 1.5, request_header_timeout: 0, job
             "c.yml:5:46: limits.max_connections: is `1.5`, expected a number from 1 to 1000000",
             "c.yml:5:75: limits.request_header_timeout: is `0`, expected a duration from 100ms to 24h",
             "c.yml:5:87: limits.job_log: is `2MiB`, expected a size from 0 to 1048576 bytes",
+            "c.yml:6:23: scheduler.max_wait: is `0`, expected a duration from 1s to 24h",
+            "c.yml:6:42: scheduler.unknown_models: is `fail`, expected `refuse` or `wait`",
         ],
     );
     check_more(

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{check, check_more, valid, valid_with};
 use crate::{
     CorsOrigins, Device, LogFormat, LogLevel, Scheme, SheepKind, StorageConfig, StorageLayout, Transport,
-    units,
+    UnknownModels, units,
 };
 
 #[test]
@@ -25,6 +25,8 @@ fn defaults_are_those_of_the_original_and_the_design() {
     assert_eq!(config.limits.job_log, 65_536);
     assert_eq!(config.limits.request_header_timeout, Duration::from_secs(30));
     assert_eq!(config.limits.max_connections, 10_000);
+    assert_eq!(config.scheduler.max_wait, Duration::from_mins(5));
+    assert_eq!(config.scheduler.unknown_models, UnknownModels::Refuse);
     assert_eq!(config.shutdown.grace, Duration::from_secs(10));
     let [sheep] = config.sheep.as_slice() else { panic!("{:?}", config.sheep) };
     assert_eq!(sheep.id.as_str(), "a");
@@ -39,6 +41,12 @@ fn defaults_are_those_of_the_original_and_the_design() {
     assert_eq!(bare.runner_command, ["shepherd-runner"]);
     assert_eq!((&bare.stdout_file, &bare.stderr_file), (&None, &None));
     assert_eq!((bare.transport, bare.port), (Transport::Ipc, None));
+}
+
+#[test]
+fn the_scheduler_may_wait_for_models() {
+    let scheduler = valid("scheduler: {max_wait: 10s, unknown_models: wait}\n").scheduler;
+    assert_eq!((scheduler.max_wait, scheduler.unknown_models), (Duration::from_secs(10), UnknownModels::Wait));
 }
 
 #[test]

@@ -1,3 +1,4 @@
+use std::collections::HashSet;
 use std::time::Duration;
 
 use proptest::prelude::{Strategy, prop_assert, proptest};
@@ -25,7 +26,7 @@ fn sheep(name: &str, has: Option<&str>) -> SheepFacts {
     SheepFacts {
         id: id(name),
         available: true,
-        rests_from: Vec::new(),
+        leaves_alone: HashSet::new(),
         model: has.map(|name| (model(name), NOW)),
         pending: None,
         in_hand: 0,
@@ -57,10 +58,10 @@ fn the_loaded_model_goes_before_an_older_job() {
 
 #[test]
 fn a_model_that_is_left_alone_is_for_other_sheep_and_the_sheep_for_other_models() {
-    let resting = SheepFacts { rests_from: vec![model("a")], ..sheep("s", Some("a")) };
+    let resting = SheepFacts { leaves_alone: HashSet::from([model("a")]), ..sheep("s", Some("a")) };
     check(&[group("a", 1, 5), group("b", 2, 1)], std::slice::from_ref(&resting), &[("s", "b")]);
     check(&[group("a", 1, 5)], &[resting.clone(), sheep("t", None)], &[("t", "a")]);
-    check(&[group("a", 1, 5)], &[SheepFacts { rests_from: vec![model("a")], ..sheep("s", None) }], &[]);
+    check(&[group("a", 1, 5)], &[SheepFacts { leaves_alone: HashSet::from([model("a")]), ..sheep("s", None) }], &[]);
     // Nor is it given what others have too much of.
     let slow = Duration::from_secs(10);
     let hoards = SheepFacts { in_hand: 2, spare: 1, run_time: slow, ..sheep("t", Some("a")) };

@@ -1,6 +1,7 @@
 //! A flock whose runners are threads of the test, each of which follows a script
 //! over the real protocol.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -30,6 +31,7 @@ pub(crate) struct FakeSheep {
     script: Script,
     is_fenced: bool,
     refusals: Mutex<Vec<SheepError>>,
+    lacking: Mutex<HashSet<String>>,
     pub(crate) launches: AtomicUsize,
     print_delay: Arc<Mutex<Duration>>,
     vacated: Arc<AtomicUsize>,
@@ -39,6 +41,16 @@ impl FakeSheep {
     /// What the next launches fail with, last first.
     pub(crate) fn refuse(&self, error: SheepError) {
         self.refusals.lock().unwrap().push(error);
+    }
+
+    /// Takes the model of this name away.
+    pub(crate) fn lose(&self, model: &str) {
+        self.lacking.lock().unwrap().insert(model.to_owned());
+    }
+
+    /// Brings it back.
+    pub(crate) fn gain(&self, model: &str) {
+        self.lacking.lock().unwrap().remove(model);
     }
 
     pub(crate) fn launches(&self) -> usize {
@@ -157,6 +169,10 @@ impl Sheep for FakeSheep {
         self.is_fenced
     }
 
+    fn lacks(&self, model: &ModelRef) -> Option<String> {
+        self.lacking.lock().unwrap().contains(model.name()).then(|| format!("does not have `{model}`"))
+    }
+
     async fn sweep(&self) -> Result<(), SheepError> {
         Ok(())
     }
@@ -165,6 +181,9 @@ impl Sheep for FakeSheep {
         self.launches.fetch_add(1, Ordering::SeqCst);
         if let Some(error) = self.refusals.lock().unwrap().pop() {
             return Err(error);
+        }
+        if self.lacks(model).is_some() {
+            return Err(SheepError::Model(format!("Cannot load model `{model}`.")));
         }
         let socket = RunnerSocket::bind("tcp://127.0.0.1:0").unwrap();
         let (endpoint, sender, receiver) = socket.split();
@@ -273,7 +292,7 @@ impl Farm {
         keeping: Keeping,
         wrap: impl FnOnce(&Arc<LocalStorage>) -> Arc<dyn Storage>,
     ) -> Self {
-        Self::build(scripts, keeping, false, wrap).await
+        Self::build(scripts, keeping, false, wrap, |_| ()).await
     }
 
     /// The same with one sheep, whose runners are strangers.
@@ -281,7 +300,13 @@ impl Farm {
         script: Script,
         wrap: impl FnOnce(&Arc<LocalStorage>) -> Arc<dyn Storage>,
     ) -> Self {
-        Self::build(vec![script], Keeping::default(), true, wrap).await
+        Self::build(vec![script], Keeping::default(), true, wrap, |_| ()).await
+    }
+
+    /// A sheep for each script, in a shepherd whose options are changed.
+    pub(crate) async fn configured(scripts: Vec<Script>, configure: impl FnOnce(&mut Options)) -> Self {
+        let wrap = |storage: &Arc<LocalStorage>| Arc::clone(storage) as _;
+        Self::build(scripts, Keeping::default(), false, wrap, configure).await
     }
 
     async fn build(
@@ -289,6 +314,7 @@ impl Farm {
         keeping: Keeping,
         is_fenced: bool,
         wrap: impl FnOnce(&Arc<LocalStorage>) -> Arc<dyn Storage>,
+        configure: impl FnOnce(&mut Options),
     ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (data_root, state) = (dir.path().join("data"), dir.path().join("state"));
@@ -303,6 +329,7 @@ impl Farm {
                 script,
                 is_fenced,
                 refusals: Mutex::default(),
+                lacking: Mutex::default(),
                 launches: AtomicUsize::new(0),
                 print_delay: Arc::default(),
                 vacated: Arc::default(),
@@ -312,6 +339,7 @@ impl Farm {
         }
         let storage = Arc::new(LocalStorage::open(&dir.path().join("storage")).unwrap());
         options.status_document = Some(|record| format!("{:?}", record.state.phase()).into());
+        configure(&mut options);
         let queue = Arc::new(MemoryQueue::new());
         let shepherd = Shepherd::start(options, queue, wrap(&storage)).await.unwrap();
         Self { dir, shepherd, storage, flock }

@@ -52,6 +52,11 @@ pub(super) fn check_model(options: &BareOptions, model: &ModelRef) -> Result<(),
         Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
             Err(SheepError::Misconfigured(format!("cannot look for {}: {e}", file.display())))
         }
+        // That says nothing of a model: a file system that is not mounted, for one.
+        Ok(_) | Err(_) if !options.working_directory.is_dir() => Err(SheepError::Misconfigured(format!(
+            "the working directory {} does not exist",
+            options.working_directory.display()
+        ))),
         Ok(_) | Err(_) => Err(SheepError::Model(format!(
             "Cannot load model `{model}`, file `{}` does not exist.",
             file.display()
@@ -60,7 +65,7 @@ pub(super) fn check_model(options: &BareOptions, model: &ModelRef) -> Result<(),
 }
 
 /// `NAME/VERSION/config.yaml`, or `NAME/config.yaml` when the version is empty.
-fn config_path(model: &ModelRef) -> PathBuf {
+pub(super) fn config_path(model: &ModelRef) -> PathBuf {
     let mut path = PathBuf::from(model.name());
     if !model.version().is_empty() {
         path.push(model.version());

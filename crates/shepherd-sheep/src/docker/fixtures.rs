@@ -32,6 +32,7 @@ pub(super) fn options() -> DockerOptions {
         network: None,
         read_only: true,
         capabilities: Vec::new(),
+        models: None,
         pull: Pull::Missing,
         entrypoint: None,
         command: None,

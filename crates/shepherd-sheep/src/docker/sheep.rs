@@ -119,6 +119,15 @@ impl Sheep for DockerSheep {
         true
     }
 
+    fn lacks(&self, model: &ModelRef) -> Option<String> {
+        let patterns = self.options.models.as_ref()?;
+        if patterns.iter().any(|pattern| pattern.matches(model)) {
+            return None;
+        }
+        let patterns: Vec<String> = patterns.iter().map(|pattern| format!("`{pattern}`")).collect();
+        Some(format!("runs only models that match {}", patterns.join(", ")))
+    }
+
     fn activity(&self) -> Option<String> {
         self.activity.get()
     }

@@ -140,6 +140,7 @@ impl Site {
             network: None,
             read_only: true,
             capabilities: Vec::new(),
+            models: None,
             pull: Pull::Never,
             entrypoint: None,
             command: Some(["/bin/sh", "-c", script].map(str::to_owned).to_vec()),

@@ -14,6 +14,7 @@
 //! | `network` | by name; default none with `ipc`, else the engine's own |
 //! | `read_only` | the image, for its runner; default true |
 //! | `capabilities` | list such as `[SYS_NICE]`; all others are dropped |
+//! | `models` | list of patterns such as `ocr`, `team/*` or `ocr:1.*`; any by default |
 //! | `pull` | `always` (default), `missing` or `never` |
 //! | `entrypoint`, `command` | lists, in place of the image's |
 //! | `log_max_size` | a larger `stdout_file` or `stderr_file` is renamed; default 16 MiB |
@@ -65,6 +66,8 @@ pub struct DockerSheep {
     pub read_only: bool,
     /// Capabilities that the runner keeps, without `CAP_`; may be `ALL`.
     pub capabilities: Vec<String>,
+    /// Patterns of the models that it runs, never empty; any where absent.
+    pub models: Option<Vec<String>>,
     /// When images are pulled.
     pub pull: Pull,
     /// In place of the image's own; never empty.
@@ -93,7 +96,7 @@ pub enum Pull {
 }
 
 /// The keys that only docker sheep have.
-pub(super) const OWN: [&str; 17] = [
+pub(super) const OWN: [&str; 18] = [
     "autoremove_containers",
     "gpus",
     "cdi",
@@ -106,6 +109,7 @@ pub(super) const OWN: [&str; 17] = [
     "network",
     "read_only",
     "capabilities",
+    "models",
     "pull",
     "entrypoint",
     "command",
@@ -146,6 +150,7 @@ pub(super) fn read(
     let network = section.optional("network", |value| network(value, transport));
     let read_only = section.value_or("read_only", true, Value::boolean);
     let capabilities = section.value_or("capabilities", Vec::new(), capabilities);
+    let models = section.optional("models", models);
     let pulls = [("always", Pull::Always), ("missing", Pull::Missing), ("never", Pull::Never)];
     let pull = section.value_or("pull", Pull::Always, |value| value.choice(&pulls));
     let entrypoint = section.optional("entrypoint", command);
@@ -169,6 +174,7 @@ pub(super) fn read(
         network: network?,
         read_only: read_only?,
         capabilities: capabilities?,
+        models: models?,
         pull: pull?,
         entrypoint: entrypoint?,
         command: command?,
@@ -238,6 +244,23 @@ fn capabilities(value: &Value<'_>) -> Option<Vec<String>> {
         Some(name.to_owned())
     })?;
     value.each_once(names, "capability")
+}
+
+fn models(value: &Value<'_>) -> Option<Vec<String>> {
+    let patterns = value.list(|item| {
+        let text = item.text()?;
+        let legal = |b: u8| b.is_ascii_alphanumeric() || b"-._/*?:".contains(&b);
+        if !text.bytes().all(legal) || text.matches(':').count() > 1 {
+            item.wrong("a pattern of models, such as ocr, team/* or ocr:1.*");
+            return None;
+        }
+        Some(text.to_owned())
+    })?;
+    if patterns.is_empty() {
+        value.wrong("at least one pattern of models, such as ocr, team/* or ocr:1.*");
+        return None;
+    }
+    Some(patterns)
 }
 
 fn command(value: &Value<'_>) -> Option<Vec<String>> {
