@@ -64,7 +64,7 @@ impl Store {
 
     fn claim(&self, limit: u64) -> Vec<Claimed> {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-        let claim = Claim { model: self.model.clone(), sheep: self.sheep.clone(), limit, at: AT };
+        let claim = Claim::new(self.model.clone(), self.sheep.clone(), limit, AT);
         self.runtime.block_on(self.queue.claim(claim)).expect("a claim")
     }
 

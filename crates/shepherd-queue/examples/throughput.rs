@@ -129,7 +129,7 @@ fn done(c: &shepherd_queue::Claimed, object: bool) -> Result<Change, Error> {
 }
 
 fn claim_of(limit: usize) -> Result<Claim, Error> {
-    Ok(Claim { model: ModelRef::parse("noop", "1")?, sheep: SheepId::parse("dolly")?, limit, at: now() })
+    Ok(Claim::new(ModelRef::parse("noop", "1")?, SheepId::parse("dolly")?, limit, now()))
 }
 
 /// Claims one job and finishes it, in each task.

@@ -25,7 +25,8 @@ macro_rules! suite {
     ($queue:expr) => {
         $crate::contract::suite! { @tests $queue;
             order: first_come_first_served_within_a_priority, a_higher_priority_goes_first,
-                a_pinned_job_goes_to_its_sheep_only, models_do_not_mix, a_claim_is_bounded,
+                a_pinned_job_goes_to_its_sheep_only, jobs_pinned_to_a_sheep_that_is_no_more_can_be_had,
+                a_job_that_waited_too_long_goes_first_whatever_its_priority, models_do_not_mix, a_claim_is_bounded,
                 a_delayed_job_waits_for_its_time, ready_shows_groups_in_the_order_they_leave;
             life: an_accepted_job_is_queued, a_known_id_is_refused, a_duplicate_in_one_batch_is_refused,
                 a_live_job_is_not_run_twice, a_finished_job_can_run_again, the_outcome_of_an_attempt_is_kept,
@@ -112,7 +113,7 @@ pub(crate) async fn submit(queue: &impl Queue, job: NewJob) -> Arc<JobRecord> {
 
 /// Claims jobs of model `m` for sheep `dolly`.
 pub(crate) async fn claim_at(queue: &impl Queue, limit: usize, now: i64) -> Vec<Claimed> {
-    queue.claim(Claim { model: model("m"), sheep: sheep("dolly"), limit, at: at(now) }).await.unwrap()
+    queue.claim(Claim::new(model("m"), sheep("dolly"), limit, at(now))).await.unwrap()
 }
 
 pub(crate) async fn claim(queue: &impl Queue, limit: usize) -> Vec<Claimed> {

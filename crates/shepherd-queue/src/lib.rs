@@ -49,7 +49,7 @@
 //!     .await?;
 //!
 //! let sheep = SheepId::parse("dolly")?;
-//! let claimed = queue.claim(Claim { model, sheep, limit: 1, at }).await?.remove(0);
+//! let claimed = queue.claim(Claim::new(model, sheep, 1, at)).await?.remove(0);
 //! let event = Event::Complete { attempt: claimed.attempt, at };
 //! let change = Change { job: claimed.job.spec.id.clone(), event, objects: Vec::new() };
 //! let finished = queue.apply(vec![change]).await?.remove(0)?;
@@ -77,7 +77,7 @@ pub use error::{QueueError, Result};
 pub use memory::MemoryQueue;
 pub use record::{
     Behind, Change, ChangeRefused, Claim, Claimed, Counts, Existing, Group, JobRecord, ListQuery, NewJob,
-    Ready, SmallObject, Submitted,
+    Pins, Ready, SmallObject, Submitted,
 };
 pub use sqlite::{SqliteOptions, SqliteQueue};
 

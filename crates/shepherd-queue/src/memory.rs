@@ -174,16 +174,19 @@ impl Store {
 
     fn claim(&mut self, claim: &Claim) -> Vec<Claimed> {
         self.clock = self.clock.max(claim.at);
-        let seqs: Vec<u64> = self
-            .claimable()
-            .into_iter()
-            .filter(|job| {
-                let spec = &job.record.spec;
-                spec.model == claim.model && spec.sheep.as_ref().is_none_or(|s| *s == claim.sheep)
-            })
-            .take(claim.limit)
-            .map(|job| job.record.seq)
-            .collect();
+        let mut jobs = self.claimable();
+        jobs.retain(|job| {
+            let spec = &job.record.spec;
+            spec.model == claim.model && claim.pins.allow(spec.sheep.as_ref(), &claim.sheep)
+        });
+        let waited = |job: &&Job| (job.record.submitted_at, job.record.seq);
+        let overdue = claim.overdue.and_then(|before| {
+            let overdue = jobs.iter().copied().filter(|job| job.record.submitted_at < before);
+            overdue.min_by_key(waited).map(|job| job.record.seq)
+        });
+        // A stable sort: the others keep their order.
+        jobs.sort_by_key(|job| Some(job.record.seq) != overdue);
+        let seqs: Vec<u64> = jobs.into_iter().take(claim.limit).map(|job| job.record.seq).collect();
         let mut out = Vec::new();
         for seq in seqs {
             let Some(job) = self.jobs.get_mut(&seq) else { continue };

@@ -70,12 +70,48 @@ pub struct JobRecord {
 pub struct Claim {
     /// Jobs of this model only.
     pub model: ModelRef,
-    /// Who asks; jobs pinned to another sheep are passed over.
+    /// Who asks.
     pub sheep: SheepId,
+    /// Which jobs may be had.
+    pub pins: Pins,
     /// At most this many.
     pub limit: usize,
     /// Now.
     pub at: Timestamp,
+    /// Where given, the job that waited longest of those that were accepted before this
+    /// time goes first, whatever its priority, if there is one.
+    pub overdue: Option<Timestamp>,
+}
+
+impl Claim {
+    /// A claim of jobs that `sheep` may take: those pinned to it, and those that are not
+    /// pinned.
+    pub const fn new(model: ModelRef, sheep: SheepId, limit: usize, at: Timestamp) -> Self {
+        Self { model, sheep, pins: Pins::Own, limit, at, overdue: None }
+    }
+}
+
+/// Jobs by the sheep that they are pinned to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Pins {
+    /// Jobs that are pinned to the sheep that asks, or to none.
+    Own,
+    /// These, and those that are pinned to one of these sheep, which are no more.
+    OwnAnd(Arc<[SheepId]>),
+    /// Jobs that are pinned to the sheep that asks.
+    Only,
+}
+
+impl Pins {
+    /// Whether `sheep` may have a job that is pinned like this.
+    pub fn allow(&self, pin: Option<&SheepId>, sheep: &SheepId) -> bool {
+        match (self, pin) {
+            (Self::Own | Self::OwnAnd(_), None) => true,
+            (Self::Only, None) => false,
+            (Self::OwnAnd(removed), Some(pin)) => pin == sheep || removed.contains(pin),
+            (Self::Own | Self::Only, Some(pin)) => pin == sheep,
+        }
+    }
 }
 
 /// A job that was handed to a sheep.

@@ -37,7 +37,7 @@ impl Keeper {
             facts.claiming = true;
             facts.view.id.clone()
         };
-        let claim = Claim { model: model.clone(), sheep, limit, at: now() };
+        let claim = Claim::new(model.clone(), sheep, limit, now());
         let claimed = match self.shared.queue.claim(claim).await {
             Ok(claimed) => claimed,
             Err(error) => {

@@ -49,7 +49,7 @@ pub(crate) async fn a_finished_job_can_run_again(queue: &impl Queue) {
     assert_eq!(again.spec, spec.spec);
     assert_eq!(names(&claim(queue, 9).await), ["later"]);
 
-    let claim = Claim { model: model("n"), sheep: sheep("dolly"), limit: 9, at: at(30) };
+    let claim = Claim::new(model("n"), sheep("dolly"), 9, at(30));
     let second = queue.claim(claim).await.unwrap().remove(0);
     assert_eq!(second.attempt, Attempt { number: first.attempt.number + 1, ..first.attempt });
     assert_eq!(

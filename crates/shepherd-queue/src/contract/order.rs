@@ -1,7 +1,7 @@
 //! Which job leaves next.
 
 use super::*;
-use crate::Group;
+use crate::{Group, Pins};
 
 pub(crate) async fn first_come_first_served_within_a_priority(queue: &impl Queue) {
     for name in ["job-b", "job-a", "job-c"] {
@@ -22,8 +22,39 @@ pub(crate) async fn a_pinned_job_goes_to_its_sheep_only(queue: &impl Queue) {
     let jobs = vec![pinned("hers", "dolly"), job("any-1"), pinned("other", "shaun"), job("any-2")];
     queue.submit(jobs).await.unwrap();
     assert_eq!(names(&claim(queue, 9).await), ["hers", "any-1", "any-2"]);
-    let shaun = Claim { model: model("m"), sheep: sheep("shaun"), limit: 9, at: at(10) };
+    let shaun = Claim::new(model("m"), sheep("shaun"), 9, at(10));
     assert_eq!(names(&queue.claim(shaun).await.unwrap()), ["other"]);
+}
+
+pub(crate) async fn jobs_pinned_to_a_sheep_that_is_no_more_can_be_had(queue: &impl Queue) {
+    let jobs =
+        || vec![pinned("hers", "dolly"), job("any"), pinned("gone-1", "shaun"), pinned("gone-2", "shaun")];
+    queue.submit(jobs()).await.unwrap();
+    let mut claim = Claim::new(model("m"), sheep("dolly"), 3, at(10));
+    claim.pins = Pins::OwnAnd([sheep("shaun")].into());
+    let claimed = queue.claim(claim).await.unwrap();
+    assert_eq!(names(&claimed), ["hers", "any", "gone-1"]);
+    assert!(
+        claimed
+            .iter()
+            .all(|c| matches!(&c.job.state, JobState::Processing { sheep: s, .. } if *s == sheep("dolly")))
+    );
+    submit(queue, job("any-2")).await;
+    let only = Claim { pins: Pins::Only, ..Claim::new(model("m"), sheep("shaun"), 9, at(10)) };
+    assert_eq!(names(&queue.claim(only).await.unwrap()), ["gone-2"]);
+}
+
+pub(crate) async fn a_job_that_waited_too_long_goes_first_whatever_its_priority(queue: &impl Queue) {
+    let jobs = [("low", -5, 1), ("mid", 0, 2), ("high", 9, 3), ("high-2", 9, 4)];
+    let jobs = jobs.map(|(name, priority, t)| NewJob { submitted_at: at(t), ..prioritised(name, priority) });
+    queue.submit(jobs.to_vec()).await.unwrap();
+    let claim = |overdue, limit| Claim {
+        overdue: Some(at(overdue)),
+        ..Claim::new(model("m"), sheep("dolly"), limit, at(10))
+    };
+    assert_eq!(names(&queue.claim(claim(1, 1)).await.unwrap()), ["high"], "none waited so long");
+    assert_eq!(names(&queue.claim(claim(3, 2)).await.unwrap()), ["low", "high-2"]);
+    assert_eq!(names(&queue.claim(claim(3, 9)).await.unwrap()), ["mid"]);
 }
 
 pub(crate) async fn models_do_not_mix(queue: &impl Queue) {
@@ -31,8 +62,7 @@ pub(crate) async fn models_do_not_mix(queue: &impl Queue) {
     other.spec.model = ModelRef::parse("m", "2").unwrap();
     queue.submit(vec![other, job("job")]).await.unwrap();
     assert_eq!(names(&claim(queue, 9).await), ["job"]);
-    let empty_version =
-        Claim { model: ModelRef::parse("m", "").unwrap(), sheep: sheep("dolly"), limit: 9, at: at(10) };
+    let empty_version = Claim::new(ModelRef::parse("m", "").unwrap(), sheep("dolly"), 9, at(10));
     assert!(queue.claim(empty_version).await.unwrap().is_empty());
 }
 

@@ -10,7 +10,7 @@ use std::iter::Peekable;
 
 use shepherd_job::{History, ModelRef, SheepId, Timestamp};
 
-use crate::{Group, Ready};
+use crate::{Claim, Group, Pins, Ready};
 
 /// A group's number in the store.
 pub(super) type GroupId = u32;
@@ -149,22 +149,53 @@ impl ReadyIndex {
         }
     }
 
-    /// The groups that a sheep may take a model's jobs from.
-    pub(super) fn open_to(&self, model: &ModelRef, sheep: &SheepId) -> [Option<GroupId>; 2] {
-        [self.groups.id(&(model.clone(), None)), self.groups.id(&(model.clone(), Some(sheep.clone())))]
+    /// The groups that a claim may have jobs from.
+    pub(super) fn open_to(&self, claim: &Claim) -> Vec<GroupId> {
+        let removed: &[SheepId] = match &claim.pins {
+            Pins::OwnAnd(removed) => removed,
+            Pins::Own | Pins::Only => &[],
+        };
+        let none = (claim.pins != Pins::Only).then_some(None);
+        let pins = removed.iter().chain([&claim.sheep]).map(|pin| Some(pin.clone()));
+        none.into_iter().chain(pins).filter_map(|pin| self.groups.id(&(claim.model.clone(), pin))).collect()
     }
 
-    /// The ready jobs of some groups, in the order in which they leave.
+    /// The ready jobs of some groups, in the order in which they leave; `overdue` as in
+    /// [`Claim`].
     pub(super) fn upcoming(
         &self,
-        groups: [Option<GroupId>; 2],
+        groups: &[GroupId],
+        overdue: Option<Timestamp>,
     ) -> impl Iterator<Item = (GroupId, Place)> + '_ {
-        let places = |group: Option<GroupId>| {
-            let jobs = group.and_then(|g| Some((g, self.ready.get(&g)?)));
+        let places = |group: &GroupId| {
+            let jobs = self.ready.get(group).map(|jobs| (*group, jobs));
             jobs.into_iter().flat_map(|(g, jobs)| jobs.keys().map(move |place| (g, *place))).peekable()
         };
-        let [a, b] = groups;
-        Merged { a: places(a), b: places(b) }
+        let first = overdue.and_then(|before| self.longest_waiting(groups, before));
+        let merged = Merged(groups.iter().map(places).collect());
+        first.into_iter().chain(merged.filter(move |next| Some(*next) != first))
+    }
+
+    /// The job that waited longest of those accepted before `before`. Of each priority only
+    /// the first is looked at, and only so many priorities.
+    fn longest_waiting(&self, groups: &[GroupId], before: Timestamp) -> Option<(GroupId, Place)> {
+        let mut longest: Option<(Timestamp, GroupId, Place)> = None;
+        for (group, jobs) in groups.iter().filter_map(|group| Some((*group, self.ready.get(group)?))) {
+            // From the lowest priority up.
+            let mut last = jobs.last_key_value().map(|(place, _)| *place);
+            for _ in 0..MOST_PRIORITIES {
+                let Some(place) = last else { break };
+                let first = Place { seq: 0, ..place };
+                if let Some((&place, &at)) = jobs.range(first..).next()
+                    && at < before
+                    && longest.is_none_or(|(longest, _, other)| (at, place.seq) < (longest, other.seq))
+                {
+                    longest = Some((at, group, place));
+                }
+                last = jobs.range(..first).next_back().map(|(place, _)| *place);
+            }
+        }
+        longest.map(|(_, group, place)| (group, place))
     }
 
     pub(super) fn view(&mut self, now: Timestamp) -> Ready {
@@ -189,24 +220,20 @@ impl ReadyIndex {
     }
 }
 
-struct Merged<A: Iterator, B: Iterator> {
-    a: Peekable<A>,
-    b: Peekable<B>,
-}
+/// How many priorities are searched for a job that waited too long.
+const MOST_PRIORITIES: usize = 64;
 
-impl<A, B> Iterator for Merged<A, B>
-where
-    A: Iterator<Item = (GroupId, Place)>,
-    B: Iterator<Item = (GroupId, Place)>,
-{
+/// A few ordered rows as one.
+struct Merged<I: Iterator>(Vec<Peekable<I>>);
+
+impl<I: Iterator<Item = (GroupId, Place)>> Iterator for Merged<I> {
     type Item = (GroupId, Place);
 
     fn next(&mut self) -> Option<Self::Item> {
-        match (self.a.peek(), self.b.peek()) {
-            (Some((_, a)), Some((_, b))) if b < a => self.b.next(),
-            (Some(_), Some(_) | None) => self.a.next(),
-            (None, Some(_) | None) => self.b.next(),
-        }
+        let first = |row: &mut Peekable<I>| row.peek().map(|(_, place)| *place);
+        let rows = self.0.iter_mut().enumerate();
+        let (_, index) = rows.filter_map(|(index, row)| Some((first(row)?, index))).min()?;
+        self.0[index].next()
     }
 }
 
@@ -224,7 +251,7 @@ mod tests {
     }
 
     fn order(index: &ReadyIndex) -> Vec<u64> {
-        index.upcoming([Some(1), Some(2)]).map(|(_, place)| place.seq).collect()
+        index.upcoming(&[1, 2], None).map(|(_, place)| place.seq).collect()
     }
 
     #[test]

@@ -149,16 +149,17 @@ impl Mirror {
     /// Hands out jobs. Those that `loaded` brings need not be cached.
     pub(super) fn claim(&mut self, claim: &Claim, loaded: &mut Loaded) -> Taken {
         self.index.advance(claim.at);
-        let groups = self.index.open_to(&claim.model, &claim.sheep);
+        let groups = self.index.open_to(claim);
         loop {
-            let next: Vec<(GroupId, Place)> = self.index.upcoming(groups).take(claim.limit).collect();
+            let next: Vec<(GroupId, Place)> =
+                self.index.upcoming(&groups, claim.overdue).take(claim.limit).collect();
             let missing = next.iter().filter(|(_, place)| !self.has(place.seq, loaded));
             let missing: Vec<(GroupId, Place)> = missing.copied().collect();
             if missing.is_empty() {
                 let jobs =
                     next.into_iter().filter_map(|(group, place)| self.take(claim, group, place, loaded));
                 let jobs = jobs.collect();
-                self.keep(groups, loaded);
+                self.keep(&groups, loaded);
                 return Taken::Jobs(jobs);
             }
             let mut lost = false;
@@ -177,8 +178,8 @@ impl Mirror {
                 break;
             }
         }
-        self.keep(groups, loaded);
-        let ahead = self.index.upcoming(groups).take(claim.limit.max(READ_AHEAD));
+        self.keep(&groups, loaded);
+        let ahead = self.index.upcoming(&groups, claim.overdue).take(claim.limit.max(READ_AHEAD));
         let asked = ahead.map(|(_, place)| place.seq).filter(|seq| !self.has(*seq, loaded)).collect();
         self.loads.open += 1;
         Taken::Missing(Loaded { stamp: self.loads.stamp, asked, entries: HashMap::new() })
@@ -220,11 +221,11 @@ impl Mirror {
     }
 
     /// Caches what was read ahead and is still wanted.
-    fn keep(&mut self, groups: [Option<GroupId>; 2], loaded: &mut Loaded) {
+    fn keep(&mut self, groups: &[GroupId], loaded: &mut Loaded) {
         let stamp = loaded.stamp;
         for (seq, entry) in loaded.entries.drain() {
             let place = Place::new(entry.record.spec.priority, seq);
-            let waits = groups.iter().flatten().any(|group| self.index.is_ready(*group, place));
+            let waits = groups.iter().any(|group| self.index.is_ready(*group, place));
             let fresh = self.is_fresh(seq, stamp);
             if waits && fresh && entry.record.state.phase() == Phase::Queued && self.cache.get(seq).is_none()
             {

@@ -50,7 +50,7 @@ fn victim() {
             let queue = Arc::clone(&queue);
             tasks.spawn(async move {
                 loop {
-                    let claim = Claim { model: model("m"), sheep: sheep(name), limit: 3, at: at(10) };
+                    let claim = Claim::new(model("m"), sheep(name), 3, at(10));
                     let claimed = queue.claim(claim).await.unwrap();
                     for c in &claimed {
                         say(&format!("+ claimed {} {}", c.job.spec.id, c.attempt));

@@ -191,7 +191,7 @@ async fn flipped_bytes_are_errors_and_not_panics() {
         let ready = queue.ready(at(100)).await.unwrap();
         for group in ready.groups {
             let sheep = group.sheep.unwrap_or_else(|| crate::contract::sheep("dolly"));
-            let claimed = queue.claim(Claim { model: group.model, sheep, limit: 50, at: at(100) }).await;
+            let claimed = queue.claim(Claim::new(group.model, sheep, 50, at(100))).await;
             fine(claimed.as_ref().err().cloned());
             for c in claimed.unwrap_or_default() {
                 fine(queue.apply(vec![change(&c.job.spec.id, complete(c.attempt))]).await.err());

@@ -9,7 +9,7 @@ use shepherd_job::{Attempt, Event, GiveBack, JobId, Phase};
 
 use super::{Fresh, SqliteOptions, tiny};
 use crate::contract::{at, claim_at, complete, fail, id, job, model, object, sheep};
-use crate::{Behind, Change, Claim, Existing, ListQuery, MemoryQueue, NewJob, Queue};
+use crate::{Behind, Change, Claim, Existing, ListQuery, MemoryQueue, NewJob, Pins, Queue};
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -120,12 +120,10 @@ async fn compare(steps: Vec<Step>, options: SqliteOptions) -> Result<(), TestCas
                 prop_assert_eq!(format!("{a:?}"), format!("{b:?}"));
             }
             Step::Claim { model: m, sheep: s, limit } => {
-                let claim = Claim {
-                    model: model(["m", "n"][usize::from(m)]),
-                    sheep: sheep(["dolly", "shaun"][usize::from(s)]),
-                    limit,
-                    at: at(now),
-                };
+                let sheep = |s: u8| sheep(["dolly", "shaun"][usize::from(s)]);
+                let mut claim = Claim::new(model(["m", "n"][usize::from(m)]), sheep(s), limit, at(now));
+                claim.pins = [Pins::Own, Pins::OwnAnd([sheep(1 - s)].into()), Pins::Only][limit % 3].clone();
+                claim.overdue = (now % 2 == 0).then(|| at(now - 3));
                 let (a, b) = (real.claim(claim.clone()).await.unwrap(), plain.claim(claim).await.unwrap());
                 prop_assert_eq!(format!("{a:?}"), format!("{b:?}"));
                 tokens.extend(a.into_iter().map(|c| (c.job.spec.id.clone(), c.attempt)));
