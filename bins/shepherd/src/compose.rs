@@ -9,7 +9,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use shepherd_api::{ApiOptions, Cors, ServeOptions};
 use shepherd_config::{Config, CorsOrigins};
-use shepherd_core::{Options, Shepherd, UnknownModels};
+use shepherd_core::{Options, RemovedSheep, Shepherd, UnknownModels};
 use shepherd_queue::{SqliteOptions, SqliteQueue};
 use shepherd_s3::Endpoint;
 use tokio::net::TcpListener;
@@ -44,6 +44,11 @@ pub(crate) async fn start(config: &Config) -> anyhow::Result<Started> {
     options.unknown_models = match config.scheduler.unknown_models {
         shepherd_config::UnknownModels::Refuse => UnknownModels::Refuse,
         shepherd_config::UnknownModels::Wait => UnknownModels::Wait,
+    };
+    options.removed_sheep = match config.scheduler.removed_sheep {
+        shepherd_config::RemovedSheep::Wait => RemovedSheep::Wait,
+        shepherd_config::RemovedSheep::Fail => RemovedSheep::Fail,
+        shepherd_config::RemovedSheep::Unpin => RemovedSheep::Unpin,
     };
     let engine = docker::engine(config)?;
     for sheep in &config.sheep {

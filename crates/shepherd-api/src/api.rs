@@ -153,7 +153,7 @@ impl<B: Backend> Api<B> {
         }
         let query = request.uri.query();
         match route {
-            Route::Status => State::ok(json::flock(&self.backend().flock())),
+            Route::Status => State::ok(json::flock(&self.backend().flock(), &self.backend().readiness())),
             Route::Job(id, of_job) => match of_job {
                 OfJob::Status => jobs::status(self, &id),
                 OfJob::Ready => jobs::ready(self, &id),

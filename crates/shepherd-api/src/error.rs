@@ -68,7 +68,9 @@ impl ApiError {
             ShepherdError::ShuttingDown => Self::shutting_down(),
             ShepherdError::Full => Self::Full,
             ShepherdError::Range { size } => Self::Range { size },
-            ShepherdError::Invalid(message) | ShepherdError::UnknownModel(message) => Self::BadRequest(message.into()),
+            ShepherdError::Invalid(message) | ShepherdError::UnknownModel(message) => {
+                Self::BadRequest(message.into())
+            }
             ShepherdError::Unavailable(message) => {
                 // The core logs an outage once; here it would be a line a request.
                 tracing::debug!(job, message, "the shepherd is unavailable");

@@ -106,7 +106,7 @@ pub(crate) fn message(text: &str) -> Bytes {
 }
 
 /// The body of `GET /status`.
-pub(crate) fn flock(sheep: &[SheepView]) -> Bytes {
+pub(crate) fn flock(sheep: &[SheepView], readiness: &Readiness) -> Bytes {
     let mut to = Vec::with_capacity(16 + 160 * sheep.len());
     push(&mut to, "{\"sheep\":{");
     for (index, one) in sheep.iter().enumerate() {
@@ -130,7 +130,9 @@ pub(crate) fn flock(sheep: &[SheepView]) -> Bytes {
         push_optional(&mut to, one.activity.as_deref());
         to.push(b'}');
     }
-    push(&mut to, "}}");
+    push(&mut to, "},\"problems\":[");
+    push_texts(&mut to, readiness.problems.iter().chain(&readiness.notices));
+    push(&mut to, "]}");
     to.into()
 }
 
@@ -174,14 +176,18 @@ pub(crate) fn readiness(readiness: &Readiness) -> Bytes {
     push(&mut to, "{\"ready\":");
     push_bool(&mut to, readiness.problems.is_empty());
     push(&mut to, ",\"problems\":[");
-    for (index, problem) in readiness.problems.iter().enumerate() {
+    push_texts(&mut to, &readiness.problems);
+    push(&mut to, "]}");
+    to.into()
+}
+
+fn push_texts<'t>(to: &mut Vec<u8>, texts: impl IntoIterator<Item = &'t String>) {
+    for (index, text) in texts.into_iter().enumerate() {
         if index > 0 {
             to.push(b',');
         }
-        push_text(&mut to, problem);
+        push_text(to, text);
     }
-    push(&mut to, "]}");
-    to.into()
 }
 
 /// `{"ready": BOOL}`.

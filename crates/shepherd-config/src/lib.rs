@@ -74,8 +74,8 @@ pub use schema::docker::host::{DockerHost, DockerTls};
 pub use schema::registry::{Credentials, RegistryConfig};
 pub use schema::serve_s3::ServeS3;
 pub use schema::service::{
-    ApiConfig, CorsOrigins, LimitsConfig, LogFormat, LogLevel, LoggingConfig, SchedulerConfig, ShutdownConfig,
-    UnknownModels,
+    ApiConfig, CorsOrigins, LimitsConfig, LogFormat, LogLevel, LoggingConfig, RemovedSheep, SchedulerConfig,
+    ShutdownConfig, UnknownModels,
 };
 pub use schema::sheep::bare::BareSheep;
 pub use schema::sheep::docker::{DockerSheep, Pull};

@@ -12,8 +12,10 @@ use tokio::time::Instant;
 
 use crate::clock::now;
 use crate::models::Models;
+use crate::orphans::Orphans;
 use crate::retry::store_backoff;
 use crate::schedule::{Cause, Limits, SheepFacts, UNKNOWN, own_work, schedule, shares};
+use crate::settle::Settling;
 use crate::shared::Shared;
 
 /// One sheep as clients see it.
@@ -60,10 +62,14 @@ pub(crate) enum Command {
     },
     /// Another sheep is free: what is ready or sent ahead should go back to the queue.
     Share,
+    /// There are jobs of this priority in the queue: less urgent ones that its runner has not
+    /// begun should go back to the queue.
+    Yield(i32),
 }
 
 /// A sheep's place in the flock: written by its keeper, read by all.
 pub(crate) struct Cell {
+    id: SheepId,
     facts: Mutex<Facts>,
     sheep: Arc<dyn Sheep>,
     /// The model the sheep should have.
@@ -76,8 +82,12 @@ pub(crate) struct Cell {
 pub(crate) struct Facts {
     pub(crate) view: SheepView,
     pub(crate) available: bool,
+    /// The model that jobs in hand are of.
+    pub(crate) model: Option<ModelRef>,
     /// Models that it leaves alone, each until then.
     pub(crate) rests: Vec<(ModelRef, Instant)>,
+    /// Models of which its last start of a runner failed.
+    pub(crate) failing: HashSet<ModelRef>,
     /// When the model was ordered, or its runner ready, whichever came later.
     pub(crate) settled_at: Timestamp,
     /// Why the model was ordered; counts until its runner is ready.
@@ -94,6 +104,8 @@ pub(crate) struct Facts {
     pub(crate) run_time: Option<Duration>,
     /// Since when the runner works on its present job.
     pub(crate) running_since: Option<Instant>,
+    /// Since when a runner starts.
+    pub(crate) starting_since: Option<Instant>,
     pub(crate) swap_time: Duration,
 }
 
@@ -102,7 +114,7 @@ impl Cell {
         let (commands, receiver) = mpsc::channel(256);
         let kind = sheep.kind();
         let view = SheepView {
-            id,
+            id: id.clone(),
             kind,
             state: SheepState::Stopped,
             model: None,
@@ -113,7 +125,9 @@ impl Cell {
         let facts = Facts {
             view,
             available: true,
+            model: None,
             rests: Vec::new(),
+            failing: HashSet::new(),
             settled_at: Timestamp::default(),
             cause: Cause::default(),
             in_hand: 0,
@@ -123,9 +137,18 @@ impl Cell {
             spare: 0,
             run_time: None,
             running_since: None,
+            starting_since: None,
             swap_time: UNKNOWN,
         };
-        (Self { facts: Mutex::new(facts), sheep, order: watch::Sender::new(None), commands }, receiver)
+        (Self { id, facts: Mutex::new(facts), sheep, order: watch::Sender::new(None), commands }, receiver)
+    }
+
+    pub(crate) fn id(&self) -> &SheepId {
+        &self.id
+    }
+
+    pub(crate) fn sheep(&self) -> &dyn Sheep {
+        &*self.sheep
     }
 
     pub(crate) fn facts(&self) -> MutexGuard<'_, Facts> {
@@ -142,7 +165,7 @@ impl Cell {
         let order = self.order.borrow().clone();
         let mut facts = self.facts();
         let now = Instant::now();
-        let has_model = facts.view.model == order;
+        let has_model = facts.model == order;
         let is_ready = has_model && facts.view.state == SheepState::Running;
         // Nothing is more urgent than what is not known yet; it is asked again.
         facts.looked_early |= facts.claiming;
@@ -154,12 +177,14 @@ impl Cell {
             id: facts.view.id.clone(),
             available: facts.available,
             leaves_alone,
+            failing: facts.failing.clone(),
             model: order.map(|model| (model, facts.settled_at)),
             pending: (!is_ready).then_some(facts.cause),
             in_hand: facts.in_hand,
             urgency: urgency.filter(|_| has_model),
             spare: facts.spare,
             run_time: facts.run_time.unwrap_or(UNKNOWN).max(age),
+            loading: facts.starting_since.map(|since| since.elapsed()),
             swap_time: facts.swap_time,
         }
     }
@@ -167,6 +192,10 @@ impl Cell {
 
 /// How often waiting jobs are looked at again when nothing else happens.
 const REVIEW: Duration = Duration::from_secs(1);
+/// After a decision nothing is decided for so many times as long as it took.
+const REST: u32 = 4;
+/// And no longer than this.
+const LONGEST_REST: Duration = Duration::from_millis(200);
 
 /// Gives sheep their models, until the shepherd drains. `stirred` says that a
 /// sheep became free, failed or recovered.
@@ -174,6 +203,8 @@ pub(crate) async fn drive(
     shared: Arc<Shared>,
     cells: Arc<[Arc<Cell>]>,
     models: Arc<Models>,
+    orphans: Arc<Orphans>,
+    settling: Arc<Settling>,
     stirred: Arc<Notify>,
     limits: Limits,
 ) {
@@ -181,15 +212,21 @@ pub(crate) async fn drive(
     let mut backoff = store_backoff();
     loop {
         changes.mark_unchanged();
+        let begun = Instant::now();
         let wait = match shared.queue.ready(now()).await {
             Ok(mut ready) => {
                 backoff.reset();
                 let waiting = !ready.groups.is_empty();
+                for group in orphans.sort(&mut ready.groups) {
+                    if let Err(error) = orphans.fail(&shared, &settling, group).await {
+                        tracing::warn!(%error, "cannot fail the jobs of a sheep that is not configured");
+                    }
+                }
                 let lacking = models.lacking(&mut ready.groups).await;
                 let flock: Vec<SheepFacts> =
                     cells.iter().zip(lacking).map(|(cell, lacking)| cell.for_scheduler(lacking)).collect();
                 let cell_of = |id: &SheepId| {
-                    let cell = cells.iter().find(|cell| cell.facts().view.id == *id);
+                    let cell = cells.iter().find(|cell| cell.id == *id);
                     cell.expect("the scheduler names sheep it was given")
                 };
                 let swaps = schedule(&ready.groups, &flock, now(), limits);
@@ -206,12 +243,15 @@ pub(crate) async fn drive(
                     cell.order.send_replace(Some(swap.model));
                 }
                 let due = ready.next_due.map(|due| due.since(now()));
-                // A job whose time has come changes nothing in the queue that a keeper would see.
-                let is_needed = |sheep: &&SheepFacts| {
-                    sheep.available && sheep.in_hand == 0 && own_work(sheep, &ready.groups).is_some()
-                };
-                for sheep in flock.iter().filter(is_needed) {
-                    cell_of(&sheep.id).order.send_if_modified(|_| true);
+                let own = own_work(&flock, &ready.groups);
+                for (sheep, own) in flock.iter().zip(own).filter(|(sheep, _)| sheep.available) {
+                    let Some(own) = own else { continue };
+                    if sheep.in_hand == 0 {
+                        // A job whose time has come changes nothing in the queue that a keeper would see.
+                        cell_of(&sheep.id).order.send_if_modified(|_| true);
+                    } else if sheep.urgency.is_some_and(|urgency| own.priority > urgency) {
+                        let _ = cell_of(&sheep.id).commands.try_send(Command::Yield(own.priority));
+                    }
                 }
                 let review = (is_spare || waiting).then_some(REVIEW);
                 due.into_iter().chain(review).min()
@@ -221,6 +261,11 @@ pub(crate) async fn drive(
                 Some(backoff.step())
             }
         };
+        // However many groups wait, looking at them takes a small part of the time only.
+        let rest = (begun.elapsed() * REST).min(LONGEST_REST);
+        if rest > Duration::from_millis(1) {
+            tokio::time::sleep(rest).await;
+        }
         let timer = async {
             match wait {
                 Some(wait) => tokio::time::sleep(wait).await,

@@ -24,8 +24,10 @@
 //! is certain only when the runner had no other: several run at once, and answers of
 //! those sent ahead may die with their runner. Otherwise all go back to the queue, and
 //! for a while runners get one at a time, so that the one to blame is found the next
-//! time. Nothing of an attempt is given up before its process is gone, so two attempts
-//! never share a directory.
+//! time. A job that the runner had hardly begun when something outside ended it goes back,
+//! too, but only once; and nobody is to blame while the daemon drains. Nothing of an
+//! attempt is given up before its process is gone, so two attempts never share a
+//! directory.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -41,12 +43,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::now;
 use crate::flock::{Cell, Command, SheepState};
+use crate::models::Models;
+use crate::orphans::Orphans;
 use crate::retry::Backoff;
 use crate::schedule::Cause;
 use crate::settle::Settling;
 use crate::shared::Shared;
 use crate::workdir::WorkDirs;
-use hand::{Hand, Job};
+use hand::Hand;
 use ops::{Collected, Outcome, Unprepared};
 use pace::{Pace, Rhythm};
 use rests::Rests;
@@ -143,6 +147,14 @@ pub(crate) struct Keeper {
     shared: Arc<Shared>,
     settling: Arc<Settling>,
     cell: Arc<Cell>,
+    /// The whole flock, this sheep included.
+    flock: Arc<[Arc<Cell>]>,
+    models: Arc<Models>,
+    orphans: Arc<Orphans>,
+    /// How long jobs may wait for more urgent ones.
+    max_wait: Duration,
+    /// Jobs claimed since one was that had waited too long.
+    since_overdue: usize,
     stirred: Arc<Notify>,
     sheep: Arc<dyn Sheep>,
     keeping: Keeping,
@@ -194,6 +206,10 @@ pub(crate) struct Charge {
     pub(crate) shared: Arc<Shared>,
     pub(crate) settling: Arc<Settling>,
     pub(crate) cell: Arc<Cell>,
+    pub(crate) flock: Arc<[Arc<Cell>]>,
+    pub(crate) models: Arc<Models>,
+    pub(crate) orphans: Arc<Orphans>,
+    pub(crate) max_wait: Duration,
     pub(crate) commands: mpsc::Receiver<Command>,
     pub(crate) stirred: Arc<Notify>,
     pub(crate) sheep: Arc<dyn Sheep>,
@@ -204,13 +220,32 @@ pub(crate) struct Charge {
 
 impl Keeper {
     pub(crate) fn new(charge: Charge) -> Self {
-        let Charge { shared, settling, cell, commands, stirred, sheep, keeping, dirs, forced } = charge;
+        let Charge {
+            shared,
+            settling,
+            cell,
+            flock,
+            models,
+            orphans,
+            max_wait,
+            commands,
+            stirred,
+            sheep,
+            keeping,
+            dirs,
+            forced,
+        } = charge;
         let order = cell.order.subscribe();
         let changes = shared.queue.changes();
         Self {
             shared,
             settling,
             cell,
+            flock,
+            models,
+            orphans,
+            max_wait,
+            since_overdue: 0,
             stirred,
             sheep,
             keeping,
@@ -261,6 +296,7 @@ impl Keeper {
                 Event::Stopped(log) => self.take_stopped(&log),
                 Event::Command(Command::Cancel { job, number }) => self.cancel(&job, number),
                 Event::Command(Command::Share) => self.share(),
+                Event::Command(Command::Yield(priority)) => self.yield_to(priority),
                 Event::Worded => self.take_awaiting(),
                 Event::Tick => self.check_time(),
                 Event::Stirred => {}
@@ -326,7 +362,7 @@ impl Keeper {
                 None if self.hand.prepared.is_empty() => {}
                 None => self.start(),
                 // Others may take them.
-                Some(until) if until - Instant::now() > SHORT_REST => self.give_back_prepared(Duration::ZERO),
+                Some(until) if until - Instant::now() > SHORT_REST => self.give_back_prepared(),
                 Some(_) => {}
             },
             State::Running(_) => self.send_prepared(),
@@ -342,7 +378,8 @@ impl Keeper {
     /// Works towards having no job and no runner of the present model.
     fn leave_model(&mut self, order: Option<ModelRef>) {
         self.hungry = false;
-        self.give_back_prepared(Duration::ZERO);
+        self.give_back_prepared();
+        self.recall(|_| true);
         if self.hand.preparing() > 0 || !self.hand.sent.is_empty() {
             return;
         }
@@ -358,7 +395,10 @@ impl Keeper {
                 }
             }
             // Dropping the start ends what was started.
-            State::Starting(..) => self.state = State::None,
+            State::Starting(..) => {
+                self.sharing = false;
+                self.state = State::None;
+            }
             State::Running(_) => self.end(End::Idle),
             State::Stopping(..) => {}
         }
@@ -406,6 +446,13 @@ impl Keeper {
         facts.spare = spare;
         facts.run_time = self.pace.mean();
         facts.running_since = self.hand.sent.front().map(|sent| sent.since);
+        facts.starting_since = match &self.state {
+            State::Starting(_, begun) => Some(*begun),
+            State::None | State::Running(_) | State::Stopping(..) => None,
+        };
+        if facts.model != self.model {
+            facts.model.clone_from(&self.model);
+        }
         facts.view.state = self.state.view();
         let is_fit = self.unfit_until.is_none_or(|until| until <= Instant::now());
         let available = is_fit && !self.drain_seen;
@@ -486,6 +533,7 @@ impl Keeper {
             State::None | State::Running(_) | State::Stopping(..) => return,
         };
         let id = self.cell.facts().view.id.clone();
+        self.sharing = false;
         match result {
             Ok(runner) => {
                 tracing::info!(sheep = %id, runner = %runner.name, took = ?begun.elapsed(), "runner is ready");
@@ -495,6 +543,9 @@ impl Keeper {
                 self.last_answer = Instant::now();
                 self.sheep_failures.reset();
                 let mut facts = self.cell.facts();
+                if let Some(model) = &self.model {
+                    facts.failing.remove(model);
+                }
                 facts.swap_time = begun.elapsed();
                 (facts.settled_at, facts.cause) = (now(), Cause::default());
                 facts.view.problem = None;
@@ -502,20 +553,16 @@ impl Keeper {
             Err(StartFailure::Model(error)) => {
                 tracing::warn!(sheep = %id, error = %error.message, details = %error.exception_traceback, "cannot start a runner for the model");
                 self.state = State::None;
-                if !error.exception_type.is_empty() {
-                    self.rest();
-                }
-                let jobs: Vec<Job> = self.hand.prepared.drain(..).collect();
-                let changes = jobs.iter().map(|job| job.failed(error.clone())).collect();
-                self.vacate(&jobs, changes);
+                self.start_failed(&error);
             }
             Err(StartFailure::Sheep(problem)) => {
                 let rest = self.sheep_failures.step();
                 tracing::error!(sheep = %id, %problem, retry_in = ?rest, "the sheep cannot run anything");
                 self.state = State::None;
                 self.unfit_until = Some(Instant::now() + rest);
-                self.give_back_prepared(Duration::ZERO);
-                self.cell.facts().view.problem = Some(problem);
+                self.give_back_prepared();
+                let mut facts = self.cell.facts();
+                (facts.available, facts.view.problem) = (false, Some(problem));
             }
         }
     }

@@ -100,7 +100,8 @@ impl Models {
         ready.retain(|group| {
             let Some(lacks) = known.get(&group.model) else { return true };
             let takes = |(id, _): &(SheepId, _)| group.sheep.as_ref().is_none_or(|pin| pin == id);
-            let is_served = self.flock.iter().zip(lacks.iter()).any(|(of, lacks)| takes(of) && lacks.is_none());
+            let is_served =
+                self.flock.iter().zip(lacks.iter()).any(|(of, lacks)| takes(of) && lacks.is_none());
             if !is_served {
                 if let Some(index) = self.flock.iter().position(|(id, _)| group.sheep.as_ref() == Some(id)) {
                     pinned[index].insert(group.model.clone());
@@ -118,6 +119,13 @@ impl Models {
             }
         }
         lacking
+    }
+
+    /// Whether the sheep may have the model, as far as was asked lately.
+    pub(crate) fn may_have(&self, model: &ModelRef, sheep: &SheepId) -> bool {
+        let lacks = self.recall(model);
+        let index = self.flock.iter().position(|(id, _)| id == sheep);
+        lacks.zip(index).is_none_or(|(lacks, index)| lacks.get(index).is_none_or(Option::is_none))
     }
 
     fn recall(&self, model: &ModelRef) -> Option<Lacks> {

@@ -38,6 +38,8 @@ pub(crate) struct SheepFacts {
     pub(crate) available: bool,
     /// Models that it leaves alone at present: it does not have them, or their runners die.
     pub(crate) leaves_alone: HashSet<ModelRef>,
+    /// Models of which its last start of a runner failed.
+    pub(crate) failing: HashSet<ModelRef>,
     /// The model it has or is getting, and since when that is so.
     pub(crate) model: Option<(ModelRef, Timestamp)>,
     /// Why it has that model, as long as no runner of it is ready.
@@ -52,6 +54,8 @@ pub(crate) struct SheepFacts {
     /// How long one of its jobs takes: the recent mean, or the age of the running
     /// one when that is more.
     pub(crate) run_time: Duration,
+    /// How long its runner has been starting, where it does.
+    pub(crate) loading: Option<Duration>,
     /// How long getting a model takes.
     pub(crate) swap_time: Duration,
 }
@@ -87,21 +91,24 @@ pub(crate) struct Swap {
 /// The sheep that should give back the jobs they made ready or sent ahead, because another
 /// has nothing to do and would get to them sooner. `swaps` was decided before.
 pub(crate) fn shares<'a>(ready: &[Group], flock: &'a [SheepFacts], swaps: &[Swap]) -> Vec<&'a SheepId> {
-    let idle = |sheep: &&SheepFacts| {
+    let own = own_work(flock, ready);
+    let idle = |(index, sheep): &(usize, &SheepFacts)| {
         let swaps = swaps.iter().any(|swap| swap.sheep == sheep.id);
-        sheep.available && sheep.in_hand == 0 && own_work(sheep, ready).is_none() && !swaps
+        sheep.available && sheep.in_hand == 0 && own[*index].is_none() && !swaps
     };
-    let mut idle: Vec<&SheepFacts> = flock.iter().filter(idle).collect();
+    let mut idle: Vec<&SheepFacts> = flock.iter().enumerate().filter(idle).map(|(_, sheep)| sheep).collect();
     let mut hoarding: Vec<&SheepFacts> = flock.iter().filter(|sheep| sheep.spare > 0).collect();
     hoarding.sort_by_key(|sheep| std::cmp::Reverse(sheep.run_time));
     let mut shares = Vec::new();
     for sheep in hoarding {
         let Some((model, _)) = &sheep.model else { continue };
-        let Some(helper) = idle.iter().position(|free| !free.leaves_alone.contains(model)) else { continue };
-        let free = idle[helper];
-        let same = free.model.as_ref().is_some_and(|(own, _)| own == model);
-        let cost = if same { SHARE_COST } else { free.swap_time };
-        if sheep.run_time > cost {
+        let helps = |free: &&SheepFacts| {
+            let is_warm = free.pending.is_none() && free.model.as_ref().is_some_and(|(own, _)| own == model);
+            let cost = if is_warm { SHARE_COST } else { free.swap_time };
+            let is_sooner = if sheep.loading.is_some() { is_warm } else { sheep.run_time > cost };
+            is_sooner && !free.leaves_alone.contains(model) && !free.failing.contains(model)
+        };
+        if let Some(helper) = idle.iter().position(helps) {
             shares.push(&sheep.id);
             idle.remove(helper);
         }
@@ -111,48 +118,86 @@ pub(crate) fn shares<'a>(ready: &[Group], flock: &'a [SheepFacts], swaps: &[Swap
 
 /// Decides. `ready` has the first jobs first.
 pub(crate) fn schedule(ready: &[Group], flock: &[SheepFacts], now: Timestamp, limits: Limits) -> Vec<Swap> {
-    let mut plan: Vec<SheepFacts> = flock.to_vec();
+    let own = own_work(flock, ready).into_iter().map(|own| own.map(|own| own.priority));
+    let mut plan: Vec<Planned> =
+        flock.iter().cloned().zip(own).map(|(sheep, own)| Planned { sheep, own }).collect();
+    let starved = starved(ready, flock, now, limits);
     let mut swaps = Vec::new();
     for group in ready {
-        while let Some((index, cause)) = best_for(group, &plan, ready, now, limits) {
-            let sheep = &mut plan[index];
+        while let Some((index, cause)) = best_for(group, &plan, starved, now, limits) {
+            let Planned { sheep, own } = &mut plan[index];
             sheep.model = Some((group.model.clone(), now));
             sheep.run_time = UNKNOWN;
             sheep.urgency = None;
             sheep.pending = Some(cause);
+            sheep.loading = None;
+            // Groups come by priority: no later one of this model is more urgent.
+            *own = Some(group.priority);
             swaps.push(Swap { sheep: sheep.id.clone(), model: group.model.clone(), cause });
         }
     }
     swaps
 }
 
+/// A sheep as it will be once what was decided is done.
+struct Planned {
+    sheep: SheepFacts,
+    /// The priority of the first group in the queue that it can work on with its model.
+    own: Option<i32>,
+}
+
+/// The group that waited too long, and longest, and that no sheep has the model of.
+fn starved<'a>(
+    ready: &'a [Group],
+    flock: &[SheepFacts],
+    now: Timestamp,
+    limits: Limits,
+) -> Option<&'a Group> {
+    let is_starved = |group: &&Group| {
+        now.since(group.submitted_at) > limits.max_wait
+            && flock.iter().any(|sheep| sheep.available && may_take(sheep, group))
+            && !flock.iter().any(|sheep| sheep.available && has(sheep, group) && may_take(sheep, group))
+    };
+    ready.iter().filter(is_starved).min_by_key(|group| group.submitted_at)
+}
+
 /// The sheep that should swap to the group's model, and why, if one should: rather one
-/// without work than one with, without a model than with one, and the one whose
-/// model was ordered longest ago.
+/// that can start its runners, without work than with, without a model than with one, and
+/// the one whose model was ordered longest ago.
 fn best_for(
     group: &Group,
-    plan: &[SheepFacts],
-    ready: &[Group],
+    plan: &[Planned],
+    starved: Option<&Group>,
     now: Timestamp,
     limits: Limits,
 ) -> Option<(usize, Cause)> {
-    let fits = |(index, sheep): (usize, &SheepFacts)| {
-        let may = sheep.available
-            && may_take(sheep, group)
-            && !has(sheep, group)
-            && !is_served(group, index, plan);
-        let cause = may.then(|| leaves(sheep, ready, group, now, limits)).flatten()?;
-        let works = sheep.in_hand > 0 || own_work(sheep, ready).is_some();
+    let fits = |(index, planned): (usize, &Planned)| {
+        let sheep = &planned.sheep;
+        let may = sheep.available && !has(sheep, group) && may_take(sheep, group);
+        let is_starved = starved.is_some_and(|starved| starved.seq == group.seq);
+        let cause = may.then(|| leaves(planned, group, is_starved, now, limits)).flatten()?;
+        if is_served(group, index, plan) {
+            return None;
+        }
+        let works = sheep.in_hand > 0 || planned.own.is_some();
         let since = sheep.model.as_ref().map(|(_, since)| *since);
-        Some(((works, since), index, cause))
+        Some(((sheep.failing.contains(&group.model), works, since), index, cause))
     };
     let best = plan.iter().enumerate().filter_map(fits).min_by_key(|(cost, ..)| *cost);
     best.map(|(_, index, cause)| (index, cause))
 }
 
-/// The first group that the sheep can work on with the model it has.
-pub(crate) fn own_work<'a>(sheep: &SheepFacts, ready: &'a [Group]) -> Option<&'a Group> {
-    ready.iter().find(|own| may_take(sheep, own) && has(sheep, own))
+/// For each sheep, the first group that it can work on with the model it has.
+pub(crate) fn own_work<'a>(flock: &[SheepFacts], ready: &'a [Group]) -> Vec<Option<&'a Group>> {
+    let mut own = vec![None; flock.len()];
+    for group in ready {
+        for (own, sheep) in own.iter_mut().zip(flock) {
+            if own.is_none() && has(sheep, group) && may_take(sheep, group) {
+                *own = Some(group);
+            }
+        }
+    }
+    own
 }
 
 fn may_take(sheep: &SheepFacts, group: &Group) -> bool {
@@ -165,42 +210,45 @@ fn has(sheep: &SheepFacts, group: &Group) -> bool {
 
 /// Whether sheep other than `asking` get to the group's jobs sooner than `asking`
 /// could: the work before them is shared among all that have the model.
-fn is_served(group: &Group, asking: usize, plan: &[SheepFacts]) -> bool {
+fn is_served(group: &Group, asking: usize, plan: &[Planned]) -> bool {
+    let serves = |sheep: &SheepFacts| {
+        sheep.available
+            && has(sheep, group)
+            && may_take(sheep, group)
+            && !sheep.failing.contains(&group.model)
+    };
     let serving = || {
-        plan.iter()
-            .enumerate()
-            .filter(|(index, sheep)| {
-                *index != asking && sheep.available && may_take(sheep, group) && has(sheep, group)
-            })
-            .map(|(_, sheep)| sheep)
+        let others = plan.iter().enumerate().filter(|(index, _)| *index != asking);
+        others.map(|(_, planned)| &planned.sheep).filter(|sheep| serves(sheep))
     };
     let Some(slowest) = serving().map(|sheep| sheep.run_time).max() else { return false };
     let jobs = group.ready + serving().map(|sheep| sheep.in_hand).sum::<usize>();
     // The last of them begins when all rounds but its own are over.
     let rounds = jobs.div_ceil(serving().count()).saturating_sub(1);
-    slowest.saturating_mul(u32::try_from(rounds).unwrap_or(u32::MAX)) <= plan[asking].swap_time
+    // A start that takes long may go on as long as it did.
+    let loading = serving().map(|sheep| sheep.loading.unwrap_or_default()).min().unwrap_or_default();
+    let wait = slowest.saturating_mul(u32::try_from(rounds).unwrap_or(u32::MAX)).saturating_add(loading);
+    wait <= plan[asking].sheep.swap_time
 }
 
 /// Why the sheep should give up its model for `group`, if it should.
 fn leaves(
-    sheep: &SheepFacts,
-    ready: &[Group],
+    planned: &Planned,
     group: &Group,
+    is_starved: bool,
     now: Timestamp,
     limits: Limits,
 ) -> Option<Cause> {
+    let Planned { sheep, own } = planned;
     let Some((_, since)) = &sheep.model else { return Some(Cause::First) };
-    let own = own_work(sheep, ready).map(|own| own.priority).max(sheep.urgency);
-    let Some(own) = own else { return (sheep.in_hand == 0).then_some(Cause::First) };
+    let Some(own) = (*own).max(sheep.urgency) else {
+        return (sheep.in_hand == 0).then_some(Cause::First);
+    };
     match sheep.pending {
         Some(Cause::Starved) => None,
         Some(Cause::First) | None if group.priority > own => Some(Cause::First),
         Some(Cause::First) => None,
-        None => {
-            let is_starved =
-                now.since(group.submitted_at) > limits.max_wait && now.since(*since) > limits.max_wait;
-            is_starved.then_some(Cause::Starved)
-        }
+        None => (is_starved && now.since(*since) > limits.max_wait).then_some(Cause::Starved),
     }
 }
 

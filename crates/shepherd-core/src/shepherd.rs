@@ -23,6 +23,7 @@ use crate::health::Health;
 use crate::keeper::{Charge, Keeper, Keeping};
 use crate::live::{EventId, JobEvent, Live, Progress};
 use crate::models::{Models, UnknownModels};
+use crate::orphans::{Orphans, RemovedSheep};
 use crate::schedule::Limits;
 use crate::settle::{Settling, settle_rest};
 use crate::shared::{Shared, StatusDocument};
@@ -30,7 +31,7 @@ use crate::supervise::{TaskKind, Tasks};
 use crate::turns::Turns;
 use crate::waiters::Waiters;
 use crate::workdir::{Attic, WorkDirs};
-use crate::{ShepherdError, StartError, data, data_root};
+use crate::{ShepherdError, StartError, data, data_root, fitness};
 
 /// A sheep to be kept.
 pub struct Member {
@@ -55,6 +56,8 @@ pub struct Options {
     pub max_wait: Duration,
     /// What becomes of jobs whose model no sheep has.
     pub unknown_models: UnknownModels,
+    /// What becomes of jobs that are pinned to a sheep that is not configured any more.
+    pub removed_sheep: RemovedSheep,
     /// How much is kept of what a job prints, in bytes: the end. Nothing with 0.
     pub job_log: usize,
     /// Renders `job_status.json`; none is written without it.
@@ -70,6 +73,7 @@ impl Options {
             flock: Vec::new(),
             max_wait: Duration::from_secs(300),
             unknown_models: UnknownModels::default(),
+            removed_sheep: RemovedSheep::default(),
             job_log: 64 << 10,
             status_document: None,
         }
@@ -81,6 +85,8 @@ impl Options {
 pub struct Readiness {
     /// What is in the way, for a person; empty when all is well.
     pub problems: Vec<String>,
+    /// What an operator should know though jobs can be taken and worked on.
+    pub notices: Vec<String>,
 }
 
 /// A running shepherd. Cheap to clone; all clones are the same one.
@@ -98,6 +104,7 @@ struct Inner {
     health: Arc<Health>,
     cells: Arc<[Arc<Cell>]>,
     models: Arc<Models>,
+    orphans: Arc<Orphans>,
     forced: CancellationToken,
 }
 
@@ -111,7 +118,16 @@ impl Shepherd {
         queue: Arc<dyn Queue>,
         storage: Arc<dyn Storage>,
     ) -> Result<Self, StartError> {
-        let Options { data_root, state_dir, flock, max_wait, unknown_models, job_log, status_document } = options;
+        let Options {
+            data_root,
+            state_dir,
+            flock,
+            max_wait,
+            unknown_models,
+            removed_sheep,
+            job_log,
+            status_document,
+        } = options;
         for member in &flock {
             let swept = member.sheep.sweep().await;
             swept.map_err(|e| StartError::Sheep { sheep: member.id.clone(), message: e.to_string() })?;
@@ -153,6 +169,8 @@ impl Shepherd {
 
         let kinds = flock.iter().map(|member| (member.id.clone(), Arc::clone(&member.sheep)));
         let models = Arc::new(Models::new(kinds.collect(), unknown_models));
+        let ids = flock.iter().map(|member| member.id.clone()).collect();
+        let orphans = Arc::new(Orphans::new(ids, removed_sheep));
         let settling = Settling::start(&shared);
         let admission = Admission::start(&shared, &settling, markers);
         if let Err(error) = admission.sweep().await {
@@ -162,35 +180,48 @@ impl Shepherd {
         let health = Health::start(&shared).await;
         let stirred = Arc::new(Notify::new());
         let forced = CancellationToken::new();
-        let mut cells = Vec::with_capacity(flock.len());
-        for (member, dirs) in flock.into_iter().zip(homes) {
-            let Member { id, sheep, keeping } = member;
-            let (cell, commands) = Cell::new(id, Arc::clone(&sheep));
-            let cell = Arc::new(cell);
+        let (cells, commands): (Vec<_>, Vec<_>) = flock
+            .iter()
+            .map(|member| {
+                let (cell, commands) = Cell::new(member.id.clone(), Arc::clone(&member.sheep));
+                (Arc::new(cell), commands)
+            })
+            .unzip();
+        let cells: Arc<[Arc<Cell>]> = cells.into();
+        for (((member, dirs), cell), commands) in flock.into_iter().zip(homes).zip(cells.iter()).zip(commands)
+        {
             let keeper = Keeper::new(Charge {
                 shared: Arc::clone(&shared),
                 settling: Arc::clone(&settling),
-                cell: Arc::clone(&cell),
+                cell: Arc::clone(cell),
+                flock: Arc::clone(&cells),
+                models: Arc::clone(&models),
+                orphans: Arc::clone(&orphans),
+                max_wait,
                 commands,
                 stirred: Arc::clone(&stirred),
-                sheep,
-                keeping,
+                sheep: member.sheep,
+                keeping: member.keeping,
                 dirs,
                 forced: forced.clone(),
             });
             shared.tasks.spawn(TaskKind::Pillar, "keeper", keeper.run());
-            cells.push(cell);
         }
-        let cells: Arc<[Arc<Cell>]> = cells.into();
         let driver = drive(
             Arc::clone(&shared),
             Arc::clone(&cells),
             Arc::clone(&models),
+            Arc::clone(&orphans),
+            Arc::clone(&settling),
             stirred,
             Limits { max_wait },
         );
         shared.tasks.spawn(TaskKind::Pillar, "scheduler", driver);
-        Ok(Self { inner: Arc::new(Inner { shared, admission, settling, health, cells, models, forced }) })
+        let fitness = fitness::watch(Arc::clone(&shared), Arc::clone(&cells));
+        shared.tasks.spawn(TaskKind::Pillar, "fitness", fitness);
+        Ok(Self {
+            inner: Arc::new(Inner { shared, admission, settling, health, cells, models, orphans, forced }),
+        })
     }
 
     /// Whether a sheep of this name is configured.
@@ -421,7 +452,8 @@ impl Shepherd {
             problems.push(format!("the task `{name}` of the shepherd has ended"));
         }
         problems.extend(self.inner.health.problem());
-        Readiness { problems }
+        problems.extend(fitness::problem(&self.inner.cells));
+        Readiness { problems, notices: self.inner.orphans.notices() }
     }
 
     /// Resolves when the shepherd cannot go on and should be started anew. Nothing

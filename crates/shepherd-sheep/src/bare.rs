@@ -171,10 +171,18 @@ impl Sheep for BareSheep {
 
     fn lacks(&self, model: &ModelRef) -> Option<String> {
         match command::check_model(&self.options, model) {
-            Err(SheepError::Model(_)) => Some(format!("has no file `{}`", command::config_path(model).display())),
+            Err(SheepError::Model(_)) => {
+                Some(format!("has no file `{}`", command::config_path(model).display()))
+            }
             // It may have the model; what is wrong is told when it is to run it.
             Ok(()) | Err(SheepError::Misconfigured(_) | SheepError::Unavailable(_)) => None,
         }
+    }
+
+    async fn check(&self) -> Result<(), SheepError> {
+        let options = Arc::clone(&self.options);
+        let checked = tokio::task::spawn_blocking(move || command::check(&options));
+        checked.await.unwrap_or_else(|e| Err(SheepError::Unavailable(format!("the check broke off: {e}"))))
     }
 
     async fn sweep(&self) -> Result<(), SheepError> {

@@ -100,6 +100,15 @@ pub trait Sheep: Send + Sync + 'static {
         None
     }
 
+    /// Whether it could launch a runner, as far as that is known without a model. To be
+    /// called from time to time while there is no runner.
+    ///
+    /// # Errors
+    /// What an operator must mend, or what is not there at present.
+    async fn check(&self) -> Result<(), SheepError> {
+        Ok(())
+    }
+
     /// Ends what an earlier life of this sheep left behind. To be called once
     /// before its working directory is cleaned and its port or GPU used again.
     ///

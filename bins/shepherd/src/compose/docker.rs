@@ -6,7 +6,8 @@ mod prefetch;
 use anyhow::Context as _;
 use shepherd_config::{Config, DockerHost, DockerSheep as DockerConfig, SheepConfig};
 use shepherd_sheep::{
-    DockerOptions, Engine, EngineHost, EngineOptions, Gpus, ModelPattern, Mount, Pull, RegistryLogin, TlsFiles,
+    DockerOptions, Engine, EngineHost, EngineOptions, Gpus, ModelPattern, Mount, Pull, RegistryLogin,
+    TlsFiles,
 };
 
 pub(crate) use prefetch::Prefetch;

@@ -169,16 +169,20 @@ fn progress_is_told_of_a_job_in_work() {
 
 #[test]
 fn the_other_bodies_are_as_they_were() {
-    check("flock", "Flock", &flock(&sheep()));
-    check("flock-empty", "Flock", &flock(&[]));
+    let waiting = Readiness { problems: vec!["a".into()], notices: vec!["b \"c\"".into()] };
+    check("flock", "Flock", &flock(&sheep(), &waiting));
+    check("flock-empty", "Flock", &flock(&[], &Readiness::default()));
     let records: Vec<_> = records().into_iter().map(|(_, job)| std::sync::Arc::new(job)).collect();
     check("jobs", "JobList", &jobs(&records[..3], Some(u64::MAX)));
     check("jobs-empty", "JobList", &jobs::<std::sync::Arc<JobRecord>>(&[], None));
-    check("readyz", "Readiness", &readiness(&Readiness { problems: vec![] }));
+    check("readyz", "Readiness", &readiness(&Readiness::default()));
     check(
         "readyz-problems",
         "Readiness",
-        &readiness(&Readiness { problems: vec!["a \"b\"".into(), "c".into()] }),
+        &readiness(&Readiness {
+            problems: vec!["a \"b\"".into(), "c".into()],
+            notices: vec!["not of readiness".into()],
+        }),
     );
     check("message", "Error", &message("ž \"x\" \\ \n"));
     check("success", "Success", &success());

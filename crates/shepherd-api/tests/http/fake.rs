@@ -390,7 +390,7 @@ impl Backend for Fake {
     }
 
     fn readiness(&self) -> Readiness {
-        Readiness { problems: self.with(|world| world.problems.clone()) }
+        Readiness { problems: self.with(|world| world.problems.clone()), notices: Vec::new() }
     }
 }
 

@@ -75,6 +75,20 @@ pub struct SchedulerConfig {
     pub max_wait: Duration,
     /// What becomes of a job whose model no sheep has; refused unless told.
     pub unknown_models: UnknownModels,
+    /// What becomes of a job that is for a sheep that is not configured; it waits unless
+    /// told.
+    pub removed_sheep: RemovedSheep,
+}
+
+/// What becomes of a job that is for a sheep that is not configured any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RemovedSheep {
+    /// It waits until the sheep is configured again.
+    Wait,
+    /// It fails.
+    Fail,
+    /// Any sheep may take it.
+    Unpin,
 }
 
 /// What becomes of a job whose model no sheep has.
@@ -207,7 +221,10 @@ fn read_scheduler(section: Option<&Section<'_>>) -> Option<SchedulerConfig> {
     });
     let choices = [("refuse", UnknownModels::Refuse), ("wait", UnknownModels::Wait)];
     let unknown = value_or(section, "unknown_models", UnknownModels::Refuse, |value| value.choice(&choices));
-    Some(SchedulerConfig { max_wait: max_wait?, unknown_models: unknown? })
+    let choices =
+        [("wait", RemovedSheep::Wait), ("fail", RemovedSheep::Fail), ("unpin", RemovedSheep::Unpin)];
+    let removed = value_or(section, "removed_sheep", RemovedSheep::Wait, |value| value.choice(&choices));
+    Some(SchedulerConfig { max_wait: max_wait?, unknown_models: unknown?, removed_sheep: removed? })
 }
 
 fn read_shutdown(section: Option<&Section<'_>>) -> Option<ShutdownConfig> {

@@ -387,7 +387,7 @@ fn the_daemons_own_values_are_checked() {
 api: {host: 'a b', port: 65536, cors_origins: [https://a.org/x, '*']}
 shutdown: {grace: 2 days}
 limits: {max_body_bytes: 0, max_connections: 1.5, request_header_timeout: 0, job_log: 2MiB}
-scheduler: {max_wait: 0, unknown_models: fail}
+scheduler: {max_wait: 0, unknown_models: fail, removed_sheep: refuse}
 ",
         &[
             "c.yml:3:13: api.host: is `a b`, expected a host name or an IP address, without a port",
@@ -402,6 +402,7 @@ scheduler: {max_wait: 0, unknown_models: fail}
             "c.yml:5:87: limits.job_log: is `2MiB`, expected a size from 0 to 1048576 bytes",
             "c.yml:6:23: scheduler.max_wait: is `0`, expected a duration from 1s to 24h",
             "c.yml:6:42: scheduler.unknown_models: is `fail`, expected `refuse` or `wait`",
+            "c.yml:6:63: scheduler.removed_sheep: is `refuse`, expected `wait`, `fail` or `unpin`",
         ],
     );
     check_more(

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::{check, check_more, valid, valid_with};
 use crate::{
-    CorsOrigins, Device, LogFormat, LogLevel, Scheme, SheepKind, StorageConfig, StorageLayout, Transport,
-    UnknownModels, units,
+    CorsOrigins, Device, LogFormat, LogLevel, RemovedSheep, Scheme, SheepKind, StorageConfig, StorageLayout,
+    Transport, UnknownModels, units,
 };
 
 #[test]
@@ -27,6 +27,7 @@ fn defaults_are_those_of_the_original_and_the_design() {
     assert_eq!(config.limits.max_connections, 10_000);
     assert_eq!(config.scheduler.max_wait, Duration::from_mins(5));
     assert_eq!(config.scheduler.unknown_models, UnknownModels::Refuse);
+    assert_eq!(config.scheduler.removed_sheep, RemovedSheep::Wait);
     assert_eq!(config.shutdown.grace, Duration::from_secs(10));
     let [sheep] = config.sheep.as_slice() else { panic!("{:?}", config.sheep) };
     assert_eq!(sheep.id.as_str(), "a");
@@ -46,7 +47,10 @@ fn defaults_are_those_of_the_original_and_the_design() {
 #[test]
 fn the_scheduler_may_wait_for_models() {
     let scheduler = valid("scheduler: {max_wait: 10s, unknown_models: wait}\n").scheduler;
-    assert_eq!((scheduler.max_wait, scheduler.unknown_models), (Duration::from_secs(10), UnknownModels::Wait));
+    assert_eq!(
+        (scheduler.max_wait, scheduler.unknown_models),
+        (Duration::from_secs(10), UnknownModels::Wait)
+    );
 }
 
 #[test]

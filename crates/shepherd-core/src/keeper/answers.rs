@@ -116,7 +116,7 @@ impl Keeper {
     /// Matches an answer to a job that was sent. What was answered before is
     /// passed over; what was never sent ends the runner.
     pub(super) fn answer(&mut self, job_id: &str, attempt: Option<Attempt>) -> Option<Sent> {
-        if let Some(sent) = self.hand.answered(job_id, attempt) {
+        if let Some(sent) = self.hand.answered(job_id, attempt, self.slots) {
             if self.answered.len() == REMEMBERED {
                 self.answered.pop_front();
             }

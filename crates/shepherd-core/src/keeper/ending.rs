@@ -8,9 +8,20 @@ use shepherd_job::{GiveBack, JobError, JobId};
 use shepherd_protocol::ToRunner;
 use shepherd_queue::Change;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::hand::{Job, Sent};
 use super::{CAREFUL, End, Keeper, State, ops, runner};
+use crate::schedule::UNKNOWN;
+
+/// A runner that somebody ended so shortly after it got a job had hardly begun it.
+const BEGUN_AFTER: Duration = Duration::from_millis(250);
+/// How far apart one signal to several processes may reach them.
+const SIGNAL_SKEW: Duration = Duration::from_millis(250);
+/// Making room for urgent jobs is worth it when they would wait this long.
+const YIELD_COST: Duration = Duration::from_millis(200);
+/// So many models are remembered whose runners do not start.
+const MAX_FAILING: usize = 1024;
 
 impl Keeper {
     pub(super) fn cancel(&mut self, id: &JobId, number: u32) {
@@ -36,16 +47,35 @@ impl Keeper {
     /// begun: a job that takes long must not hold up those that were sent with it
     /// because their forerunners were quick.
     pub(super) fn share(&mut self) {
-        if self.hand.sent.is_empty() {
+        // A runner that starts has begun nothing; where there is none, nothing is held up.
+        if self.hand.sent.is_empty() && !matches!(self.state, State::Starting(..)) {
             return;
         }
         self.sharing = true;
-        self.give_back_prepared(Duration::ZERO);
+        self.give_back_where(Job::is_anybodys);
+        self.recall(Job::is_anybodys);
+    }
+
+    /// Makes room for jobs of `priority` that wait in the queue, where less urgent ones
+    /// would keep them waiting for long.
+    pub(super) fn yield_to(&mut self, priority: i32) {
+        let age = self.hand.sent.front().map(|sent| sent.since.elapsed()).unwrap_or_default();
+        let each = self.pace.mean().unwrap_or(UNKNOWN).max(age);
+        let ahead = self.hand.prepared.len() + self.hand.waiting(self.slots).count();
+        if each.saturating_mul(u32::try_from(ahead).unwrap_or(u32::MAX)) < YIELD_COST {
+            return;
+        }
+        self.give_back_where(|job| job.priority() < priority);
+        self.recall(|job| job.priority() < priority);
+    }
+
+    /// Asks jobs back that the runner has and has not begun.
+    pub(super) fn recall(&mut self, which: impl Fn(&Job) -> bool) {
         if !self.can_recall() {
             return;
         }
         let mut messages = Vec::new();
-        for sent in self.hand.waiting(self.slots).filter(|sent| sent.job.is_anybodys()) {
+        for sent in self.hand.waiting(self.slots).filter(|sent| which(&sent.job)) {
             sent.is_recalled = true;
             messages.push(ToRunner::Cancel { job: sent.job.id().clone(), attempt: sent.job.attempt });
         }
@@ -119,7 +149,18 @@ impl Keeper {
                     | End::Unreliable(_)
                     | End::TimedOut(..)
                     | End::KeptCancelled
-                    | End::Drained => Box::pin(runner.stop(grace, forced)),
+                    | End::Drained => {
+                        let is_orderly = matches!(&end, End::Died(death) if death.is_from_outside)
+                            && !self.hand.sent.is_empty();
+                        let draining = self.shared.tasks.draining.clone();
+                        Box::pin(async move {
+                            let ended = runner.stop(grace, forced).await;
+                            if is_orderly {
+                                Self::is_same_signal(draining).await;
+                            }
+                            ended
+                        })
+                    }
                 };
                 self.state = State::Stopping(stopping, Some(end));
             }
@@ -127,7 +168,16 @@ impl Keeper {
             other => self.state = other,
         }
         if matches!(self.state, State::None) && self.force_seen {
-            self.give_back_prepared(Duration::ZERO);
+            self.give_back_prepared();
+        }
+    }
+
+    /// The runner is gone, and perhaps by a signal that the daemon got, too: waits a moment
+    /// for that, since a job is not to blame then.
+    async fn is_same_signal(draining: CancellationToken) {
+        tokio::select! {
+            () = draining.cancelled() => {}
+            () = tokio::time::sleep(SIGNAL_SKEW) => {}
         }
     }
 
@@ -139,8 +189,10 @@ impl Keeper {
         ops::empty_trash(&mut self.outcomes, &self.dirs, &self.sheep);
         let sent: Vec<Sent> = self.hand.sent.drain(..).collect();
         let Some(end) = end else { return };
+        let draining = self.shared.tasks.draining.is_cancelled();
         let is_blamed = match &end {
-            End::Died(death) => !death.is_blameless,
+            // Whoever ends the daemon may have ended its runners, too.
+            End::Died(death) => !death.is_blameless && !draining,
             End::Unreliable(_) => true,
             End::TimedOut(..) | End::Idle | End::KeptCancelled | End::Drained => false,
         };
@@ -150,8 +202,19 @@ impl Keeper {
             self.suspects = sent.len();
         }
         let mut changes = Vec::new();
-        for Sent { job, let_go_by, .. } in &sent {
+        for Sent { job, let_go_by, since, is_heard_of, .. } in &sent {
             if let_go_by.is_some() {
+                continue;
+            }
+            if let End::Died(death) = &end
+                && certain
+                && !is_heard_of
+                && death.is_from_outside
+                && death.at.saturating_duration_since(*since) < BEGUN_AFTER
+                && job.crashes() == 0
+            {
+                // It was idle when somebody ended it. Should that be the job's doing after all, it counts.
+                changes.push(job.given_back(GiveBack::Crashed, Duration::ZERO));
                 continue;
             }
             changes.push(match &end {
@@ -174,6 +237,39 @@ impl Keeper {
         self.vacate(&sent.into_iter().map(|sent| sent.job).collect::<Vec<_>>(), changes);
     }
 
+    /// No runner of the model could be started here. That is the sheep's failure and not the
+    /// job's where another may still be able to; otherwise it is taken for the model's.
+    pub(super) fn start_failed(&mut self, error: &JobError) {
+        let Some(model) = self.model.clone() else { return };
+        let has_died = !error.exception_type.is_empty();
+        {
+            let mut facts = self.cell.facts();
+            if facts.failing.len() >= MAX_FAILING {
+                facts.failing.clear();
+            }
+            facts.failing.insert(model.clone());
+        }
+        let is_elsewhere = self.flock.iter().any(|cell| {
+            let facts = cell.facts();
+            facts.available && !facts.failing.contains(&model) && self.models.may_have(&model, &facts.view.id)
+        });
+        if has_died || is_elsewhere {
+            self.rest();
+        }
+        let jobs: Vec<Job> = self.hand.prepared.drain(..).collect();
+        let fate = |job: &Job| {
+            if is_elsewhere && job.is_anybodys() {
+                job.given_back(GiveBack::Blameless, Duration::ZERO)
+            } else if has_died && job.crashes() < self.keeping.crash_retries {
+                job.given_back(GiveBack::Crashed, Duration::ZERO)
+            } else {
+                job.failed(error.clone())
+            }
+        };
+        let changes = jobs.iter().map(fate).collect();
+        self.vacate(&jobs, changes);
+    }
+
     pub(super) fn crashed(&self, job: &Job, message: &str, details: &str) -> Change {
         if job.crashes() < self.keeping.crash_retries {
             return job.given_back(GiveBack::Crashed, Duration::ZERO);
@@ -185,13 +281,19 @@ impl Keeper {
         })
     }
 
-    pub(super) fn give_back_prepared(&mut self, after: Duration) {
-        if self.hand.prepared.is_empty() {
-            return;
+    pub(super) fn give_back_prepared(&mut self) {
+        self.give_back_where(|_| true);
+    }
+
+    /// Gives back those of the prepared jobs.
+    fn give_back_where(&mut self, which: impl Fn(&Job) -> bool) {
+        let (jobs, kept): (Vec<Job>, Vec<Job>) = self.hand.prepared.drain(..).partition(which);
+        self.hand.prepared = kept.into();
+        if !jobs.is_empty() {
+            let changes =
+                jobs.iter().map(|job| job.given_back(GiveBack::Blameless, Duration::ZERO)).collect();
+            self.vacate(&jobs, changes);
         }
-        let jobs: Vec<Job> = self.hand.prepared.drain(..).collect();
-        let changes = jobs.iter().map(|job| job.given_back(GiveBack::Blameless, after)).collect();
-        self.vacate(&jobs, changes);
     }
 
     /// Removes the jobs' directories, and only then lets their fates be known: one

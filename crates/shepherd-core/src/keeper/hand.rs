@@ -25,6 +25,8 @@ pub(super) struct Job {
     pub(super) attempt: Attempt,
     /// Whether no other attempt can have left anything in storage.
     pub(super) first: bool,
+    /// It has waited so long that no other is more urgent.
+    pub(super) is_overdue: bool,
 }
 
 impl Job {
@@ -37,8 +39,13 @@ impl Job {
         self.record.spec.sheep.is_none()
     }
 
+    /// How urgent it is.
+    pub(super) fn priority(&self) -> i32 {
+        if self.is_overdue { i32::MAX } else { self.record.spec.priority }
+    }
+
     fn place(&self) -> Place {
-        (Reverse(self.record.spec.priority), self.record.seq)
+        (Reverse(self.priority()), self.record.seq)
     }
 
     /// Attempts at this job during which the runner died.
@@ -82,11 +89,13 @@ pub(super) struct Sent {
     /// It was asked back before its turn: another sheep is free. It is given back
     /// when the runner lets go of it, and done when the runner was faster.
     pub(super) is_recalled: bool,
+    /// The runner has said something about it.
+    pub(super) is_heard_of: bool,
 }
 
 impl Sent {
     pub(super) fn new(job: Job, since: Instant) -> Self {
-        Self { job, since, let_go_by: None, is_recalled: false }
+        Self { job, since, let_go_by: None, is_recalled: false, is_heard_of: false }
     }
 }
 
@@ -146,7 +155,7 @@ impl Hand {
         let preparing = self.preparing.first_key_value().map(|(_, (_, job))| job);
         let sent = self.sent.iter().skip(slots).filter(|sent| sent.let_go_by.is_none());
         let jobs = preparing.into_iter().chain(self.prepared.front()).chain(sent.map(|sent| &sent.job));
-        jobs.map(|job| job.record.spec.priority).max()
+        jobs.map(Job::priority).max()
     }
 
     /// How many are being prepared.
@@ -196,13 +205,15 @@ impl Hand {
 
     /// The job that the runner says something about, if it is one of those that it
     /// has and is to go on with.
-    pub(super) fn at_work(&self, job: &str, attempt: Option<Attempt>) -> Option<&Job> {
-        let is_meant = |sent: &&Sent| {
+    pub(super) fn at_work(&mut self, job: &str, attempt: Option<Attempt>) -> Option<&Job> {
+        let is_meant = |sent: &&mut Sent| {
             sent.let_go_by.is_none()
                 && sent.job.id().as_str() == job
                 && attempt.is_none_or(|a| a == sent.job.attempt)
         };
-        self.sent.iter().find(is_meant).map(|sent| &sent.job)
+        let sent = self.sent.iter_mut().find(is_meant)?;
+        sent.is_heard_of = true;
+        Some(&sent.job)
     }
 
     /// Gives what the runner has printed to the job that it works on. Only for a
@@ -230,16 +241,18 @@ impl Hand {
         is_little.then_some(delay)
     }
 
-    /// Takes the job that an answer is about out of those with the runner.
-    pub(super) fn answered(&mut self, job: &str, attempt: Option<Attempt>) -> Option<Sent> {
+    /// Takes the job that an answer is about out of those with the runner, which works on
+    /// `slots` at once.
+    pub(super) fn answered(&mut self, job: &str, attempt: Option<Attempt>, slots: usize) -> Option<Sent> {
         let index = self.sent.iter().position(|sent| {
             sent.job.id().as_str() == job && attempt.is_none_or(|a| a == sent.job.attempt)
         })?;
         let sent = self.sent.remove(index);
-        // The jobs that move up begin now.
-        let now = Instant::now();
-        for next in self.sent.iter_mut().skip(index) {
-            next.since = now;
+        // The one that moves up begins now; the others go on, or wait.
+        if index < slots
+            && let Some(next) = self.sent.get_mut(slots - 1)
+        {
+            next.since = Instant::now();
         }
         sent
     }
@@ -265,6 +278,7 @@ mod tests {
             record: Arc::new(JobRecord { seq, spec, submitted_at: Timestamp::default(), state }),
             attempt,
             first: true,
+            is_overdue: false,
         }
     }
 
@@ -297,9 +311,20 @@ mod tests {
     fn an_answer_is_matched_by_job_and_token() {
         let mut hand = Hand::default();
         hand.sent.push_back(Sent::new(job(1, 0), Instant::now()));
-        assert!(hand.answered("job-2", None).is_none());
-        assert!(hand.answered("job-1", Some(Attempt { epoch: 1, number: 2 })).is_none());
-        assert!(hand.answered("job-1", Some(Attempt { epoch: 1, number: 1 })).is_some());
-        assert!(hand.answered("job-1", None).is_none(), "it was answered");
+        assert!(hand.answered("job-2", None, 1).is_none());
+        assert!(hand.answered("job-1", Some(Attempt { epoch: 1, number: 2 }), 1).is_none());
+        assert!(hand.answered("job-1", Some(Attempt { epoch: 1, number: 1 }), 1).is_some());
+        assert!(hand.answered("job-1", None, 1).is_none(), "it was answered");
+    }
+
+    #[test]
+    fn an_answer_begins_the_job_that_moves_up_and_no_other() {
+        let (mut hand, long_ago) = (Hand::default(), Instant::now() - Duration::from_secs(60));
+        (1..=4).for_each(|seq| hand.sent.push_back(Sent::new(job(seq, 0), long_ago)));
+        assert!(hand.answered("job-1", None, 2).is_some());
+        let old: Vec<bool> = hand.sent.iter().map(|sent| sent.since == long_ago).collect();
+        assert_eq!(old, [true, false, true], "one runs on, one begins, one waits");
+        assert!(hand.answered("job-4", None, 2).is_some());
+        assert_eq!(hand.sent[0].since, long_ago, "a job that waited was let go of");
     }
 }

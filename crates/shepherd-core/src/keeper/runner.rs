@@ -22,6 +22,9 @@ const LAST_WORDS: Duration = Duration::from_millis(500);
 /// has to tell the end of a container, and why it ended.
 const OBITUARY: Duration = Duration::from_secs(3);
 
+/// The signals by which people and systems end processes: HUP, INT, KILL and TERM.
+const SENT_SIGNALS: [i32; 4] = [1, 2, 9, 15];
+
 /// Why there is no runner.
 #[derive(Debug)]
 pub(super) enum StartFailure {
@@ -48,11 +51,27 @@ pub(super) struct Death {
     pub(super) details: String,
     /// Neither the runner nor a job brought it about.
     pub(super) is_blameless: bool,
+    /// It may well have been ended from outside: in good order, by a signal that people
+    /// and systems send, or for want of memory.
+    pub(super) is_from_outside: bool,
+    /// When it was noticed.
+    pub(super) at: Instant,
 }
 
 impl From<Exit> for Death {
     fn from(exit: Exit) -> Self {
-        Self { details: exit.to_string(), is_blameless: exit.cause == ExitCause::EngineStopped }
+        let is_from_outside = match exit.cause {
+            ExitCause::Code(code) => code == 0 || SENT_SIGNALS.contains(&(code - 128)),
+            ExitCause::Signal(signal) => SENT_SIGNALS.contains(&signal),
+            ExitCause::OutOfMemory | ExitCause::EngineStopped => true,
+            ExitCause::Unknown => false,
+        };
+        Self {
+            details: exit.to_string(),
+            is_blameless: exit.cause == ExitCause::EngineStopped,
+            is_from_outside,
+            at: Instant::now(),
+        }
     }
 }
 
@@ -178,6 +197,11 @@ impl Runner {
         self.process.print_delay()
     }
 
+    /// Whether it is there, as far as is known: what is sent to one that is not is lost.
+    pub(super) fn is_there(&self) -> bool {
+        self.exit.is_none() && self.gone.is_none()
+    }
+
     /// Whether the runner knows what cancelling is.
     pub(super) fn can_cancel(&self) -> bool {
         self.connection.can_cancel()
@@ -203,7 +227,12 @@ impl Runner {
             // The process knows best how it ended, if it did.
             return Heard::Died(match tokio::time::timeout_at(by, self.process.exited()).await {
                 Ok(exit) => exit.into(),
-                Err(_) => Death { details: "it closed its connection".to_owned(), is_blameless: false },
+                Err(_) => Death {
+                    details: "it closed its connection".to_owned(),
+                    is_blameless: false,
+                    is_from_outside: false,
+                    at: Instant::now(),
+                },
             });
         }
         if self.exit.is_none() {

@@ -5,12 +5,15 @@ use std::time::Duration;
 
 use shepherd_job::GiveBack;
 use shepherd_protocol::ToRunner;
-use shepherd_queue::Claim;
+use shepherd_queue::{Claim, Pins};
 use tokio::time::Instant;
 
 use super::hand::{Job, Sent};
 use super::{Keeper, MAX_FINISHING, State, ops};
 use crate::clock::now;
+
+/// Of so many jobs one may be one that waited too long.
+const OVERDUE_SHARE: usize = 7;
 
 impl Keeper {
     /// Claims as many jobs as are to be made ready now, and begins with that.
@@ -18,7 +21,8 @@ impl Keeper {
         self.hungry = false;
         let Some(model) = &self.model else { return };
         let resting = matches!(self.state, State::None) && self.rest_until().is_some();
-        let full = self.sharing && self.hand.sent.len() >= self.slots;
+        let full =
+            self.sharing && (self.hand.sent.len() >= self.slots || matches!(self.state, State::Starting(..)));
         if resting || full || self.hand.finishing() >= MAX_FINISHING {
             return;
         }
@@ -37,7 +41,14 @@ impl Keeper {
             facts.claiming = true;
             facts.view.id.clone()
         };
-        let claim = Claim::new(model.clone(), sheep, limit, now());
+        let mut claim = Claim::new(model.clone(), sheep, limit, now());
+        if let Some(removed) = self.orphans.unpinned() {
+            claim.pins = Pins::OwnAnd(removed);
+        }
+        // A share of the work is for jobs that more urgent ones would keep waiting for ever.
+        let overdue = now().before(self.max_wait);
+        claim.overdue = (self.since_overdue >= OVERDUE_SHARE).then_some(overdue);
+        let claims_overdue = claim.overdue.is_some();
         let claimed = match self.shared.queue.claim(claim).await {
             Ok(claimed) => claimed,
             Err(error) => {
@@ -49,7 +60,9 @@ impl Keeper {
         let mut jobs = Vec::with_capacity(claimed.len());
         for claimed in claimed {
             self.shared.live.note(&claimed.job);
-            let job = Job { record: claimed.job, attempt: claimed.attempt, first: claimed.first };
+            let is_overdue = claims_overdue && claimed.job.submitted_at < overdue && jobs.is_empty();
+            self.since_overdue = if is_overdue { 0 } else { self.since_overdue.saturating_add(1) };
+            let job = Job { record: claimed.job, attempt: claimed.attempt, first: claimed.first, is_overdue };
             if self.hand.housed.insert(job.id().clone()) {
                 jobs.push((job, claimed.objects));
             } else {
@@ -67,6 +80,9 @@ impl Keeper {
     /// Sends the runner as many prepared jobs as it is to have, in their order.
     pub(super) fn send_prepared(&mut self) {
         let State::Running(runner) = &mut self.state else { return };
+        if !runner.is_there() {
+            return;
+        }
         let now = Instant::now();
         let (in_order, next) = self.hand.in_order(now);
         self.overtake_at = next;

@@ -27,12 +27,14 @@ fn sheep(name: &str, has: Option<&str>) -> SheepFacts {
         id: id(name),
         available: true,
         leaves_alone: HashSet::new(),
+        failing: HashSet::new(),
         model: has.map(|name| (model(name), NOW)),
         pending: None,
         in_hand: 0,
         urgency: None,
         spare: 0,
         run_time: UNKNOWN,
+        loading: None,
         swap_time: UNKNOWN,
     }
 }
@@ -61,7 +63,11 @@ fn a_model_that_is_left_alone_is_for_other_sheep_and_the_sheep_for_other_models(
     let resting = SheepFacts { leaves_alone: HashSet::from([model("a")]), ..sheep("s", Some("a")) };
     check(&[group("a", 1, 5), group("b", 2, 1)], std::slice::from_ref(&resting), &[("s", "b")]);
     check(&[group("a", 1, 5)], &[resting.clone(), sheep("t", None)], &[("t", "a")]);
-    check(&[group("a", 1, 5)], &[SheepFacts { leaves_alone: HashSet::from([model("a")]), ..sheep("s", None) }], &[]);
+    check(
+        &[group("a", 1, 5)],
+        &[SheepFacts { leaves_alone: HashSet::from([model("a")]), ..sheep("s", None) }],
+        &[],
+    );
     // Nor is it given what others have too much of.
     let slow = Duration::from_secs(10);
     let hoards = SheepFacts { in_hand: 2, spare: 1, run_time: slow, ..sheep("t", Some("a")) };

@@ -32,6 +32,8 @@ pub(crate) struct FakeSheep {
     is_fenced: bool,
     refusals: Mutex<Vec<SheepError>>,
     lacking: Mutex<HashSet<String>>,
+    cause: Arc<Mutex<ExitCause>>,
+    unfit: Mutex<Option<&'static str>>,
     pub(crate) launches: AtomicUsize,
     print_delay: Arc<Mutex<Duration>>,
     vacated: Arc<AtomicUsize>,
@@ -41,6 +43,16 @@ impl FakeSheep {
     /// What the next launches fail with, last first.
     pub(crate) fn refuse(&self, error: SheepError) {
         self.refusals.lock().unwrap().push(error);
+    }
+
+    /// How runners are said to have ended from now on.
+    pub(crate) fn exit_with(&self, cause: ExitCause) {
+        *self.cause.lock().unwrap() = cause;
+    }
+
+    /// What it says from now on when it is asked whether it could run something.
+    pub(crate) fn is_fit(&self, problem: Option<&'static str>) {
+        *self.unfit.lock().unwrap() = problem;
     }
 
     /// Takes the model of this name away.
@@ -173,6 +185,11 @@ impl Sheep for FakeSheep {
         self.lacking.lock().unwrap().contains(model.name()).then(|| format!("does not have `{model}`"))
     }
 
+    async fn check(&self) -> Result<(), SheepError> {
+        let unfit = *self.unfit.lock().unwrap();
+        unfit.map_or(Ok(()), |problem| Err(SheepError::Unavailable(problem.to_owned())))
+    }
+
     async fn sweep(&self) -> Result<(), SheepError> {
         Ok(())
     }
@@ -200,8 +217,8 @@ impl Sheep for FakeSheep {
             let _ = ended.send(true);
         });
         let (print_delay, vacated) = (Arc::clone(&self.print_delay), Arc::clone(&self.vacated));
-        let home = self.home.clone();
-        Ok(Box::new(FakeRunner { endpoint, home, sender, has_ended, printed, print_delay, vacated }))
+        let (home, cause) = (self.home.clone(), Arc::clone(&self.cause));
+        Ok(Box::new(FakeRunner { endpoint, home, sender, has_ended, cause, printed, print_delay, vacated }))
     }
 }
 
@@ -210,6 +227,7 @@ struct FakeRunner {
     home: PathBuf,
     sender: RunnerSender,
     has_ended: watch::Receiver<bool>,
+    cause: Arc<Mutex<ExitCause>>,
     printed: Arc<Mutex<String>>,
     print_delay: Arc<Mutex<Duration>>,
     vacated: Arc<AtomicUsize>,
@@ -227,7 +245,8 @@ impl RunningSheep for FakeRunner {
 
     async fn exited(&mut self) -> Exit {
         let _ = self.has_ended.wait_for(|ended| *ended).await;
-        Exit { cause: ExitCause::Code(3), log_tail: "last words".to_owned() }
+        let cause = *self.cause.lock().unwrap();
+        Exit { cause, log_tail: "last words".to_owned() }
     }
 
     fn printed(&mut self) -> String {
@@ -292,7 +311,7 @@ impl Farm {
         keeping: Keeping,
         wrap: impl FnOnce(&Arc<LocalStorage>) -> Arc<dyn Storage>,
     ) -> Self {
-        Self::build(scripts, keeping, false, wrap, |_| ()).await
+        Self::build(scripts, keeping, false, wrap, Arc::default(), |_| ()).await
     }
 
     /// The same with one sheep, whose runners are strangers.
@@ -300,13 +319,17 @@ impl Farm {
         script: Script,
         wrap: impl FnOnce(&Arc<LocalStorage>) -> Arc<dyn Storage>,
     ) -> Self {
-        Self::build(vec![script], Keeping::default(), true, wrap, |_| ()).await
+        Self::build(vec![script], Keeping::default(), true, wrap, Arc::default(), |_| ()).await
     }
 
-    /// A sheep for each script, in a shepherd whose options are changed.
-    pub(crate) async fn configured(scripts: Vec<Script>, configure: impl FnOnce(&mut Options)) -> Self {
+    /// A sheep for each script, over this queue, in a shepherd whose options are changed.
+    pub(crate) async fn configured(
+        scripts: Vec<Script>,
+        queue: Arc<MemoryQueue>,
+        configure: impl FnOnce(&mut Options),
+    ) -> Self {
         let wrap = |storage: &Arc<LocalStorage>| Arc::clone(storage) as _;
-        Self::build(scripts, Keeping::default(), false, wrap, configure).await
+        Self::build(scripts, Keeping::default(), false, wrap, queue, configure).await
     }
 
     async fn build(
@@ -314,6 +337,7 @@ impl Farm {
         keeping: Keeping,
         is_fenced: bool,
         wrap: impl FnOnce(&Arc<LocalStorage>) -> Arc<dyn Storage>,
+        queue: Arc<MemoryQueue>,
         configure: impl FnOnce(&mut Options),
     ) -> Self {
         let dir = tempfile::tempdir().unwrap();
@@ -330,6 +354,8 @@ impl Farm {
                 is_fenced,
                 refusals: Mutex::default(),
                 lacking: Mutex::default(),
+                unfit: Mutex::default(),
+                cause: Arc::new(Mutex::new(ExitCause::Code(3))),
                 launches: AtomicUsize::new(0),
                 print_delay: Arc::default(),
                 vacated: Arc::default(),
@@ -340,7 +366,6 @@ impl Farm {
         let storage = Arc::new(LocalStorage::open(&dir.path().join("storage")).unwrap());
         options.status_document = Some(|record| format!("{:?}", record.state.phase()).into());
         configure(&mut options);
-        let queue = Arc::new(MemoryQueue::new());
         let shepherd = Shepherd::start(options, queue, wrap(&storage)).await.unwrap();
         Self { dir, shepherd, storage, flock }
     }

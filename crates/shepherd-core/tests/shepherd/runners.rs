@@ -9,7 +9,7 @@ use crate::fake::{Farm, Io, PATIENCE, Script, echo, echoing, spec};
 use shepherd_core::{Keeping, ShepherdError};
 use shepherd_job::{Attempt, JobState};
 use shepherd_protocol::{FromRunner, ToRunner};
-use shepherd_sheep::SheepError;
+use shepherd_sheep::{ExitCause, SheepError};
 
 const HASTY: Duration = Duration::from_millis(400);
 
@@ -383,4 +383,94 @@ async fn a_job_that_does_not_end_in_time_is_given_back_at_the_drain() {
         JobState::Queued { history, .. } => assert_eq!((history.attempts, history.crashes), (1, 0)),
         other => panic!("{other:?}"),
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_whose_idle_runner_was_ended_from_outside_runs_again() {
+    for cause in [ExitCause::Signal(15), ExitCause::Signal(9), ExitCause::OutOfMemory, ExitCause::Code(0)] {
+        let lives = AtomicUsize::new(0);
+        let farm = Farm::with(Arc::new(move |io| {
+            while let Some(input) = io.next() {
+                if lives.fetch_add(1, Ordering::SeqCst) == 0 {
+                    return;
+                }
+                io.done(&input);
+            }
+        }))
+        .await;
+        farm.flock[0].exit_with(cause);
+        let id = farm.submit("job-1", "m", "x").await;
+        farm.is_done(&id).await;
+        farm.shutdown().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_has_its_runner_killed_whenever_it_begins_fails() {
+    let farm = Farm::with(dying()).await;
+    farm.flock[0].exit_with(ExitCause::OutOfMemory);
+    let bad = farm.submit("bad", "m", "x").await;
+    assert_eq!(farm.failure(&bad).await.exception_type, "RunnerDied");
+    assert_eq!(farm.flock[0].launches(), 2);
+    farm.shutdown().await;
+}
+
+/// A runner that ends when the test says so, though it has a job.
+fn ending(end: std::sync::mpsc::Receiver<()>) -> Script {
+    let end = Mutex::new(end);
+    Arc::new(move |io| {
+        if io.next().is_some() {
+            let _ = end.lock().unwrap().recv();
+        }
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_runner_that_gets_the_signal_to_drain_too_costs_no_job() {
+    for runner_first in [true, false] {
+        let (end, ended) = std::sync::mpsc::channel();
+        let farm = Farm::with(ending(ended)).await;
+        farm.flock[0].exit_with(ExitCause::Code(0));
+        let id = farm.submit("job-1", "m", "x").await;
+        while farm.shepherd.flock()[0].job.is_none() {
+            tokio::task::yield_now().await;
+        }
+        // Long enough that the job has begun for sure.
+        tokio::time::sleep(HASTY).await;
+        let shutdown = farm.shepherd.shutdown(Duration::from_secs(5));
+        if runner_first {
+            end.send(()).unwrap();
+            shutdown.await;
+        } else {
+            tokio::join!(shutdown, async { end.send(()).unwrap() });
+        }
+        match &farm.shepherd.job(&id).await.unwrap().state {
+            JobState::Queued { history, .. } => assert_eq!((history.attempts, history.crashes), (1, 0)),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_of_other_slots_give_a_job_no_more_time() {
+    let keeping = Keeping { run_timeout: Some(HASTY), ..Keeping::default() };
+    let script: Script = Arc::new(|io| {
+        io.ready.slots = 2;
+        while let Some(input) = io.next() {
+            if input.job.as_str() != "bad" {
+                std::thread::sleep(Duration::from_millis(50));
+                io.done(&input);
+            }
+        }
+    });
+    let farm = Farm::keeping(script, keeping).await;
+    let bad = farm.submit("bad", "m", "x").await;
+    let mut others = Vec::new();
+    for number in 0..100 {
+        others.push(farm.submit(&format!("job-{number}"), "m", "x").await);
+    }
+    assert!(farm.failure(&bad).await.message.contains("longer than its limit"));
+    let last = &farm.shepherd.job(&others[99]).await.unwrap().state;
+    assert!(matches!(last, JobState::Queued { .. }), "{last:?}");
+    farm.shutdown().await;
 }

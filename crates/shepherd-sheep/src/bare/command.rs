@@ -24,14 +24,9 @@ pub(super) fn command(
     endpoint: &str,
     run: &str,
 ) -> Result<Command, SheepError> {
-    let (name, arguments) = options
-        .runner_command
-        .split_first()
-        .ok_or_else(|| SheepError::Misconfigured("the runner command is empty".to_owned()))?;
     let environment = environment(std::env::vars_os(), options, model, endpoint, run);
-    let beside = std::env::current_exe().ok().and_then(|exe| exe.parent().map(Path::to_owned));
     let path = environment.get(OsStr::new("PATH")).map(OsString::as_os_str);
-    let program = find(name, &options.working_directory, beside, path)?;
+    let (program, arguments) = program(options, path)?;
     let mut command = Command::new(program);
     command
         .args(arguments)
@@ -44,6 +39,34 @@ pub(super) fn command(
     Ok(command)
 }
 
+/// The program, looked for along `path`, and its first arguments.
+fn program<'o>(
+    options: &'o BareOptions,
+    path: Option<&OsStr>,
+) -> Result<(PathBuf, &'o [String]), SheepError> {
+    let (name, arguments) = options
+        .runner_command
+        .split_first()
+        .ok_or_else(|| SheepError::Misconfigured("the runner command is empty".to_owned()))?;
+    let beside = std::env::current_exe().ok().and_then(|exe| exe.parent().map(Path::to_owned));
+    Ok((find(name, &options.working_directory, beside, path)?, arguments))
+}
+
+/// Checks what a runner of any model needs: the working directory and the program.
+pub(super) fn check(options: &BareOptions) -> Result<(), SheepError> {
+    if !options.working_directory.is_dir() {
+        return Err(no_working_directory(options));
+    }
+    let own = options.env.iter().find(|(name, _)| name == "PATH").map(|(_, value)| OsString::from(value));
+    let path = own.or_else(|| std::env::var_os("PATH"));
+    program(options, path.as_deref()).map(drop)
+}
+
+fn no_working_directory(options: &BareOptions) -> SheepError {
+    let directory = options.working_directory.display();
+    SheepError::Misconfigured(format!("the working directory {directory} does not exist"))
+}
+
 /// Checks that the model is there. Its message reaches clients, which know it.
 pub(super) fn check_model(options: &BareOptions, model: &ModelRef) -> Result<(), SheepError> {
     let file = options.working_directory.join(config_path(model));
@@ -53,10 +76,7 @@ pub(super) fn check_model(options: &BareOptions, model: &ModelRef) -> Result<(),
             Err(SheepError::Misconfigured(format!("cannot look for {}: {e}", file.display())))
         }
         // That says nothing of a model: a file system that is not mounted, for one.
-        Ok(_) | Err(_) if !options.working_directory.is_dir() => Err(SheepError::Misconfigured(format!(
-            "the working directory {} does not exist",
-            options.working_directory.display()
-        ))),
+        Ok(_) | Err(_) if !options.working_directory.is_dir() => Err(no_working_directory(options)),
         Ok(_) | Err(_) => Err(SheepError::Model(format!(
             "Cannot load model `{model}`, file `{}` does not exist.",
             file.display()

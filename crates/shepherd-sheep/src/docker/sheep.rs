@@ -132,6 +132,10 @@ impl Sheep for DockerSheep {
         self.activity.get()
     }
 
+    async fn check(&self) -> Result<(), SheepError> {
+        self.engine.answer().await.map_err(|trouble| self.engine.unavailable(&trouble))
+    }
+
     /// An engine that is away now is no error: what is left behind there is swept before
     /// the next launch.
     async fn sweep(&self) -> Result<(), SheepError> {
