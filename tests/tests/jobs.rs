@@ -68,7 +68,7 @@ async fn a_failed_job_says_why() {
     assert_eq!(failed["status"], "failed");
     let details = &failed["error_details"];
     assert_eq!(details["message"], "no grass: žádná tráva");
-    assert!(details["exception_type"].is_string() && details["exception_traceback"].is_string(), "{details}");
+    assert!(details["exception_type"].is_null() && details["exception_traceback"].is_null(), "{details}");
     assert!(is_time(&failed["finished_at"]));
     client.result("sad-job").await.expect_message(500, "no grass: žádná tráva");
     client.get("/jobs/sad-job/result/other").await.expect_message(500, "no grass: žádná tráva");

@@ -220,13 +220,17 @@ fn push_model(to: &mut Vec<u8>, model: Option<&ModelRef>) {
     to.push(b'}');
 }
 
+/// Existing clients get null for the type and the traceback of an error without an exception.
 fn push_error(to: &mut Vec<u8>, error: &JobError) {
     push(to, "{\"message\":");
     push_text(to, &error.message);
-    push(to, ",\"exception_type\":");
-    push_text(to, &error.exception_type);
-    push(to, ",\"exception_traceback\":");
-    push_text(to, &error.exception_traceback);
+    for (key, text) in [
+        (",\"exception_type\":", &error.exception_type),
+        (",\"exception_traceback\":", &error.exception_traceback),
+    ] {
+        push(to, key);
+        push_optional(to, Some(text.as_str()).filter(|text| !text.is_empty()));
+    }
     to.push(b'}');
 }
 

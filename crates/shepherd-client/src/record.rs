@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 /// What a cancelled job says; to clients of the first shepherd it is a failed one.
 const CANCELLED: &str = "The job was cancelled";
@@ -37,12 +37,16 @@ pub struct Model {
 pub struct JobError {
     /// What the runner, or the shepherd, says.
     pub message: String,
-    /// The type of the exception; may be empty.
-    #[serde(default)]
+    /// The type of the exception; empty when there was none.
+    #[serde(default, deserialize_with = "null_as_empty")]
     pub exception_type: String,
-    /// Its traceback; may be empty.
-    #[serde(default)]
+    /// Its traceback; empty when there was none.
+    #[serde(default, deserialize_with = "null_as_empty")]
     pub exception_traceback: String,
+}
+
+fn null_as_empty<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    Option::deserialize(from).map(Option::unwrap_or_default)
 }
 
 /// How far a job is.
@@ -171,4 +175,23 @@ pub struct Readiness {
     /// Why not.
     #[serde(default)]
     pub problems: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_without_an_exception_has_no_type_and_no_traceback() {
+        for text in [
+            r#"{"message":"m","exception_type":null,"exception_traceback":null}"#,
+            r#"{"message":"m","exception_type":"","exception_traceback":""}"#,
+            r#"{"message":"m"}"#,
+        ] {
+            let error: JobError = serde_json::from_str(text).unwrap();
+            let (kind, traceback) = (String::new(), String::new());
+            let wanted = JobError { message: "m".into(), exception_type: kind, exception_traceback: traceback };
+            assert_eq!(error, wanted, "{text}");
+        }
+    }
 }

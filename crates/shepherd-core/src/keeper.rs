@@ -550,10 +550,10 @@ impl Keeper {
                 (facts.settled_at, facts.cause) = (now(), Cause::default());
                 facts.view.problem = None;
             }
-            Err(StartFailure::Model(error)) => {
+            Err(StartFailure::Model(how, error)) => {
                 tracing::warn!(sheep = %id, error = %error.message, details = %error.exception_traceback, "cannot start a runner for the model");
                 self.state = State::None;
-                self.start_failed(&error);
+                self.start_failed(how, &error);
             }
             Err(StartFailure::Sheep(problem)) => {
                 let rest = self.sheep_failures.step();

@@ -57,9 +57,9 @@ pub struct InvalidAttempt;
 pub struct JobError {
     /// What went wrong, for a person.
     pub message: String,
-    /// The class of the error, such as a Python exception's type; may be empty.
+    /// Type of the exception; empty when there was no exception.
     pub exception_type: String,
-    /// Where it was raised; may be empty.
+    /// Where the exception was raised; empty when there was none.
     pub exception_traceback: String,
 }
 

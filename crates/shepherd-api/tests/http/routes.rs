@@ -38,7 +38,7 @@ async fn a_jobs_status_is_told() {
     server.fake.job("failed", failed("too bad"));
     let mut client = server.client().await;
     let model = json!({"name": "ocr", "version": "latest"});
-    let error = json!({"message": "too bad", "exception_type": "", "exception_traceback": ""});
+    let error = json!({"message": "too bad", "exception_type": null, "exception_traceback": null});
     for (id, error, started, finished) in [
         ("queued", json!(null), json!(null), json!(null)),
         ("processing", json!(null), json!(TIME), json!(null)),

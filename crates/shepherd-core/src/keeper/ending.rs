@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::hand::{Job, Sent};
+use super::runner::ModelFailure;
 use super::{CAREFUL, End, Keeper, State, ops, runner};
 use crate::schedule::UNKNOWN;
 
@@ -239,9 +240,9 @@ impl Keeper {
 
     /// No runner of the model could be started here. That is the sheep's failure and not the
     /// job's where another may still be able to; otherwise it is taken for the model's.
-    pub(super) fn start_failed(&mut self, error: &JobError) {
+    pub(super) fn start_failed(&mut self, how: ModelFailure, error: &JobError) {
         let Some(model) = self.model.clone() else { return };
-        let has_died = !error.exception_type.is_empty();
+        let has_died = how == ModelFailure::Died;
         {
             let mut facts = self.cell.facts();
             if facts.failing.len() >= MAX_FAILING {

@@ -25,11 +25,20 @@ const OBITUARY: Duration = Duration::from_secs(3);
 /// The signals by which people and systems end processes: HUP, INT, KILL and TERM.
 const SENT_SIGNALS: [i32; 4] = [1, 2, 9, 15];
 
+/// How a model failed to be run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ModelFailure {
+    /// The sheep cannot load it.
+    Refused,
+    /// Its runner died or did not become ready.
+    Died,
+}
+
 /// Why there is no runner.
 #[derive(Debug)]
 pub(super) enum StartFailure {
     /// This model cannot be run: its jobs fail.
-    Model(JobError),
+    Model(ModelFailure, JobError),
     /// The sheep cannot run anything at present: jobs wait or go elsewhere.
     Sheep(String),
 }
@@ -107,7 +116,7 @@ impl Runner {
         let mut process = sheep.launch(&model).await.map_err(|error| match error {
             SheepError::Model(message) => {
                 let message = format!("Failed to start sheep for this job ({message})");
-                StartFailure::Model(JobError::new(message))
+                StartFailure::Model(ModelFailure::Refused, JobError::new(message))
             }
             other => StartFailure::Sheep(other.to_string()),
         })?;
@@ -120,19 +129,21 @@ impl Runner {
                 if exit.cause == ExitCause::EngineStopped {
                     return Err(StartFailure::Sheep(format!("the runner {exit}")));
                 }
-                return Err(StartFailure::Model(JobError {
+                let error = JobError {
                     message: DIED.to_owned(),
                     exception_type: "RunnerDied".to_owned(),
                     exception_traceback: exit.to_string(),
-                }));
+                };
+                return Err(StartFailure::Model(ModelFailure::Died, error));
             }
             () = tokio::time::sleep(timeout) => {
                 let exit = process.stop(Duration::ZERO).await;
-                return Err(StartFailure::Model(JobError {
+                let error = JobError {
                     message: format!("The runner was not ready within {timeout:?}"),
                     exception_type: "RunnerNotReady".to_owned(),
                     exception_traceback: exit.to_string(),
-                }));
+                };
+                return Err(StartFailure::Model(ModelFailure::Died, error));
             }
         };
         let at_least_one = |n: u32| usize::try_from(n).unwrap_or(usize::MAX).max(1);

@@ -34,6 +34,7 @@ class JobError:
     """Why a job failed."""
 
     message: str
+    #: Both are empty when there was no exception.
     exception_type: str
     traceback: str
 
