@@ -136,34 +136,32 @@ pub struct ModelRef {
 }
 
 impl ModelRef {
-    /// Checks that `name` is made of segments of `A-Z`, `a-z`, `0-9`, `_`, `-`
-    /// and `.`, separated by single slashes, none of which begins with a dot,
-    /// and that `version` is empty or one such segment; each at most 255 bytes.
-    /// Such a pair is a relative path that stays below its directory, and what a
-    /// registry takes as repository and tag.
+    /// Checks that the pair is safe as a relative path: `name` is one or more segments
+    /// separated by single slashes, and `version` is empty or one segment; each is at
+    /// most 255 bytes. A segment is any text without `/` and control characters that
+    /// is neither empty nor `.` nor `..`. A pair may be legal here and still no name
+    /// of an image; the docker sheep checks that.
     ///
     /// # Errors
     /// The rule that is broken, with the field it is about.
     pub fn parse(name: &str, version: &str) -> Result<Self, InvalidId> {
-        let segment = |s: &str| {
-            !s.is_empty()
-                && !s.starts_with('.')
-                && s.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'))
+        let is_segment = |text: &str| {
+            !matches!(text, "" | "." | "..") && !text.chars().any(|c| c == '/' || c.is_control())
         };
         if name.is_empty() || name.len() > 255 {
-            return Err(broken("name must be 1 to 255 characters long"));
+            return Err(broken("name must be 1 to 255 bytes long"));
         }
-        if !name.split('/').all(segment) {
+        if !name.split('/').all(is_segment) {
             return Err(broken(
-                "name must hold only ASCII letters, digits, `_`, `-` and `.`, in segments that do not begin with a dot",
+                "name must be a relative path without control characters, whose segments are neither empty nor `.` nor `..`",
             ));
         }
         if version.len() > 255 {
-            return Err(broken("version must be at most 255 characters long"));
+            return Err(broken("version must be at most 255 bytes long"));
         }
-        if !version.is_empty() && !segment(version) {
+        if !version.is_empty() && !is_segment(version) {
             return Err(broken(
-                "version must hold only ASCII letters, digits, `_`, `-` and `.`, and not begin with a dot",
+                "version must hold neither `/` nor control characters, and be neither `.` nor `..`",
             ));
         }
         Ok(Self { name: name.into(), version: version.into() })
@@ -250,7 +248,18 @@ mod tests {
 
     #[test]
     fn a_model_never_leaves_its_directory() {
-        for (name, version) in [("cxflow-test", "latest"), ("ns/model", "1.0"), ("m", "")] {
+        for (name, version) in [
+            ("cxflow-test", "latest"),
+            ("ns/model", "1.0"),
+            ("m", ""),
+            ("a b", "1.0+cu11"),
+            ("a@b", "1~rc"),
+            ("1", "1"),
+            (".a", ".b"),
+            ("...", "a:b"),
+            ("-a", "-1"),
+            ("žluť", "ž"),
+        ] {
             assert!(ModelRef::parse(name, version).is_ok(), "{name}:{version}");
         }
         for (name, version) in [
@@ -261,7 +270,15 @@ mod tests {
             ("a//b", "1"),
             ("a", ".."),
             ("a", "b/c"),
-            ("a b", ""),
+            (".", ""),
+            ("a/", ""),
+            ("a", "."),
+            ("a\0", ""),
+            ("a\nb", ""),
+            ("a", "1\u{7f}"),
+            ("a", "1\u{85}"),
+            (&"a".repeat(256), ""),
+            ("a", &"1".repeat(256)),
         ] {
             assert!(ModelRef::parse(name, version).is_err(), "{name}:{version}");
         }

@@ -157,8 +157,8 @@ impl Fields {
         Ok(())
     }
 
-    /// A number, as it was written. Ids and payloads may be numbers, since the
-    /// first shepherd took them so.
+    /// A number, as it was written. Ids, payloads, and names and versions of models may
+    /// be numbers, since the first shepherd took them so.
     pub(super) fn number(&mut self, text: &str, payload: &mut Vec<u8>) -> Result<(), Refused> {
         match self.current {
             Member::JobId => self.job_id(text),
@@ -170,9 +170,8 @@ impl Fields {
                 self.priority = text.parse().map_err(|_| self.wrong(text))?;
                 Ok(())
             }
-            Member::Model | Member::ModelName | Member::ModelVersion | Member::SheepId => {
-                Err(self.wrong("a number"))
-            }
+            Member::ModelName | Member::ModelVersion => self.string(text),
+            Member::Model | Member::SheepId => Err(self.wrong("a number")),
         }
     }
 

@@ -86,7 +86,9 @@ pub(super) fn check_model(options: &BareOptions, model: &ModelRef) -> Result<(),
 
 /// `NAME/VERSION/config.yaml`, or `NAME/config.yaml` when the version is empty.
 pub(super) fn config_path(model: &ModelRef) -> PathBuf {
-    let mut path = PathBuf::from(model.name());
+    // A runner would take a path that begins with a hyphen for an option.
+    let mut path = PathBuf::from(if model.name().starts_with('-') { "./" } else { "" });
+    path.push(model.name());
     if !model.version().is_empty() {
         path.push(model.version());
     }

@@ -34,6 +34,17 @@ fn an_empty_version_is_no_directory() {
 }
 
 #[test]
+fn a_name_is_free_text_and_never_an_option_of_the_runner() {
+    for (name, version, path) in [
+        ("a b", "1.0+cu11", "a b/1.0+cu11/config.yaml"),
+        ("a@b", "1~rc", "a@b/1~rc/config.yaml"),
+        ("-s", "-p", "./-s/-p/config.yaml"),
+    ] {
+        assert_eq!(config_path(&model(name, version)).as_os_str(), path);
+    }
+}
+
+#[test]
 fn a_name_is_found_beside_the_daemon_and_then_on_the_path() {
     let dir = tempfile::tempdir().unwrap();
     let (bin, on_path) = (dir.path().join("bin"), dir.path().join("path"));

@@ -40,8 +40,11 @@ impl ImageName {
             );
         }
         let tag = if model.version().is_empty() { "latest" } else { model.version() };
-        if tag.starts_with('-') {
-            return refused("a tag does not begin with a hyphen");
+        let is_tag = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.');
+        if tag.starts_with(['-', '.']) || !tag.bytes().all(is_tag) {
+            return refused(
+                "a tag is of ASCII letters, digits, `_`, `-` and `.`, and does not begin with a hyphen or a dot",
+            );
         }
         if tag.len() > TAG_MAX {
             return refused("a tag has at most 128 characters");

@@ -15,11 +15,13 @@ fn a_model_s_image_is_named_after_registry_name_and_version() {
 
 #[test]
 fn a_name_that_no_image_can_have_says_which_rule_it_breaks() {
-    for name in ["Mnist", "a..b", "a___b", "a_.b", "a.-b", "_a", "-a", "a-", "a_", "a.", "x/Y/z", "a/-"] {
+    for name in ["Mnist", "a..b", "a___b", "a_.b", "a.-b", "_a", "-a", "a-", "a_", "a.", "x/Y/z", "a/-", "a b", "a@b"] {
         let error = of(name, "1").unwrap_err();
         assert!(error.contains(&format!("`{name}:1`")) && error.contains("lower-case"), "{error}");
     }
-    assert!(of("m", "-1").unwrap_err().contains("hyphen"));
+    for version in ["-1", ".1", "1.0+cu11", "1~rc", "a b", "ž", "1@sha256:0"] {
+        assert!(of("m", version).unwrap_err().contains("a tag is of"), "{version}");
+    }
     assert!(of("m", &"1".repeat(129)).unwrap_err().contains("128"));
     assert!(of(&"m".repeat(250), "1").unwrap_err().contains("255"));
 }
