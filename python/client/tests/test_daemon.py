@@ -2,7 +2,9 @@
 
 import io
 import json
+import socket
 import threading
+import time
 import uuid
 from pathlib import Path
 
@@ -60,7 +62,7 @@ def test_json_and_a_file_are_inputs(flock: Site, make: Make, tmp_path: Path) -> 
 
 def test_what_cannot_go_without_storage_says_so(flock: Site, make: Make) -> None:
     client = make(flock.url)
-    for options in ({"payload": b"\xff"}, {"payload": ""}, {"files": {"a": b"1", "b": b"2"}}):
+    for options in ({"payload": b"\xff"}, {"files": {"a": b"1", "b": b"2"}}):
         with pytest.raises(StorageRequired, match="storage="):
             client.submit("copy", "1", **options)
     with pytest.raises(TypeError):
@@ -70,6 +72,70 @@ def test_what_cannot_go_without_storage_says_so(flock: Site, make: Make) -> None
     job = client.submit("upper", "1", payload="x")
     with pytest.raises(StorageRequired):
         job.outputs()
+
+
+def test_an_empty_input_is_an_input(flock: Site, make: Make) -> None:
+    client, job_id = make(flock.url), fresh()
+    for payload in ("", b""):
+        assert client.submit("copy", "1", payload).result("input", timeout=LONG) == b""
+    job = client.submit("upper", "1", "", job_id=job_id)
+    assert job.result(timeout=LONG) == b""
+    # With its inputs there already, the shepherd would take it for a rerun.
+    with pytest.raises(AlreadySubmitted):
+        client.submit("upper", "1", "", job_id=job_id)
+    assert client.submit("upper", "1", "", job_id=job_id, exist_ok=True).id == job_id
+    with pytest.raises(AlreadySubmitted):
+        client.submit("copy", "1", "", job_id=job_id, exist_ok=True)
+
+
+def test_run_takes_what_submit_takes(flock: Site, make: Make) -> None:
+    client, job_id = make(flock.url), fresh()
+    for _ in range(2):
+        output = client.run(
+            "upper", "1", "x", job_id=job_id, sheep="dolly", priority=3, exist_ok=True, timeout=LONG
+        )
+        assert output == b"X"
+    assert client.job(job_id).status().state is State.DONE
+
+
+def test_a_live_job_with_another_model_is_not_taken_for_ones_own(site: Site, make: Make) -> None:
+    client = make(site.url)
+    job = client.submit("gate", "1", "x")
+    with pytest.raises(AlreadySubmitted):
+        client.submit("upper", "1", job_id=job.id)
+    assert client.submit("gate", "1", job_id=job.id).id == job.id
+    site.gate.touch()
+    assert job.result(timeout=LONG) == b"x"
+    assert job.status().model == Model("gate", "1")
+
+
+def test_a_shepherd_that_keeps_silent_is_not_waited_for_beyond_the_time_given(make: Make) -> None:
+    # It takes connections and requests, as one that was stopped does, and never answers.
+    with socket.create_server(("127.0.0.1", 0), backlog=50) as silent:
+        client = make(f"http://127.0.0.1:{silent.getsockname()[1]}", retry_for=0.1)
+        job, began = client.job("some-job"), time.monotonic()
+        for ask in (job.wait, lambda timeout: job.result(timeout=timeout)):
+            with pytest.raises(WaitTimeout):
+                ask(0.3)
+        with pytest.raises(Unavailable, match="does not answer"):
+            job.status()
+        # Each of them took 20 seconds or more beyond its time.
+        assert time.monotonic() - began < 15
+
+
+def test_a_dead_proxy_is_not_in_the_way_of_this_machine(
+    flock: Site, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.setenv(name, "http://user:pass-word@127.0.0.1:1")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    client = make(flock.url, storage=storage(flock), retry_for=0.1)
+    job = client.submit("copy", "1", files={"a": b"1", "b": b"2"})
+    assert sorted(job.outputs(timeout=LONG)) == ["a", "b"]
+    with pytest.raises(Unavailable, match="through the proxy http://127.0.0.1:1,") as caught:
+        make("http://shepherd.invalid:5000", retry_for=0.1).status()
+    assert "pass-word" not in str(caught.value)
 
 
 def test_a_failed_job_says_why(flock: Site, make: Make) -> None:
@@ -180,14 +246,18 @@ def test_jobs_are_cancelled(site: Site, make: Make) -> None:
     client = make(site.url)
     job = client.submit("gate", "1", payload="x")
     assert job.cancel().cancelled or job.wait(LONG).cancelled
-    assert job.cancel().cancelled
+    again = job.cancel()
+    assert again.state is State.CANCELLED and again.finished
+    # As on the routes of the first shepherd, where it is a failed job.
+    assert job.status() == job.wait() == again
     with pytest.raises(JobCancelled):
         job.result(timeout=LONG)
     done = client.submit("upper", "1", payload="x")
     done.wait(LONG)
     with pytest.raises(AlreadyFinished):
         done.cancel()
-    assert [one.id for one in client.jobs("cancelled")] == [job.id]
+    assert [(one.id, one.status.state) for one in client.jobs("cancelled")] == [(job.id, State.CANCELLED)]
+    assert list(job.events())[-1].status.state is State.CANCELLED
 
 
 def test_jobs_are_listed_page_by_page(site: Site, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:

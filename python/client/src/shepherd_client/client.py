@@ -17,9 +17,10 @@ from shepherd_client.transport import Blocking, iterate, run
 class Client:
     """A client of one shepherd. It may be used by several threads, and is closed by `with` or `close()`.
 
-    `storage` is needed for several input files, for what is no text, and for the names of outputs. An answer that is
-    lost is asked for again for `retry_for` seconds. `http` is a client of httpx to send by, for certificates, proxies
-    or headers of your own; it is not closed.
+    `storage` is needed for several input files, for what is no text, and for the names of outputs. A shepherd that
+    does not answer is asked again until it has been silent for `retry_for` seconds; one request may be silent for 5
+    seconds in any case. `http` is a client of httpx to send by, for certificates, proxies or headers of your own; it
+    is not closed. Without it, the proxy that the environment names is used, except for loopback addresses.
     """
 
     def __init__(
@@ -30,7 +31,7 @@ class Client:
         retry_for: float = 30.0,
         http: Optional[httpx.Client] = None,
     ) -> None:
-        self._core = Core(url, Blocking(http), storage, retry_for)
+        self._core = Core(url, Blocking(http, url), storage, retry_for)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._core.shown!r})"
@@ -54,8 +55,8 @@ class Client:
         self,
         model: str,
         version: str,
-        *,
         payload: Union[str, bytes, None] = None,
+        *,
         json: Any = UNSET,
         file: "Union[str, os.PathLike[str], None]" = None,
         files: Optional[Files] = None,
@@ -87,10 +88,27 @@ class Client:
         json: Any = UNSET,
         file: "Union[str, os.PathLike[str], None]" = None,
         files: Optional[Files] = None,
+        job_id: Optional[str] = None,
+        sheep: Optional[str] = None,
+        priority: Optional[int] = None,
+        exist_ok: bool = False,
         timeout: Optional[float] = None,
     ) -> bytes:
-        """Submits a job and waits for its result. The job goes on when the time is over."""
-        return self.submit(model, version, payload=payload, json=json, file=file, files=files).result(timeout=timeout)
+        """Submits a job as `submit` does and waits for its result, the bytes of the output `output`. The job goes on
+        when the time for the result is over."""
+        job = self.submit(
+            model,
+            version,
+            payload,
+            json=json,
+            file=file,
+            files=files,
+            job_id=job_id,
+            sheep=sheep,
+            priority=priority,
+            exist_ok=exist_ok,
+        )
+        return job.result(timeout=timeout)
 
     def job(self, job_id: str) -> "Job":
         """A job that was submitted before. Nothing is asked."""
@@ -130,7 +148,8 @@ class Job:
         return run(self._core.wait(self.id, timeout))
 
     def result(self, name: Optional[str] = None, *, timeout: Optional[float] = None) -> bytes:
-        """Waits until it is done, and gives the output `output` or another; raises JobFailed when it failed."""
+        """Waits until it is done, and gives the bytes of the output `output` or another; raises JobFailed when it
+        failed. `timeout` bounds the whole call."""
         return run(self._core.result(self.id, name, timeout))
 
     def result_json(self, name: Optional[str] = None, *, timeout: Optional[float] = None) -> Any:

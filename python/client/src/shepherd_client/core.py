@@ -7,13 +7,13 @@ refused with 409, and would run again if it were finished; before it is sent aga
 to be since we began.
 
 **Waiting outlives the daemon.** It asks for a bounded time, again and again, and takes every outage that is shorter
-than the caller's patience for a pause.
+than the caller's patience for a pause. The silence of a request that is lost counts as part of the outage, and a
+timeout bounds the whole call, whatever it is doing then.
 
 **Streams are taken up again**: events after the last id, a log after what was read of it.
 """
 
 import os
-import time
 from contextlib import suppress
 from pathlib import Path
 from typing import (
@@ -43,11 +43,10 @@ from shepherd_client.errors import (
     StorageRequired,
     Unavailable,
     UnexpectedAnswer,
-    WaitTimeout,
 )
 from shepherd_client.follow import Log
 from shepherd_client.inputs import Files, Inputs, inputs
-from shepherd_client.patience import Patience
+from shepherd_client.patience import Deadline, Patience
 from shepherd_client.records import Event, JobStatus, ListedJob, Readiness, Sheep, State
 from shepherd_client.sse import Frame, Parser
 from shepherd_client.storage import Storage, Store
@@ -56,9 +55,8 @@ from shepherd_client.wire import Answer, file_path, job_path, refused
 
 T = TypeVar("T")
 
-#: For how many seconds the shepherd is asked to wait at a time, and how much later its answer may come.
+#: For how many seconds the shepherd is asked to wait at a time.
 _WAIT = 20.0
-_LATE = 20.0
 #: Events come with a heartbeat every 15 seconds. A log has none: one that is quiet for longer is asked for again.
 _QUIET = 60.0
 _LARGEST_PAGE = 1000
@@ -104,10 +102,10 @@ class Core:
                 raise TypeError("without any input, job_id must name a job whose inputs are in storage")
             job_id = str(uuid4())
         body = wire.start_body(job_id, model, version, given.payload, sheep, priority)
-        if given.payload is None:
-            await self._start_stored(job_id, model, version, body, given.files, exist_ok)
-        else:
+        if given.payload:
             await self._start(job_id, model, version, body, given.payload, exist_ok)
+        else:
+            await self._start_stored(job_id, model, version, body, given, exist_ok)
         return job_id
 
     async def _start(
@@ -117,10 +115,11 @@ class Core:
         in_doubt, patience = exist_ok, Patience(self._retry_for)
         request = self._request("POST", "/start-job", content=body)
         while True:
+            silent = 0.0
             try:
-                answer = await self._transport.ask(request)
+                answer = await self._ask(request, patience)
             except Lost as lost:
-                in_doubt, trouble = in_doubt or lost.sent, self._out_of_reach(lost)
+                in_doubt, trouble, silent = in_doubt or lost.sent, self._out_of_reach(lost), lost.silent
             else:
                 if answer.status == 200:
                     return
@@ -132,35 +131,38 @@ class Core:
                     refused(answer)
                 # A proxy may say so of what it has passed on.
                 in_doubt, trouble = True, answer.message()
-            await self._pause(patience, trouble, job_id)
+            await self._pause(patience, trouble, job_id, silent)
 
     async def _start_stored(
-        self, job_id: str, model: str, version: str, body: bytes, files: Mapping[str, Any], exist_ok: bool
+        self, job_id: str, model: str, version: str, body: bytes, given: Inputs, exist_ok: bool
     ) -> None:
-        """Submits a job whose inputs are in storage, where they are put first if they are given."""
+        """Submits a job whose inputs are in storage, where they are put first if they are given; or whose one input is
+        empty, which the shepherd takes for none where there are inputs already."""
         before = await self._status_if_known(job_id)
-        if before is not None and files:
-            if exist_ok and before.model == records.Model(model, version):
+        if before is not None and given != Inputs():
+            same = before.model == records.Model(model, version)
+            if exist_ok and same and (given.files or await self._is_ours(job_id, model, version, "")):
                 return
             raise AlreadySubmitted(job_id)
-        if files:
-            await self._in_storage(lambda store: store.put_inputs(job_id, files))
+        if given.files:
+            await self._in_storage(lambda store: store.put_inputs(job_id, given.files))
         patience = Patience(self._retry_for)
         request = self._request("POST", "/start-job", content=body)
         while True:
+            silent = 0.0
             try:
-                answer = await self._transport.ask(request)
+                answer = await self._ask(request, patience)
             except Lost as lost:
-                trouble = self._out_of_reach(lost)
+                trouble, silent = self._out_of_reach(lost), lost.silent
             else:
+                if answer.status == 409 or (answer.status == 200 and answer.has("conflict")):
+                    raise AlreadySubmitted(job_id)
                 if answer.status == 200:
                     return
-                if answer.status == 409:
-                    raise AlreadySubmitted(job_id)
                 if answer.status not in wire.TRY_AGAIN:
                     refused(answer)
                 trouble = answer.message()
-            await self._pause(patience, trouble, job_id)
+            await self._pause(patience, trouble, job_id, silent)
             now = await self._status_if_known(job_id)
             if now is not None and (before is None or now.enqueued_at != before.enqueued_at):
                 return
@@ -188,18 +190,20 @@ class Core:
 
     async def wait(self, job_id: str, timeout: Optional[float]) -> JobStatus:
         """Until the job is finished, however it ends."""
-        deadline = None if timeout is None else time.monotonic() + timeout
+        return await self._wait(job_id, _deadline(job_id, timeout))
+
+    async def _wait(self, job_id: str, deadline: Optional[Deadline]) -> JobStatus:
         patience = Patience(self._retry_for, deadline)
         path = job_path(job_id, "wait_ready")
         while True:
-            left = _WAIT if deadline is None else min(_WAIT, max(0.0, deadline - time.monotonic()))
+            left = _WAIT if deadline is None else min(_WAIT, deadline.left())
             # Three digits, rounded up: a wait that is answered too early is asked for again.
-            params = {"timeout": f"{left + 0.0005:.3f}"}
-            trouble = None
+            request = self._request("GET", path, {"timeout": f"{left + 0.0005:.3f}"})
+            trouble, silent = None, 0.0
             try:
-                answer = await self._transport.ask(self._request("GET", path, params, read=left + _LATE))
+                answer = await self._ask(request, patience, left)
             except Lost as lost:
-                trouble = self._out_of_reach(lost)
+                trouble, silent = self._out_of_reach(lost), lost.silent
             else:
                 if answer.status in (200, 202):
                     status = records.job_status(answer.json())
@@ -210,27 +214,21 @@ class Core:
                     trouble = answer.message()
                 else:
                     refused(answer, job_id)
-            if timeout is not None and deadline is not None and time.monotonic() >= deadline:
-                raise WaitTimeout(job_id, timeout, trouble)
+            if deadline is not None and not deadline.left():
+                raise deadline.error(trouble)
             if trouble is not None:
-                try:
-                    await self._pause(patience, trouble, job_id)
-                except Unavailable:
-                    if timeout is None:
-                        raise
-                    raise WaitTimeout(job_id, timeout, trouble) from None
+                await self._pause(patience, trouble, job_id, silent)
 
-    async def done(self, job_id: str, timeout: Optional[float]) -> JobStatus:
-        """Until the job is done; raises JobFailed otherwise."""
-        status = await self.wait(job_id, timeout)
-        if status.state is State.FAILED:
+    async def _done(self, job_id: str, deadline: Optional[Deadline]) -> None:
+        """Until the job is done; raises JobFailed when it ends otherwise."""
+        status = await self._wait(job_id, deadline)
+        if status.state is not State.DONE:
             raise _failure(job_id, status)
-        return status
 
     async def result(self, job_id: str, name: Optional[str], timeout: Optional[float]) -> bytes:
-        path = file_path(job_id, "result", name)
-        await self.done(job_id, timeout)
-        answer = await self._get(path)
+        path, deadline = file_path(job_id, "result", name), _deadline(job_id, timeout)
+        await self._done(job_id, deadline)
+        answer = await self._asked(self._request("GET", path), deadline)
         if answer.status != 200:
             await self._no_file(job_id, name or "output", answer)
         return answer.body
@@ -240,10 +238,13 @@ class Core:
         return wire.parse(output, f"the output of job {job_id!r}")
 
     async def outputs(self, job_id: str, timeout: Optional[float]) -> List[str]:
+        return await self._outputs(job_id, _deadline(job_id, timeout))
+
+    async def _outputs(self, job_id: str, deadline: Optional[Deadline]) -> List[str]:
         if self._store is None:
             raise StorageRequired("the names of outputs are known to storage only: make the client with storage")
-        await self.done(job_id, timeout)
-        return await self._in_storage(lambda store: store.outputs(job_id))
+        await self._done(job_id, deadline)
+        return await self._in_storage(lambda store: store.outputs(job_id), deadline)
 
     async def download(
         self,
@@ -252,23 +253,27 @@ class Core:
         names: Optional[Iterable[str]],
         timeout: Optional[float],
     ) -> List[Path]:
-        chosen = await self.outputs(job_id, timeout) if names is None else list(names)
-        if names is not None:
-            await self.done(job_id, timeout)
-        return [await self._download(job_id, name, Path(directory)) for name in chosen]
+        deadline = _deadline(job_id, timeout)
+        if names is None:
+            chosen = await self._outputs(job_id, deadline)
+        else:
+            chosen = list(names)
+            await self._done(job_id, deadline)
+        return [await self._download(job_id, name, Path(directory), deadline) for name in chosen]
 
-    async def _download(self, job_id: str, name: str, directory: Path) -> Path:
+    async def _download(self, job_id: str, name: str, directory: Path, deadline: Optional[Deadline]) -> Path:
         """Under another name first: what is there under its own is whole."""
         # Also refuses names that lead out of the directory.
         request = self._request("GET", file_path(job_id, "result", name))
         target = directory / name
         part = target.with_name(f".{uuid4().hex}.part")
         await self._transport.call(lambda: target.parent.mkdir(parents=True, exist_ok=True))
-        patience = Patience(self._retry_for)
+        patience = Patience(self._retry_for, deadline)
         try:
             while True:
+                silent = 0.0
                 try:
-                    async with self._transport.open(request) as live:
+                    async with self._transport.open(_patiently(request, patience)) as live:
                         if live.answer.status == 200:
                             # A new file each time: what was begun may end differently.
                             with part.open("wb") as to:
@@ -278,12 +283,12 @@ class Core:
                             return target
                         answer = live.answer
                 except Lost as lost:
-                    trouble = self._out_of_reach(lost)
+                    trouble, silent = self._out_of_reach(lost), lost.silent
                 else:
                     if answer.status not in wire.TRY_AGAIN:
                         await self._no_file(job_id, name, answer)
                     trouble = answer.message()
-                await self._pause(patience, trouble, job_id)
+                await self._pause(patience, trouble, job_id, silent)
         finally:
             with suppress(FileNotFoundError):
                 part.unlink()
@@ -296,7 +301,7 @@ class Core:
             raise UnexpectedAnswer(f"job {job_id!r} runs again")
         if answer.status == 500:
             status = await self.status(job_id)
-            if status.state is State.FAILED:
+            if status.state in (State.FAILED, State.CANCELLED):
                 raise _failure(job_id, status)
         refused(answer, job_id)
 
@@ -319,7 +324,7 @@ class Core:
         return answer.body.decode("utf-8", "replace")
 
     async def follow_logs(self, job_id: str) -> AsyncIterator[str]:
-        request = self._request("GET", job_path(job_id, "logs"), {"follow": "true"}, read=_QUIET)
+        request = self._request("GET", job_path(job_id, "logs"), {"follow": "true"})._replace(silence=_QUIET)
         log, patience = Log(), Patience(self._retry_for)
         while True:
             trouble = None
@@ -338,7 +343,7 @@ class Core:
                         refused(live.answer, job_id)
             except Lost as lost:
                 # A quiet log is no outage.
-                trouble = "" if lost.quiet else self._out_of_reach(lost)
+                trouble = "" if lost.sent and lost.silent else self._out_of_reach(lost)
             if trouble:
                 await self._pause(patience, trouble, job_id)
             elif trouble is None:
@@ -356,7 +361,8 @@ class Core:
             params = {} if after is None else {"after": after}
             trouble = "the stream of events has ended"
             try:
-                async with self._transport.open(self._request("GET", path, params, read=_QUIET)) as live:
+                request = self._request("GET", path, params)._replace(silence=_QUIET)
+                async with self._transport.open(request) as live:
                     if live.answer.status == 204:
                         return
                     if live.answer.status == 200:
@@ -409,7 +415,7 @@ class Core:
     async def readiness(self) -> Readiness:
         """Asks once: an answer 503 is the answer."""
         try:
-            answer = await self._transport.ask(self._request("GET", "/readyz"))
+            answer = await self._ask(self._request("GET", "/readyz"), Patience(self._retry_for))
         except Lost as lost:
             raise Unavailable(self._out_of_reach(lost)) from None
         if answer.status not in (200, 503):
@@ -419,31 +425,39 @@ class Core:
     async def _get(self, path: str, params: Optional[Mapping[str, str]] = None) -> Answer:
         return await self._asked(self._request("GET", path, params))
 
-    async def _asked(self, request: Request) -> Answer:
+    async def _asked(self, request: Request, deadline: Optional[Deadline] = None) -> Answer:
         """An answer to what may be asked any number of times."""
-        patience = Patience(self._retry_for)
+        patience = Patience(self._retry_for, deadline)
         while True:
+            silent = 0.0
             try:
-                answer = await self._transport.ask(request)
+                answer = await self._ask(request, patience)
             except Lost as lost:
-                trouble = self._out_of_reach(lost)
+                trouble, silent = self._out_of_reach(lost), lost.silent
             else:
                 if answer.status not in wire.TRY_AGAIN:
                     return answer
                 trouble = answer.message()
-            await self._pause(patience, trouble, None)
+            await self._pause(patience, trouble, None, silent)
 
-    async def _pause(self, patience: Patience, trouble: str, job_id: Optional[str]) -> None:
-        seconds = patience.pause()
-        if seconds is None:
+    async def _ask(self, request: Request, patience: Patience, waits: float = 0.0) -> Answer:
+        """Asks once. The shepherd may keep silent for as long as it waits and we have patience."""
+        return await self._transport.ask(_patiently(request, patience, waits))
+
+    async def _pause(self, patience: Patience, trouble: str, job_id: Optional[str], silent: float = 0.0) -> None:
+        seconds = patience.pause(silent)
+        if seconds is not None:
+            await self._transport.sleep(seconds)
+        elif patience.deadline is not None:
+            raise patience.deadline.error(trouble)
+        else:
             raise Unavailable(trouble, job_id)
-        await self._transport.sleep(seconds)
 
-    async def _in_storage(self, work: Callable[[Store], T]) -> T:
+    async def _in_storage(self, work: Callable[[Store], T], deadline: Optional[Deadline] = None) -> T:
         store = self._store
         if store is None:
             raise StorageRequired("the client was made without storage")
-        return await self._transport.call(lambda: work(store))
+        return await self._transport.call(lambda: work(store), deadline)
 
     def _request(
         self,
@@ -451,12 +465,21 @@ class Core:
         path: str,
         params: Optional[Mapping[str, str]] = None,
         content: Optional[bytes] = None,
-        read: float = 60.0,
     ) -> Request:
-        return Request(method, self._base + path, params or {}, content, read)
+        return Request(method, self._base + path, params or {}, content)
 
     def _out_of_reach(self, lost: Lost) -> str:
-        return f"the shepherd at {self.shown} does not answer ({lost})"
+        proxy = self._transport.proxy
+        through = f" through the proxy {proxy}, which the environment names" if proxy else ""
+        return f"the shepherd at {self.shown} does not answer{through} ({lost})"
+
+
+def _deadline(job_id: str, timeout: Optional[float]) -> Optional[Deadline]:
+    return None if timeout is None else Deadline(job_id, timeout)
+
+
+def _patiently(request: Request, patience: Patience, waits: float = 0.0) -> Request:
+    return request._replace(silence=waits + patience.silence(), deadline=patience.deadline)
 
 
 def _failure(job_id: str, status: JobStatus) -> JobFailed:

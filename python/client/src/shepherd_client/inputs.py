@@ -45,6 +45,10 @@ def inputs(
     given = [payload is not None, value is not UNSET, file is not None, files is not None]
     if sum(given) > 1:
         raise TypeError("only one of payload, json, file and files can be given")
+    if payload is not None and not isinstance(payload, (str, bytes)):
+        raise TypeError(f"payload must be str or bytes, not {_type(payload)}: json= takes any value that can be JSON")
+    if file is not None and not isinstance(file, (str, os.PathLike)):
+        raise TypeError(f"file must be a path, not {_type(file)}: files= also takes bytes and open files")
     if value is not UNSET:
         return _one(json.dumps(value, ensure_ascii=False), storage)
     if payload is not None:
@@ -54,7 +58,11 @@ def inputs(
     if files is None:
         return Inputs()
     named = dict(files) if isinstance(files, Mapping) else _by_name(files)
-    for name in named:
+    for name, content in named.items():
+        if not isinstance(name, str):
+            raise TypeError(f"the names of files must be str, not {_type(name)}")
+        if not isinstance(content, (str, bytes, os.PathLike)) and not hasattr(content, "read"):
+            raise TypeError(f"file {name!r} must be str, bytes, a path or a binary file, not {_type(content)}")
         if any(segment in ("", ".", "..") for segment in name.split("/")):
             raise Rejected(f"{name!r} cannot be the name of an input")
     if not named:
@@ -67,8 +75,12 @@ def inputs(
 
 
 def _by_name(files: Iterable["os.PathLike[str]"]) -> Mapping[str, Content]:
+    if isinstance(files, (str, bytes, os.PathLike)):
+        raise TypeError(f"files must be a mapping or a list of paths, not {_type(files)}: file= takes one path")
     named = {}
     for file in files:
+        if not isinstance(file, os.PathLike):
+            raise TypeError(f"files must be a mapping from names, or pathlib paths, not {_type(file)}")
         name = Path(file).name
         if name in named:
             raise Rejected(f"two of the files are named {name!r}: give a mapping from names to files")
@@ -77,7 +89,7 @@ def _by_name(files: Iterable["os.PathLike[str]"]) -> Mapping[str, Content]:
 
 
 def _one(content: Content, storage: bool) -> Inputs:
-    """One input, which may travel with the request when it is text and not empty."""
+    """One input, which may travel with the request when it is text."""
     if isinstance(content, os.PathLike):
         if storage:
             return Inputs(files={INPUT: content})
@@ -93,9 +105,14 @@ def _one(content: Content, storage: bool) -> Inputs:
             text = content.decode()
         except UnicodeDecodeError:
             text = None
-    if text and not (storage and len(content) > _LARGE):
+    if text is not None and not (storage and len(content) > _LARGE):
         return Inputs(payload=text)
     if storage:
         return Inputs(files={INPUT: content})
-    what = "an empty input" if text == "" else "an input that is no UTF-8 text"
-    raise StorageRequired(f"{what} goes by way of storage: make the client with storage=Storage(...)")
+    raise StorageRequired(
+        "an input that is no UTF-8 text goes by way of storage: make the client with storage=Storage(...)"
+    )
+
+
+def _type(value: Any) -> str:
+    return type(value).__name__

@@ -7,7 +7,7 @@ from typing import Any, Dict, List, Mapping, Optional, Union
 
 from shepherd_client.errors import UnexpectedAnswer
 
-#: What a cancelled job says; to clients of the first shepherd it is a failed one.
+#: The error of a cancelled job, by which it is known on the routes of the first shepherd, where it is a failed one.
 _CANCELLED = "The job was cancelled"
 
 
@@ -19,6 +19,7 @@ class State(str, Enum):
     PROCESSING = "processing"
     DONE = "done"
     FAILED = "failed"
+    CANCELLED = "cancelled"
 
 
 @dataclass(frozen=True)
@@ -63,12 +64,12 @@ class JobStatus:
     @property
     def finished(self) -> bool:
         """Whether nothing more will happen: the job is done, failed or cancelled."""
-        return self.state in (State.DONE, State.FAILED)
+        return self.state in (State.DONE, State.FAILED, State.CANCELLED)
 
     @property
     def cancelled(self) -> bool:
         """Whether it ended because somebody withdrew it."""
-        return self.state is State.FAILED and self.error == JobError(_CANCELLED, "", "")
+        return self.state is State.CANCELLED
 
 
 @dataclass(frozen=True)
@@ -118,10 +119,13 @@ Json = Union[None, bool, int, float, str, List[Any], Dict[str, Any]]
 def job_status(value: Json) -> JobStatus:
     record = _object(value)
     try:
+        state, error = State(record["status"]), _error(record.get("error_details"))
+        if state is State.FAILED and error == JobError(_CANCELLED, "", ""):
+            state = State.CANCELLED
         return JobStatus(
-            state=State(record["status"]),
+            state=state,
             model=_model(record["model"]),
-            error=_error(record.get("error_details")),
+            error=error,
             enqueued_at=_time(record.get("enqueued_at")),
             started_at=_time(record.get("processing_started_at")),
             finished_at=_time(record.get("finished_at")),

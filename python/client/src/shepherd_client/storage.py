@@ -22,6 +22,8 @@ class Storage:
     bucket: Optional[str] = None
     prefix: str = ""
     region: str = "us-east-1"
+    #: The URL of a proxy; without it storage is reached directly, whatever the environment says.
+    proxy: Optional[str] = field(default=None, repr=False)
 
 
 class Store:
@@ -33,7 +35,7 @@ class Store:
             from botocore.config import Config
             from botocore.exceptions import BotoCoreError, ClientError
         except ImportError as error:
-            raise StorageError("boto3 is needed for storage: install shepherd-client[s3]") from error
+            raise StorageError("boto3 is needed for storage: install shepherd-serving-client[s3]") from error
         self._storage = storage
         self._client_error = ClientError
         self._errors = (BotoCoreError, ClientError, boto3.exceptions.Boto3Error)
@@ -43,6 +45,7 @@ class Store:
             connect_timeout=5,
             read_timeout=60,
             retries={"mode": "standard", "total_max_attempts": 6},
+            proxies={} if storage.proxy is None else {"http": storage.proxy, "https": storage.proxy},
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
         )

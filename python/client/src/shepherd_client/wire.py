@@ -19,6 +19,11 @@ class Answer(NamedTuple):
     def json(self) -> Any:
         return parse(self.body, f"an answer with status {self.status}")
 
+    def has(self, key: str) -> bool:
+        """Whether the body is an object with this key."""
+        value = self.json()
+        return isinstance(value, dict) and key in value
+
     def message(self) -> str:
         """What an error says; without a message of the shepherd's, its status."""
         try:
