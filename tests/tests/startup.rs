@@ -219,3 +219,38 @@ async fn data_root_is_cleaned_and_the_state_is_not() {
     assert_eq!(daemon.client().status("kept").await["status"], "done");
     assert_eq!(daemon.client().result("kept").await.text(), "kept");
 }
+
+#[tokio::test]
+async fn clients_leave_descriptors_for_jobs_however_few_there_are() {
+    let site = Site::new().with(json!({"limits": {"max_connections_per_address": 10_000}}));
+    let plain = site.command();
+    let mut command = std::process::Command::new("sh");
+    command
+        .args(["-c", "ulimit -Hn 1200 && ulimit -Sn 256 && exec \"$0\" \"$@\""])
+        .arg(plain.get_program())
+        .args(plain.get_args())
+        .envs(plain.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    if let Some(dir) = plain.get_current_dir() {
+        command.current_dir(dir);
+    }
+    let daemon = site.start_command(command).await;
+    let text = daemon.log().text();
+    assert!(text.contains("limits.max_connections is lowered from 10000 to 456"), "{text}");
+    // More than the soft limit that it was started with.
+    let mut idle = Vec::new();
+    for _ in 0..400 {
+        idle.push(
+            tokio::net::TcpStream::connect(daemon.client().address()).await.expect("it takes connections"),
+        );
+    }
+    let done = daemon.client().run("job", SCRIPTED, &Script::Say("x".into())).await;
+    assert_eq!(done["status"], "done");
+    let soft = |pid: i32| {
+        let limits = std::fs::read_to_string(format!("/proc/{pid}/limits")).expect("it runs");
+        let line = limits.lines().find(|line| line.starts_with("Max open files")).expect("there is one");
+        line.split_whitespace().nth(3).expect("there is a soft limit").to_owned()
+    };
+    assert_eq!(soft(daemon.pid()), "1200");
+    let [runner] = daemon.runners()[..] else { panic!("there is one runner") };
+    assert_eq!(soft(runner), "256", "programs that use select rely on it");
+}

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use shepherd_api::{ApiOptions, Cors, ServeOptions};
-use shepherd_config::{Config, CorsOrigins};
+use shepherd_config::{Config, CorsOrigins, StorageConfig};
 use shepherd_core::{Options, RemovedSheep, Shepherd, UnknownModels};
 use shepherd_queue::{SqliteOptions, SqliteQueue};
 use shepherd_s3::Endpoint;
@@ -65,24 +65,73 @@ pub(crate) async fn start(config: &Config) -> anyhow::Result<Started> {
     Ok(Started { shepherd, endpoint, prefetch })
 }
 
-/// How connections are treated, wherever they come in.
-pub(crate) fn serve_options(config: &Config) -> ServeOptions {
+/// Descriptors that are kept for the daemon itself (queue, storage, runtime), and for each
+/// sheep: its runner's sockets and pipes, and the files of the jobs that are staged.
+const KEPT: u64 = 256;
+const KEPT_PER_SHEEP: u64 = 32;
+
+/// Descriptors that a connection may take: its socket, and a file that it reads or fills.
+const PER_CONNECTION: u64 = 2;
+
+/// How connections are treated, wherever they come in, where `descriptors` may be open at
+/// once.
+pub(crate) fn serve_options(config: &Config, descriptors: Option<u64>) -> ServeOptions {
+    let listeners = match &config.storage {
+        StorageConfig::Local(local) if local.serve_s3.is_some() => 2,
+        StorageConfig::Local(_) | StorageConfig::S3(_) => 1,
+    };
+    let wanted = u64::from(config.limits.max_connections);
+    let most = descriptors.map_or(wanted, |limit| connections(limit, config.sheep.len() as u64, listeners));
+    if most < wanted {
+        tracing::warn!(
+            "limits.max_connections is lowered from {wanted} to {most}, since no more than {} files may be open at once",
+            descriptors.unwrap_or_default()
+        );
+    }
+    let max_connections = usize::try_from(wanted.min(most)).unwrap_or(usize::MAX);
+    let of_address = config
+        .limits
+        .max_connections_per_address
+        .map_or(max_connections.div_ceil(2), |most| usize::try_from(most).unwrap_or(usize::MAX));
     ServeOptions {
         header_timeout: config.limits.request_header_timeout,
-        max_connections: usize::try_from(config.limits.max_connections).unwrap_or(usize::MAX),
+        max_connections,
+        max_connections_per_address: of_address,
         drain_timeout: config.shutdown.grace,
         ..ServeOptions::default()
     }
+}
+
+/// How many connections each listener may have, so that jobs have descriptors whatever
+/// clients do. Where there are too few for both, jobs have half of them.
+fn connections(descriptors: u64, sheep: u64, listeners: u64) -> u64 {
+    let kept = (KEPT + KEPT_PER_SHEEP * sheep).min(descriptors / 2);
+    ((descriptors - kept) / (PER_CONNECTION * listeners)).max(1)
 }
 
 /// How the API treats requests.
 pub(crate) fn api_options(config: &Config) -> anyhow::Result<ApiOptions> {
     let mut options = ApiOptions::new(config.storage.job_id_rule(), config.state_dir.join("spool"));
     options.max_body_bytes = config.limits.max_body_bytes;
+    options.body_pace.total = config.limits.request_body_timeout;
+    options.body_pace.min_rate = config.limits.request_body_min_rate;
     options.cors = match &config.api.cors_origins {
         CorsOrigins::Any => Cors::Any,
         CorsOrigins::Only(origins) => Cors::parse(origins)
             .map_err(|origin| anyhow::anyhow!("api.cors_origins: `{origin}` is no origin of a web page"))?,
     };
     Ok(options)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::connections;
+
+    #[test]
+    fn connections_leave_descriptors_for_jobs() {
+        assert_eq!(connections(20_000, 2, 1), (20_000 - 256 - 64) / 2);
+        assert_eq!(connections(20_000, 2, 2), (20_000 - 256 - 64) / 4);
+        assert_eq!(connections(256, 100, 1), 64, "half of them");
+        assert_eq!(connections(1, 1, 2), 1);
+    }
 }

@@ -60,14 +60,15 @@ fn load(path: &Path) -> Result<Config, String> {
 }
 
 fn start_runtime(config: &Config, run: &RunArgs) -> anyhow::Result<()> {
+    let descriptors = shepherd_sheep::raise_descriptor_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let outcome = runtime.block_on(serve_until_told(config, run));
+    let outcome = runtime.block_on(serve_until_told(config, run, descriptors));
     // What still blocks a thread is work that is done again at the next start.
     runtime.shutdown_background();
     outcome
 }
 
-async fn serve_until_told(config: &Config, run: &RunArgs) -> anyhow::Result<()> {
+async fn serve_until_told(config: &Config, run: &RunArgs, descriptors: Option<u64>) -> anyhow::Result<()> {
     let mut signals = Signals::listen()?;
     let host = run.host.as_deref().unwrap_or(&config.api.host);
     let port = run.port.unwrap_or(config.api.port);
@@ -79,7 +80,7 @@ async fn serve_until_told(config: &Config, run: &RunArgs) -> anyhow::Result<()> 
     let api_options = compose::api_options(config)?;
     let Started { shepherd, endpoint, prefetch } = compose::start(config).await?;
     let mut servers = Servers::new();
-    let options = compose::serve_options(config);
+    let options = compose::serve_options(config, descriptors);
     if let Some((listener, endpoint)) = endpoint {
         let address = listener.local_addr()?;
         if !address.ip().is_loopback() {

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::header::ALLOW;
@@ -21,6 +21,7 @@ use crate::backend::Backend;
 use crate::body::ApiBody;
 use crate::cors::{Cors, Grant};
 use crate::error::{Answer, ApiError, json_response};
+use crate::pace::BodyPace;
 use crate::route::{Methods, OfJob, Route};
 use crate::submit::spool::Spool;
 use crate::unread::Sends;
@@ -36,21 +37,21 @@ pub struct ApiOptions {
     pub spool_dir: PathBuf,
     /// The largest request body in bytes; more is answered with 413.
     pub max_body_bytes: u64,
-    /// How long a request body may make no progress; then it is answered with 408.
-    pub stall_timeout: Duration,
+    /// How slowly a request body may come; slower ones are answered with 408.
+    pub body_pace: BodyPace,
     /// Which web pages of other origins may call.
     pub cors: Cors,
 }
 
 impl ApiOptions {
-    /// Options with the defaults: bodies up to 1 GiB, that may stall for a minute,
-    /// and no other origins.
+    /// Options with the defaults: bodies up to 1 GiB at the usual pace, and no
+    /// other origins.
     pub fn new(job_id_rule: JobIdRule, spool_dir: impl Into<PathBuf>) -> Self {
         Self {
             job_id_rule,
             spool_dir: spool_dir.into(),
             max_body_bytes: 1 << 30,
-            stall_timeout: Duration::from_secs(60),
+            body_pace: BodyPace::default(),
             cors: Cors::Off,
         }
     }

@@ -21,6 +21,7 @@ use http::{HeaderMap, StatusCode};
 use http_body::Body;
 use shepherd_core::{Accepted, Submit};
 use shepherd_job::{JobSpec, SheepId};
+use tokio::time::Instant;
 
 use crate::api::{Api, State};
 use crate::backend::Backend;
@@ -95,15 +96,17 @@ where
     R: Body<Data = Bytes>,
     R::Error: Display,
 {
-    let (limit, stall) = (api.options().max_body_bytes, api.options().stall_timeout);
+    let (limit, pace) = (api.options().max_body_bytes, &api.options().body_pace);
     // Known from Content-Length: refused before a byte of it was asked for.
     if body.size_hint().lower() > limit {
         return Err(ApiError::TooLarge { limit });
     }
+    let began = Instant::now();
     let mut scanner = Scanner::new(api.options().job_id_rule);
     let mut seen = 0_u64;
     while !body.is_end_stream() {
-        let frame = tokio::time::timeout(stall, poll_fn(|cx| body.as_mut().poll_frame(cx)));
+        let frame = poll_fn(|cx| body.as_mut().poll_frame(cx));
+        let frame = tokio::time::timeout_at(pace.deadline(began, seen), frame);
         let Some(frame) = frame.await.map_err(|_| ApiError::BodyStalled)? else { break };
         let frame = frame.map_err(|error| {
             tracing::debug!(%error, "a request body broke off");

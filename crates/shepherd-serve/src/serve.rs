@@ -1,13 +1,15 @@
 //! Connections: accepting them, bounding them, and ending them.
 //!
 //! ```text
-//!  permit ─▶ accept ─▶ task: hyper over Socket ─▶ permit back
-//!    │                   ▲
-//!    └ max_connections   └ Drain: running ─▶ draining ─▶ forced
+//!  permit ─▶ accept ─▶ place ─▶ task: hyper over Socket ─▶ permit and place back
+//!    │                   │        ▲
+//!    └ max_connections   │        └ Drain: running ─▶ draining ─▶ forced
+//!                        └ max_connections_per_address
 //! ```
 //!
 //! A connection is accepted only when there is room for it; more wait in the
-//! kernel's queue. What a client does not do in time ends its connection: sending
+//! kernel's queue. One address has a part of the room only, so that no client takes
+//! it all: what comes from it beyond that is refused. What a client does not do in time ends its connection: sending
 //! a request's head here, taking an answer in `socket`, sending a body where it
 //! is read. Errors of accepting are waited out, since they pass.
 
@@ -29,6 +31,7 @@ use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 use crate::drain::{Drain, Phase};
+use crate::peers::Peers;
 use crate::socket::Socket;
 
 /// hyper's buffer for a connection's input, and so the bound on a request's head.
@@ -41,6 +44,9 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 pub struct ServeOptions {
     /// How many may be open at once; more wait to be accepted.
     pub max_connections: usize,
+    /// How many of them may come from one address, of IPv6 from one network of 64 bits;
+    /// more are answered with 503 and closed.
+    pub max_connections_per_address: usize,
     /// How long a client may take to send the head of a request, and how long a
     /// connection may be idle between requests.
     pub header_timeout: Duration,
@@ -52,10 +58,12 @@ pub struct ServeOptions {
 }
 
 impl Default for ServeOptions {
-    /// 10,000 connections, a minute for heads and stalls, five seconds to drain.
+    /// 10,000 connections, half of them from one address at most, a minute for heads and
+    /// stalls, five seconds to drain.
     fn default() -> Self {
         Self {
             max_connections: 10_000,
+            max_connections_per_address: 5_000,
             header_timeout: Duration::from_secs(60),
             stall_timeout: Duration::from_secs(60),
             drain_timeout: Duration::from_secs(5),
@@ -94,16 +102,21 @@ where
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(options.header_timeout).max_buf_size(MAX_BUFFER);
     let permits = Arc::new(Semaphore::new(options.max_connections.clamp(1, Semaphore::MAX_PERMITS)));
+    let peers = Peers::new(options.max_connections_per_address);
     let accepting = async {
         loop {
             // Never closed, so the error cannot be.
             let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
-            let stream = accept(&listener).await;
+            let (stream, address) = accept(&listener).await;
+            let Some(place) = peers.enter(address.ip()) else {
+                refuse(&stream);
+                continue;
+            };
             let connection =
                 connection(http.clone(), stream, service.clone(), drain.clone(), options.stall_timeout);
             tasks.spawn(async move {
                 connection.await;
-                drop(permit);
+                drop((place, permit));
             });
         }
     };
@@ -160,6 +173,22 @@ where
     }
 }
 
+/// Answers a connection over the bound of its address. No time is spent on the client: what
+/// does not fit into the socket's buffer at once, it does not get.
+fn refuse(stream: &TcpStream) {
+    const ANSWER: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
+        content-type: application/json; charset=utf-8\r\n\
+        retry-after: 5\r\nconnection: close\r\ncontent-length: 62\r\n\r\n\
+        {\"message\":\"There are too many connections from this address\"}";
+    tracing::debug!("a connection was refused: there are too many from its address");
+    // It is new, so its buffer is empty; a client that is gone needs no answer.
+    let _ = rustix::net::send(
+        stream,
+        ANSWER,
+        rustix::net::SendFlags::DONTWAIT | rustix::net::SendFlags::NOSIGNAL,
+    );
+}
+
 /// How long the kernel bears with a client that vanished without a word.
 const SILENCE: Duration = Duration::from_secs(120);
 
@@ -194,12 +223,12 @@ impl Accept for TcpListener {
 
 /// The next connection, however long it takes. One that was gone before it was
 /// accepted is skipped; having no descriptors or memory left is waited out.
-async fn accept(listener: &impl Accept) -> TcpStream {
+async fn accept(listener: &impl Accept) -> (TcpStream, SocketAddr) {
     const LONGEST: Duration = Duration::from_secs(1);
     let mut pause = Duration::from_millis(5);
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => return stream,
+            Ok(accepted) => return accepted,
             Err(error) if is_of_one_connection(&error) => {
                 tracing::debug!(%error, "a client left before it was accepted");
             }

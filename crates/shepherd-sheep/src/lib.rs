@@ -37,6 +37,7 @@
 //! ```
 
 mod bare;
+mod descriptors;
 mod docker;
 mod endpoint;
 mod exit;
@@ -51,6 +52,7 @@ use async_trait::async_trait;
 use shepherd_job::ModelRef;
 
 pub use bare::{BareOptions, BareSheep, Transport};
+pub use descriptors::raise_descriptor_limit;
 pub use docker::{
     DockerOptions, DockerSheep, Engine, EngineHost, EngineOptions, Gpus, Mount, Pull, RegistryLogin, TlsFiles,
 };

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use shepherd_api::BodyPace;
 use tokio::io::AsyncWriteExt as _;
 
 use crate::fake::{Got, Server};
@@ -12,7 +13,7 @@ const LIMIT: usize = 3_000_000;
 async fn limited() -> Server {
     Server::with(|api, _| {
         api.max_body_bytes = LIMIT as u64;
-        api.stall_timeout = Duration::from_millis(100);
+        api.body_pace.stall = Duration::from_millis(100);
     })
     .await
 }
@@ -78,6 +79,32 @@ async fn a_body_that_stalls_is_given_up() {
         client.closed().await;
     }
     server.fake.was_not_submitted_to();
+}
+
+#[tokio::test]
+async fn a_body_that_comes_byte_by_byte_is_given_up() {
+    for change in [
+        |pace: &mut BodyPace| pace.grace = Duration::from_millis(100),
+        |pace: &mut BodyPace| pace.total = Duration::from_millis(100),
+    ] {
+        let server = Server::with(|api, _| change(&mut api.body_pace)).await;
+        let mut client = server.client().await;
+        client.send(format!("{HEAD}content-length: 100000000\r\n\r\n{{\"payload\":\"")).await;
+        let (mut read, mut write) = client.stream.split();
+        let mut answer = vec![0; 12];
+        // It is never quiet, and still cut off: a byte each 10 ms is less than 500 a second.
+        let drip = async {
+            while write.write_all(b"a").await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::select! {
+            read = tokio::io::AsyncReadExt::read_exact(&mut read, &mut answer) => { read.unwrap(); }
+            () = drip => panic!("the connection ended without an answer"),
+        }
+        assert_eq!(answer, b"HTTP/1.1 408");
+        server.fake.was_not_submitted_to();
+    }
 }
 
 #[tokio::test]

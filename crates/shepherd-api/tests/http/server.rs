@@ -110,6 +110,33 @@ async fn connections_over_the_limit_wait_for_room() {
 }
 
 #[tokio::test]
+async fn connections_over_the_limit_of_an_address_are_refused_and_say_why() {
+    let server = Server::with(|_, options| options.max_connections_per_address = 2).await;
+    server.fake.job("job", JobState::new());
+    let mut first = server.client().await;
+    let mut second = server.client().await;
+    first.send(WAIT).await;
+    second.send(WAIT).await;
+    server.fake.until_waiters(2).await;
+    let mut third = server.client().await;
+    let reply = third.reply().await;
+    assert_eq!(reply.error(), (503, "There are too many connections from this address".into()));
+    third.closed().await;
+    drop(first);
+    server.fake.until_waiters(1).await;
+    // Its place is given back when its task has ended, a moment after its waiter.
+    let reply = loop {
+        let mut fourth = server.client().await;
+        fourth.send("GET /status HTTP/1.1\r\nhost: x\r\n\r\n").await;
+        let reply = fourth.reply().await;
+        if reply.status != 503 {
+            break reply;
+        }
+    };
+    assert_eq!(reply.status, 200);
+}
+
+#[tokio::test]
 async fn a_handler_that_panics_is_one_failed_request() {
     let server = Server::start().await;
     server.fake.job("job", done());

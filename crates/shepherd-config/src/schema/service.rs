@@ -63,8 +63,15 @@ pub struct LimitsConfig {
     pub job_log: usize,
     /// How long a client may take to send the head of a request; 30 s unless told.
     pub request_header_timeout: Duration,
+    /// How long a request body may take; an hour unless told.
+    pub request_body_timeout: Duration,
+    /// How many bytes a second of a request body must come at the least; 500 unless told,
+    /// and any number with 0.
+    pub request_body_min_rate: u64,
     /// How many connections are served at once; 10,000 unless told.
     pub max_connections: u32,
+    /// How many of them may come from one address; half of them unless told.
+    pub max_connections_per_address: Option<u32>,
 }
 
 /// How jobs and sheep come together.
@@ -205,13 +212,22 @@ fn read_limits(section: Option<&Section<'_>>) -> Option<LimitsConfig> {
     let header = value_or(section, "request_header_timeout", Duration::from_secs(30), |value| {
         value.duration(header_range)
     });
+    let hour = Duration::from_secs(60 * 60);
+    let body_time =
+        value_or(section, "request_body_timeout", hour, |value| value.duration(Duration::from_secs(1)..=DAY));
+    let body_rate = value_or(section, "request_body_min_rate", 500, |value| value.size(0..=1 << 30));
     let connections = value_or(section, "max_connections", 10_000, |value| value.number(1..=1_000_000));
+    let of_address =
+        value_or(section, "max_connections_per_address", None, |value| value.number(1..=1_000_000).map(Some));
     Some(LimitsConfig {
         max_body_bytes: body?,
         crash_retries: retries?,
         job_log: job_log?,
         request_header_timeout: header?,
+        request_body_timeout: body_time?,
+        request_body_min_rate: body_rate?,
         max_connections: connections?,
+        max_connections_per_address: of_address?,
     })
 }
 

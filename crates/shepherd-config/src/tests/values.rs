@@ -24,10 +24,13 @@ fn defaults_are_those_of_the_original_and_the_design() {
     assert_eq!((config.limits.max_body_bytes, config.limits.crash_retries), (1 << 30, 0));
     assert_eq!(config.limits.job_log, 65_536);
     assert_eq!(config.limits.request_header_timeout, Duration::from_secs(30));
+    assert_eq!(config.limits.request_body_timeout, Duration::from_secs(3600));
+    assert_eq!(config.limits.request_body_min_rate, 500);
     assert_eq!(config.limits.max_connections, 10_000);
     assert_eq!(config.scheduler.max_wait, Duration::from_mins(5));
     assert_eq!(config.scheduler.unknown_models, UnknownModels::Refuse);
     assert_eq!(config.scheduler.removed_sheep, RemovedSheep::Wait);
+    assert_eq!(config.limits.max_connections_per_address, None);
     assert_eq!(config.shutdown.grace, Duration::from_secs(10));
     let [sheep] = config.sheep.as_slice() else { panic!("{:?}", config.sheep) };
     assert_eq!(sheep.id.as_str(), "a");

@@ -26,7 +26,7 @@ async fn accepting_goes_on_after_errors() {
     let address = listener.local_addr().unwrap();
     let failures = Mutex::new([ConnectionAborted, Other, OutOfMemory, ConnectionReset, Other].into());
     let flaky = Flaky { failures, listener };
-    let (_client, server) = tokio::join!(TcpStream::connect(address), accept(&flaky));
+    let (_client, (server, _)) = tokio::join!(TcpStream::connect(address), accept(&flaky));
     assert_eq!(server.local_addr().unwrap(), address);
     assert!(flaky.failures.lock().unwrap().is_empty());
 }

@@ -6,7 +6,9 @@ use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command};
 use std::sync::{Mutex, PoisonError};
 
-use rustix::process::Signal;
+use rustix::process::{Resource, Signal};
+
+use crate::descriptors;
 
 /// Held while a child has copies of this process's descriptors: from its fork to
 /// its exec.
@@ -23,12 +25,16 @@ pub(crate) fn between_forks<T>(action: impl FnOnce() -> T) -> T {
 /// calling thread ends, and that inherits no descriptor but the standard three.
 pub(super) fn spawn(command: &mut Command) -> io::Result<Child> {
     let parent = rustix::process::getpid();
+    let descriptors = descriptors::inherited();
     let before_exec = move || {
         rustix::process::setsid()?;
         rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
         // A parent that died before the line above sends nothing any more.
         if rustix::process::getppid() != Some(parent) {
             return Err(io::Error::from_raw_os_error(libc::ESRCH));
+        }
+        if let Some(limit) = descriptors {
+            rustix::process::setrlimit(Resource::Nofile, limit)?;
         }
         // Libraries in C do not mark all of theirs. Marked rather than closed, for the
         // standard library still needs one to report a failed exec. Kernels before

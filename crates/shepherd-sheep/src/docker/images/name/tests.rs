@@ -15,7 +15,9 @@ fn a_model_s_image_is_named_after_registry_name_and_version() {
 
 #[test]
 fn a_name_that_no_image_can_have_says_which_rule_it_breaks() {
-    for name in ["Mnist", "a..b", "a___b", "a_.b", "a.-b", "_a", "-a", "a-", "a_", "a.", "x/Y/z", "a/-", "a b", "a@b"] {
+    for name in
+        ["Mnist", "a..b", "a___b", "a_.b", "a.-b", "_a", "-a", "a-", "a_", "a.", "x/Y/z", "a/-", "a b", "a@b"]
+    {
         let error = of(name, "1").unwrap_err();
         assert!(error.contains(&format!("`{name}:1`")) && error.contains("lower-case"), "{error}");
     }
