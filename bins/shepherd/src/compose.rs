@@ -2,12 +2,13 @@
 
 mod docker;
 mod flock;
+mod names;
 mod storage;
 
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use shepherd_api::{ApiOptions, Cors, ServeOptions};
+use shepherd_api::{ApiOptions, Cors, Hosts, ServeOptions};
 use shepherd_config::{Config, CorsOrigins, StorageConfig};
 use shepherd_core::{Options, RemovedSheep, Shepherd, UnknownModels};
 use shepherd_queue::{SqliteOptions, SqliteQueue};
@@ -109,12 +110,14 @@ fn connections(descriptors: u64, sheep: u64, listeners: u64) -> u64 {
     ((descriptors - kept) / (PER_CONNECTION * listeners)).max(1)
 }
 
-/// How the API treats requests.
-pub(crate) fn api_options(config: &Config) -> anyhow::Result<ApiOptions> {
+/// How the API treats requests when it listens at `host`.
+pub(crate) fn api_options(config: &Config, host: &str) -> anyhow::Result<ApiOptions> {
     let mut options = ApiOptions::new(config.storage.job_id_rule(), config.state_dir.join("spool"));
     options.max_body_bytes = config.limits.max_body_bytes;
     options.body_pace.total = config.limits.request_body_timeout;
     options.body_pace.min_rate = config.limits.request_body_min_rate;
+    let local = names::of_this_machine();
+    options.hosts = Hosts::of(config.api.hosts.iter().chain(&local).map(String::as_str).chain([host]));
     options.cors = match &config.api.cors_origins {
         CorsOrigins::Any => Cors::Any,
         CorsOrigins::Only(origins) => Cors::parse(origins)

@@ -77,7 +77,7 @@ async fn serve_until_told(config: &Config, run: &RunArgs, descriptors: Option<u6
         .with_context(|| format!("cannot listen at {host}, port {port}"))?;
     let address = listener.local_addr()?;
 
-    let api_options = compose::api_options(config)?;
+    let api_options = compose::api_options(config, host)?;
     let Started { shepherd, endpoint, prefetch } = compose::start(config).await?;
     let mut servers = Servers::new();
     let options = compose::serve_options(config, descriptors);

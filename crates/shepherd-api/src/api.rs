@@ -10,13 +10,14 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::header::ALLOW;
+use http::header::{ALLOW, HeaderName};
 use http::request::Parts;
-use http::{Method, Request, Response, StatusCode, Uri};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body::Body;
 use shepherd_job::JobIdRule;
 use shepherd_serve::Drain;
 
+use crate::access::{self, Hosts};
 use crate::backend::Backend;
 use crate::body::ApiBody;
 use crate::cors::{Cors, Grant};
@@ -27,6 +28,8 @@ use crate::submit::spool::Spool;
 use crate::unread::Sends;
 use crate::{docs, events, files, jobs, json, logs, submit, unread};
 
+const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
+
 /// How the API treats requests.
 #[derive(Clone, Debug)]
 pub struct ApiOptions {
@@ -35,17 +38,19 @@ pub struct ApiOptions {
     /// Where payloads too large for memory lie while they arrive, as files without
     /// names. Created when the first of them comes.
     pub spool_dir: PathBuf,
-    /// The largest request body in bytes; more is answered with 413.
+    /// The largest request body in bytes, packed or not; more is answered with 413.
     pub max_body_bytes: u64,
     /// How slowly a request body may come; slower ones are answered with 408.
     pub body_pace: BodyPace,
     /// Which web pages of other origins may call.
     pub cors: Cors,
+    /// The host names that requests may be sent to.
+    pub hosts: Hosts,
 }
 
 impl ApiOptions {
-    /// Options with the defaults: bodies up to 1 GiB at the usual pace, and no
-    /// other origins.
+    /// Options with the defaults: bodies up to 1 GiB at the usual pace, no other origins,
+    /// and no names but those of this machine.
     pub fn new(job_id_rule: JobIdRule, spool_dir: impl Into<PathBuf>) -> Self {
         Self {
             job_id_rule,
@@ -53,6 +58,7 @@ impl ApiOptions {
             max_body_bytes: 1 << 30,
             body_pace: BodyPace::default(),
             cors: Cors::Off,
+            hosts: Hosts::default(),
         }
     }
 }
@@ -107,7 +113,8 @@ impl<B: Backend> Api<B> {
         let log = tracing::enabled!(tracing::Level::DEBUG).then(|| Box::new(AccessLog::new(&request)));
         let state = catch_unwind(AssertUnwindSafe(|| self.dispatch(request)))
             .unwrap_or_else(|panic| State::Ready(Err(panicked(&*panic))));
-        ApiFuture { state, grant, log }
+        let resource_policy = self.options().cors.resource_policy();
+        ApiFuture { state, grant, resource_policy, log }
     }
 
     fn dispatch<R>(&self, request: Request<R>) -> State
@@ -117,10 +124,13 @@ impl<B: Backend> Api<B> {
     {
         let (parts, body) = request.into_parts();
         let route = Route::parse(parts.uri.path());
-        if route == Some(Route::StartJob) && parts.method == Method::POST {
-            return submit::start_job(self, &parts.headers, body);
-        }
-        let state = self.answer(route, &parts);
+        let state = match access::check(&parts, &self.options().hosts, &self.options().cors) {
+            Err(refused) => State::Ready(Err(refused)),
+            Ok(()) if route == Some(Route::StartJob) && parts.method == Method::POST => {
+                return submit::start_job(self, &parts.headers, body);
+            }
+            Ok(()) => self.answer(route, &parts),
+        };
         if body.is_end_stream() {
             return state;
         }
@@ -232,6 +242,7 @@ where
 pub struct ApiFuture {
     state: State,
     grant: Option<Grant>,
+    resource_policy: HeaderValue,
     log: Option<Box<AccessLog>>,
 }
 
@@ -270,6 +281,7 @@ impl Future for ApiFuture {
             },
         };
         let mut response = answer.unwrap_or_else(ApiError::into_response);
+        response.headers_mut().insert(CROSS_ORIGIN_RESOURCE_POLICY, self.resource_policy.clone());
         if let Some(grant) = self.grant.take() {
             grant.apply(response.headers_mut());
         }

@@ -45,12 +45,29 @@ impl Cors {
             .map(Self::Origins)
     }
 
+    /// Whether pages of this origin may call.
+    pub(crate) fn allows(&self, origin: &HeaderValue) -> bool {
+        match self {
+            Self::Off => false,
+            Self::Any => true,
+            Self::Origins(origins) => origins.contains(origin),
+        }
+    }
+
+    /// Which pages may show what is answered without asking for it by CORS: an image, or a script.
+    pub(crate) const fn resource_policy(&self) -> HeaderValue {
+        HeaderValue::from_static(match self {
+            Self::Any => "cross-origin",
+            Self::Off | Self::Origins(_) => "same-origin",
+        })
+    }
+
     /// What to say to this request, if anything.
     pub(crate) fn grant(&self, method: &Method, headers: &HeaderMap) -> Option<Grant> {
         let allowed = match self {
             Self::Off => return None,
             Self::Any => Some(HeaderValue::from_static("*")),
-            Self::Origins(origins) => headers.get(ORIGIN).filter(|origin| origins.contains(origin)).cloned(),
+            Self::Origins(_) => headers.get(ORIGIN).filter(|origin| self.allows(origin)).cloned(),
         };
         Some(Grant {
             allowed,

@@ -27,6 +27,8 @@ pub(crate) enum ApiError {
     BadRequest(Cow<'static, str>),
     /// The body broke off or its framing is wrong.
     BrokenBody,
+    /// Not on behalf of this host or web page.
+    Forbidden(String),
     /// No body in the time that it had.
     BodyStalled,
     /// A body over the limit.
@@ -103,6 +105,7 @@ impl ApiError {
     pub(crate) fn into_response(self) -> Response<ApiBody> {
         let text: Cow<'static, str> = match &self {
             Self::BadRequest(message) => message.clone(),
+            Self::Forbidden(message) => message.clone().into(),
             Self::BrokenBody => "The request body could not be read".into(),
             Self::BodyStalled => "The request body did not arrive in time".into(),
             Self::TooLarge { limit } => format!("The request body exceeds the limit of {limit} bytes").into(),
@@ -134,6 +137,7 @@ impl ApiError {
                 headers.insert(CONNECTION, HeaderValue::from_static("close"));
             }
             Self::BadRequest(_)
+            | Self::Forbidden(_)
             | Self::NoSuchPath
             | Self::NoData { .. }
             | Self::UnknownJob { .. }
@@ -151,6 +155,7 @@ impl ApiError {
     const fn status(&self) -> StatusCode {
         match self {
             Self::BadRequest(_) | Self::BrokenBody | Self::NoData { .. } => StatusCode::BAD_REQUEST,
+            Self::Forbidden(_) => StatusCode::FORBIDDEN,
             Self::NoSuchPath | Self::UnknownJob { .. } | Self::NoSuchFile => StatusCode::NOT_FOUND,
             Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::BodyStalled => StatusCode::REQUEST_TIMEOUT,

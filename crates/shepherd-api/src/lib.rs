@@ -50,6 +50,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod access;
 mod api;
 mod backend;
 mod body;
@@ -70,6 +71,7 @@ mod submit;
 mod time;
 mod unread;
 
+pub use access::Hosts;
 pub use api::{Api, ApiFuture, ApiOptions};
 pub use backend::Backend;
 pub use body::ApiBody;

@@ -1,7 +1,7 @@
 //! The routes of the first shepherd and what was added to them, row by row.
 
 use serde_json::json;
-use shepherd_api::Cors;
+use shepherd_api::{Cors, Hosts};
 use shepherd_core::ShepherdError;
 use shepherd_job::{Attempt, History, JobState, SheepId};
 
@@ -350,4 +350,54 @@ async fn pages_of_other_origins_may_call_only_when_configured() {
         let reply = client.ask("OPTIONS", "/start-job", &[origin, PREFLIGHT]).await;
         assert_eq!((allowed(&reply), reply.header("access-control-allow-methods")), (None, None), "{origin}");
     }
+}
+
+#[tokio::test]
+async fn a_page_of_another_origin_neither_submits_nor_cancels() {
+    let server = Server::start().await;
+    server.fake.job("job", JobState::new());
+    let mut client = server.client().await;
+    for lines in [&["origin: http://evil.example"][..], &["sec-fetch-site: cross-site"], &["origin: null"]] {
+        let lines: Vec<_> = lines.iter().chain(&["content-length: 0"]).copied().collect();
+        for path in ["/jobs/job/cancel", "/start-job"] {
+            let (status, message) = client.ask("POST", path, &lines).await.error();
+            assert_eq!(status, 403);
+            assert!(message.contains("api.cors_origins"), "{message}");
+        }
+    }
+    server.fake.was_not_submitted_to();
+    server.fake.with(|world| assert!(world.cancelled.is_empty()));
+    // The API's own page may.
+    let lines = ["origin: http://test", "sec-fetch-site: same-origin", "content-length: 0"];
+    assert_eq!(client.ask("POST", "/jobs/job/cancel", &lines).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_name_that_was_made_to_lead_here_is_refused() {
+    let server = Server::with(|api, _| api.hosts = Hosts::of(["shepherd.example"])).await;
+    let mut client = server.client().await;
+    for (host, status) in [("evil.example", 403), ("shepherd.example:80", 200), ("127.0.0.1:5000", 200)] {
+        client.send(format!("GET /status HTTP/1.1\r\nhost: {host}\r\n\r\n")).await;
+        assert_eq!(client.reply().await.status, status, "{host}");
+    }
+    for head in ["GET /status HTTP/1.1\r\n\r\n", "GET /status HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n"] {
+        client.send(head).await;
+        let (status, message) = client.reply().await.error();
+        assert!(status == 400 && message.contains("Host"), "{message}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_answered_is_no_resource_of_other_pages() {
+    let server = Server::start().await;
+    server.fake.job("job", done());
+    server.fake.object("job", "outputs/output", "x");
+    let mut client = server.client().await;
+    for path in ["/jobs/job/result", "/jobs/job/logs", "/status", "/nothing"] {
+        let reply = client.get(path).await;
+        assert_eq!(reply.header("cross-origin-resource-policy"), Some("same-origin"), "{path}");
+    }
+    let any = Server::with(|api, _| api.cors = Cors::Any).await;
+    let reply = any.client().await.get("/status").await;
+    assert_eq!(reply.header("cross-origin-resource-policy"), Some("cross-origin"));
 }

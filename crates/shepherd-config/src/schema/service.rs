@@ -123,6 +123,8 @@ pub struct ApiConfig {
     pub port: u16,
     /// Which origins a browser may call from; none unless told.
     pub cors_origins: CorsOrigins,
+    /// Host names that requests may be sent to, beside those of this machine; `*` means all.
+    pub hosts: Vec<String>,
 }
 
 /// Which origins may call the API from a browser.
@@ -264,7 +266,19 @@ fn read_api(section: Option<&Section<'_>>) -> Option<ApiConfig> {
     });
     let port = value_or(section, "port", 5000, |value| value.number(0..=u16::MAX));
     let origins = value_or(section, "cors_origins", CorsOrigins::Only(Vec::new()), read_origins);
-    Some(ApiConfig { host: host?, port: port?, cors_origins: origins? })
+    let hosts = value_or(section, "hosts", Vec::new(), read_hosts);
+    Some(ApiConfig { host: host?, port: port?, cors_origins: origins?, hosts: hosts? })
+}
+
+fn read_hosts(value: &Value<'_>) -> Option<Vec<String>> {
+    value.list(|item| {
+        let text = item.text()?;
+        if text == "*" || is_host_name(text) {
+            return Some(text.to_owned());
+        }
+        item.wrong("a host name such as shepherd.example.org, without a port, or `*`");
+        None
+    })
 }
 
 fn read_origins(value: &Value<'_>) -> Option<CorsOrigins> {

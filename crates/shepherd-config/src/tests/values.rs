@@ -21,6 +21,7 @@ fn defaults_are_those_of_the_original_and_the_design() {
     assert_eq!((config.logging.level, config.logging.format), (LogLevel::Info, LogFormat::Pretty));
     assert_eq!((config.api.host.as_str(), config.api.port), ("0.0.0.0", 5000));
     assert_eq!(config.api.cors_origins, CorsOrigins::Only(vec![]));
+    assert_eq!(config.api.hosts, Vec::<String>::new());
     assert_eq!((config.limits.max_body_bytes, config.limits.crash_retries), (1 << 30, 0));
     assert_eq!(config.limits.job_log, 65_536);
     assert_eq!(config.limits.request_header_timeout, Duration::from_secs(30));
@@ -145,6 +146,7 @@ fn origins_and_hosts_are_read() {
     let expected = CorsOrigins::Only(vec!["http://a.org:80".into(), "https://b".into()]);
     assert_eq!(config.api.cors_origins, expected);
     assert_eq!(valid("api: {cors_origins: ['*']}\n").api.cors_origins, CorsOrigins::Any);
+    assert_eq!(valid("api: {hosts: [a.example.org, '*']}\n").api.hosts, ["a.example.org", "*"]);
 }
 
 #[test]
