@@ -306,3 +306,18 @@ async fn keys_from_the_environment_are_kept_from_runners() {
     let status = daemon.client().run("env-unused", SCRIPTED, &seen("AWS_ACCESS_KEY_ID")).await;
     assert_eq!(status["status"], "done", "{status}");
 }
+
+#[tokio::test]
+async fn a_proxy_of_the_environment_is_not_in_the_way_of_storage() {
+    let server = S3Server::start();
+    let site = Site::on_s3(&server.url(), Layout::BucketPerJob);
+    let mut command = site.command();
+    for name in ["http_proxy", "HTTP_PROXY", "https_proxy", "ALL_PROXY"] {
+        // Nobody listens there.
+        command.env(name, "http://127.0.0.1:1");
+    }
+    command.env_remove("no_proxy").env_remove("NO_PROXY");
+    let daemon = site.start_command(command).await;
+    let done = daemon.client().run("direct", SCRIPTED, &Script::Say("x".into())).await;
+    assert_eq!(done["status"], "done", "{done}");
+}

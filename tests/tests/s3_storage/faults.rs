@@ -311,3 +311,17 @@ async fn a_bucket_removed_behind_our_back_is_made_again() {
     storage.publish(&one, &dir(from.path()), Replaces::Nothing).await.unwrap();
     assert_eq!(read(&storage, &one, "outputs/output").await, "result");
 }
+
+#[tokio::test]
+async fn a_proxy_that_is_away_is_named() {
+    let server = Server::start().await;
+    let mut options = impatient(&server.url);
+    options.limits.ask = Duration::from_millis(100);
+    options.proxy = Some("http://127.0.0.1:1".to_owned());
+    match open(&options).contains(&job("proxied")).await {
+        Err(StorageError::Unavailable(why)) => {
+            assert!(why.contains("through the proxy http://127.0.0.1:1"), "{why}");
+        }
+        other => panic!("{other:?}"),
+    }
+}

@@ -66,6 +66,7 @@ fn options(s3: &S3Config) -> S3Options {
     let mut options = S3Options::new(s3.url.to_string(), credentials, layout);
     options.region.clone_from(&s3.region);
     options.ca_file.clone_from(&s3.ca_file);
+    options.proxy = s3.proxy.as_ref().map(ToString::to_string);
     options
 }
 

@@ -2,7 +2,7 @@
 //!
 //! `url` says which: `file:///DIR`, perhaps with [`serve_s3`], or
 //! `http(s)://HOST[:PORT]` of a service, with `access_key`, `secret_key`,
-//! `session_token?` (each also as `*_file`), `region?`, `ca_file?` and, for one
+//! `session_token?` (each also as `*_file`), `region?`, `ca_file?`, `proxy?` and, for one
 //! bucket, `layout: prefix` with `bucket` and `prefix?`.
 //!
 //! A service without keys in the file takes those that its other clients take, from
@@ -83,6 +83,8 @@ pub struct S3Storage {
     pub region: String,
     /// Certificates of authorities that are trusted besides the system's.
     pub ca_file: Option<PathBuf>,
+    /// The HTTP proxy that leads to it; reached directly without.
+    pub proxy: Option<HttpUrl>,
     /// How jobs lie in it.
     pub layout: S3Layout,
 }
@@ -186,6 +188,7 @@ fn finish_local(
         "session_token_file",
         "region",
         "ca_file",
+        "proxy",
         "bucket",
         "prefix",
     ];
@@ -216,6 +219,7 @@ fn s3(
         Some(value) => value.text().map(str::to_owned),
     };
     let ca_file = section.get("ca_file").map(|value| ca_file(&value, url.as_ref(), kept));
+    let proxy = section.get("proxy").map(|value| value.http_url());
     let not_local = ("serve_s3", "has no meaning for an S3 service, expected only with a local directory");
     let layout = match layout {
         None => {
@@ -244,6 +248,10 @@ fn s3(
         session_token: keys.session_token,
         region: region?,
         ca_file: match ca_file {
+            None => None,
+            Some(read) => Some(read?),
+        },
+        proxy: match proxy {
             None => None,
             Some(read) => Some(read?),
         },

@@ -123,3 +123,14 @@ fn storage_in_a_directory_is_read() {
     let StorageConfig::Local(local) = &config.storage else { panic!("{:?}", config.storage) };
     assert_eq!(local.dir, Path::new("/state/storage"));
 }
+
+#[test]
+fn a_service_is_reached_by_a_proxy_only_where_one_is_named() {
+    let with = |more: &str| {
+        valid(&format!("storage: {{url: 'http://s3', access_key: a, secret_key: b{more}}}\n")).storage
+    };
+    let StorageConfig::S3(s3) = with("") else { panic!() };
+    assert_eq!(s3.proxy, None);
+    let StorageConfig::S3(s3) = with(", proxy: 'http://proxy.example:3128'") else { panic!() };
+    assert_eq!(s3.proxy.unwrap().to_string(), "http://proxy.example:3128");
+}

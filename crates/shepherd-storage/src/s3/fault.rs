@@ -98,6 +98,12 @@ impl Fault {
         Self::new(kind, message)
     }
 
+    /// The same of a request that went through a proxy.
+    pub(super) fn through(mut self, proxy: &str) -> Self {
+        self.message.push_str(&format!(" (through the proxy {proxy}, `storage.proxy`)"));
+        self
+    }
+
     /// Whether another try may end differently.
     pub(super) fn passes(&self) -> bool {
         matches!(self.kind, Kind::Throttled | Kind::Away)

@@ -18,13 +18,16 @@ pub struct S3Options {
     pub layout: S3Layout,
     /// A file of PEM certificates that are trusted besides the system's.
     pub ca_file: Option<PathBuf>,
+    /// The URL of the HTTP proxy that requests go through. Without it the server is reached
+    /// directly, whatever the environment says of proxies.
+    pub proxy: Option<String>,
     /// Bounds of time and memory.
     pub limits: S3Limits,
 }
 
 impl S3Options {
     /// Options with the region `us-east-1`, no other certificates than the
-    /// system's, and the usual limits.
+    /// system's, no proxy, and the usual limits.
     pub fn new(url: impl Into<String>, credentials: S3Credentials, layout: S3Layout) -> Self {
         Self {
             url: url.into(),
@@ -32,6 +35,7 @@ impl S3Options {
             credentials,
             layout,
             ca_file: None,
+            proxy: None,
             limits: S3Limits::default(),
         }
     }

@@ -101,6 +101,7 @@ impl Call {
 pub(super) struct Wire {
     http: reqwest::Client,
     base: String,
+    proxy: Option<String>,
     signer: Signer,
     pub(super) limits: S3Limits,
 }
@@ -118,7 +119,15 @@ impl Wire {
             .pool_idle_timeout(Duration::from_secs(20))
             .redirect(reqwest::redirect::Policy::none())
             .tls_built_in_root_certs(secure)
-            .user_agent(concat!("shepherd/", env!("CARGO_PKG_VERSION")));
+            .user_agent(concat!("shepherd/", env!("CARGO_PKG_VERSION")))
+            // The environment's is for the world outside, and seldom knows of this server.
+            .no_proxy();
+        if let Some(proxy) = &options.proxy {
+            let proxy = reqwest::Proxy::all(proxy).map_err(|error| {
+                StorageError::Invalid(format!("the proxy {proxy} cannot be used: {}", Fault::sent(error)))
+            })?;
+            http = http.proxy(proxy);
+        }
         if let (Some(file), true) = (&options.ca_file, secure) {
             for certificate in certificates(file)? {
                 http = http.add_root_certificate(certificate);
@@ -132,7 +141,7 @@ impl Wire {
         })?;
         let signer = Signer::new(options.credentials.clone(), &options.region, &base)?;
         let base = base.as_str().trim_end_matches('/').to_owned();
-        Ok(Self { http, base, signer, limits: options.limits.clone() })
+        Ok(Self { http, base, proxy: options.proxy.clone(), signer, limits: options.limits.clone() })
     }
 
     /// Sends a request until it is answered, as long as `tries` allows, and gives
@@ -200,7 +209,7 @@ impl Wire {
             let until = sent.last + limit;
             let look = if sent.all { until } else { until.min(Instant::now() + TICK) };
             match tokio::time::timeout_at(look, &mut answer).await {
-                Ok(answered) => break answered.map_err(Fault::sent),
+                Ok(answered) => break answered.map_err(|error| self.unreachable(error)),
                 Err(_) if look < until || progress.now().last > sent.last => {}
                 Err(_) => {
                     let what = if sent.all { "no answer" } else { "the body was not taken" };
@@ -235,6 +244,15 @@ impl Wire {
         let mut fault = Fault::answered(status.as_u16(), &body, call.key.is_some());
         fault.after = after.map(Duration::from_secs);
         Err(fault)
+    }
+
+    /// Nothing came back. The proxy may be to blame, so it is named.
+    fn unreachable(&self, error: reqwest::Error) -> Fault {
+        let fault = Fault::sent(error);
+        match &self.proxy {
+            None => fault,
+            Some(proxy) => fault.through(proxy),
+        }
     }
 
     fn request(&self, call: &Call, hash: &str) -> std::result::Result<reqwest::Request, Fault> {
