@@ -200,6 +200,15 @@ pub(crate) const fn success() -> Bytes {
     Bytes::from_static(b"{\"success\":true}")
 }
 
+/// The answer to a submit that changed nothing, and why.
+pub(crate) fn success_beside(conflict: &str) -> Bytes {
+    let mut to = Vec::with_capacity(128);
+    push(&mut to, "{\"success\":true,\"conflict\":");
+    push_text(&mut to, conflict);
+    to.push(b'}');
+    to.into()
+}
+
 fn push_progress(to: &mut Vec<u8>, progress: &Progress) {
     push(to, "{\"fraction\":");
     match progress.fraction {

@@ -1,9 +1,9 @@
 //! `POST /start-job`.
 //!
 //! ```text
-//!  frames ── Scanner (syntax) ── Fields (meaning) ─┐
-//!               └── payload text ── Payload ───────┴─▶ Submit
-//!                                   memory │ file
+//!  frames ── Encoding ── Scanner (syntax) ── Fields (meaning) ─┐
+//!                           └── payload text ── Payload ───────┴─▶ Submit
+//!                                               memory │ file
 //! ```
 //!
 //! The body is parsed as it arrives and never held as a whole: all fields but
@@ -19,7 +19,7 @@ use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, StatusCode};
 use http_body::Body;
-use shepherd_core::{Accepted, Submit};
+use shepherd_core::{Accepted, Data, ShepherdError, Submit};
 use shepherd_job::{JobSpec, SheepId};
 use tokio::time::Instant;
 
@@ -30,16 +30,14 @@ use crate::json;
 use crate::unread::{self, Sends};
 
 mod fields;
+mod inflate;
 mod scanner;
 pub(crate) mod spool;
 
 use fields::{Refused, StartJob};
+use inflate::Encoding;
 use scanner::Scanner;
 use spool::Payload;
-
-/// A frame is parsed in pieces of this size, so that a large one does not make
-/// the payload's buffer as large.
-const PIECE: usize = 64 * 1024;
 
 pub(crate) fn start_job<B, R>(api: &Api<B>, headers: &HeaderMap, body: R) -> State
 where
@@ -47,11 +45,12 @@ where
     R: Body<Data = Bytes> + Send + 'static,
     R::Error: Display,
 {
-    let (api, content_type, sends) = (api.clone(), check_content_type(headers), Sends::of(headers));
+    let (api, sends) = (api.clone(), Sends::of(headers));
+    let encoding = check_content_type(headers).and_then(|()| Encoding::of(headers));
     State::later(async move {
         let mut body = pin!(body);
-        let outcome = match content_type {
-            Ok(()) => submit(&api, body.as_mut()).await,
+        let outcome = match encoding {
+            Ok(encoding) => submit(&api, encoding, body.as_mut()).await,
             Err(error) => Err(error),
         };
         match outcome {
@@ -62,14 +61,14 @@ where
     })
 }
 
-async fn submit<B, R>(api: &Api<B>, body: Pin<&mut R>) -> Answer
+async fn submit<B, R>(api: &Api<B>, encoding: Encoding, body: Pin<&mut R>) -> Answer
 where
     B: Backend,
     R: Body<Data = Bytes>,
     R::Error: Display,
 {
     let mut payload = Payload::new(api.spool());
-    let job = read(api, body, &mut payload).await?;
+    let job = read(api, encoding, body, &mut payload).await?;
     let sheep = match job.sheep_id {
         None => None,
         Some(id) => {
@@ -77,17 +76,39 @@ where
             Some(known.ok_or_else(|| ApiError::unknown_sheep(&id))?)
         }
     };
-    let id = job.job_id.clone();
     let spec = JobSpec { id: job.job_id, model: job.model, sheep, priority: job.priority };
-    let submit = Submit { spec, data: payload.finish().await? };
-    match api.backend().submit(submit).await {
-        Ok(Accepted::Queued(_) | Accepted::Live(_)) => Ok(json_response(StatusCode::OK, json::success())),
-        Err(error) => Err(ApiError::of_job(error, &id)),
+    let send = |data| api.backend().submit(Submit { spec: spec.clone(), data });
+    let mut accepted = send(payload.finish().await?).await;
+    if job.has_payload && matches!(accepted, Err(ShepherdError::NoData)) {
+        // Clients of the first shepherd say "no payload" by an empty one, so it is an
+        // input only where there is none.
+        accepted = send(Data::Payload(Bytes::new())).await;
     }
+    match accepted {
+        Ok(Accepted::Queued(_)) => Ok(json_response(StatusCode::OK, json::success())),
+        Ok(Accepted::Live(live)) => Ok(json_response(StatusCode::OK, live_success(&live.spec, &spec))),
+        Err(error) => Err(ApiError::of_job(error, &spec.id)),
+    }
+}
+
+/// The answer where a job of this id is queued or running, and goes on as it is. The
+/// first shepherd's clients expect success; what differs is said beside that.
+fn live_success(live: &JobSpec, submitted: &JobSpec) -> Bytes {
+    let differs = if live.model != submitted.model {
+        format!("the model `{}`", live.model)
+    } else if live != submitted {
+        "another sheep or priority".to_owned()
+    } else {
+        return json::success();
+    };
+    json::success_beside(&format!(
+        "A job with this ID is queued or running with {differs}, and goes on as it is"
+    ))
 }
 
 async fn read<B, R>(
     api: &Api<B>,
+    mut encoding: Encoding,
     mut body: Pin<&mut R>,
     payload: &mut Payload<'_>,
 ) -> Result<StartJob, ApiError>
@@ -103,25 +124,35 @@ where
     }
     let began = Instant::now();
     let mut scanner = Scanner::new(api.options().job_id_rule);
-    let mut seen = 0_u64;
+    // Both what came and what it was before it was packed are bounded.
+    let (mut came, mut meant) = (0_u64, 0_u64);
+    let within = |sum: &mut u64, more: usize| {
+        *sum = sum.saturating_add(more as u64);
+        if *sum > limit { Err(ApiError::TooLarge { limit }) } else { Ok(()) }
+    };
     while !body.is_end_stream() {
         let frame = poll_fn(|cx| body.as_mut().poll_frame(cx));
-        let frame = tokio::time::timeout_at(pace.deadline(began, seen), frame);
+        let frame = tokio::time::timeout_at(pace.deadline(began, came), frame);
         let Some(frame) = frame.await.map_err(|_| ApiError::BodyStalled)? else { break };
         let frame = frame.map_err(|error| {
             tracing::debug!(%error, "a request body broke off");
             ApiError::BrokenBody
         })?;
         let Ok(data) = frame.into_data() else { continue };
-        seen = seen.saturating_add(data.len() as u64);
-        if seen > limit {
-            return Err(ApiError::TooLarge { limit });
-        }
-        for piece in data.chunks(PIECE) {
-            scanner.feed(piece, &mut payload.text)?;
+        within(&mut came, data.len())?;
+        let mut rest = &data[..];
+        while !rest.is_empty() {
+            let (used, text) = encoding.decode(rest)?;
+            rest = &rest[used..];
+            within(&mut meant, text.len())?;
+            scanner.feed(text, &mut payload.text)?;
             payload.settle().await?;
         }
     }
+    let text = encoding.finish()?;
+    within(&mut meant, text.len())?;
+    scanner.feed(text, &mut payload.text)?;
+    payload.settle().await?;
     Ok(scanner.finish()?)
 }
 

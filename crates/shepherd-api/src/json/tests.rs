@@ -186,6 +186,7 @@ fn the_other_bodies_are_as_they_were() {
     );
     check("message", "Error", &message("ž \"x\" \\ \n"));
     check("success", "Success", &success());
+    check("success-conflict", "Success", &success_beside("a \"b\""));
     check("ready", "Ready", &ready(true));
     check("not-ready", "Ready", &ready(false));
 }

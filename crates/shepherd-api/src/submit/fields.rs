@@ -10,6 +10,8 @@ pub(super) struct StartJob {
     /// As the client wrote it.
     pub(super) sheep_id: Option<String>,
     pub(super) priority: i32,
+    /// Whether there is a payload, which may be empty.
+    pub(super) has_payload: bool,
 }
 
 /// Why a body is no submit.
@@ -68,6 +70,7 @@ pub(super) struct Fields {
     model_version: Option<String>,
     sheep_id: Option<String>,
     priority: i32,
+    has_payload: bool,
 }
 
 impl Fields {
@@ -82,6 +85,7 @@ impl Fields {
             model_version: None,
             sheep_id: None,
             priority: 0,
+            has_payload: false,
         }
     }
 
@@ -144,6 +148,11 @@ impl Fields {
         Refused::Invalid(format!("`{}` must be at most {limit} bytes long", self.current.text()))
     }
 
+    /// The payload as a string, which goes elsewhere.
+    pub(super) const fn payload(&mut self) {
+        self.has_payload = true;
+    }
+
     /// A string that is not the payload.
     pub(super) fn string(&mut self, text: &str) -> Result<(), Refused> {
         match self.current {
@@ -163,6 +172,7 @@ impl Fields {
         match self.current {
             Member::JobId => self.job_id(text),
             Member::Payload => {
+                self.payload();
                 payload.extend_from_slice(text.as_bytes());
                 Ok(())
             }
@@ -207,7 +217,8 @@ impl Fields {
             let (part, rule) = rule.split_once(' ').unwrap_or(("", &rule));
             Refused::Invalid(format!("`model.{part}` {rule}"))
         })?;
-        Ok(StartJob { job_id, model, sheep_id: self.sheep_id, priority: self.priority })
+        let Self { sheep_id, priority, has_payload, .. } = self;
+        Ok(StartJob { job_id, model, sheep_id, priority, has_payload })
     }
 }
 

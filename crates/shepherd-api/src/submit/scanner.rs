@@ -236,7 +236,10 @@ impl Scanner {
                 self.fields.string(utf8(&self.text)?)?;
                 State::CommaOrEnd
             }
-            To::Payload => State::CommaOrEnd,
+            To::Payload => {
+                self.fields.payload();
+                State::CommaOrEnd
+            }
         };
         Ok(())
     }

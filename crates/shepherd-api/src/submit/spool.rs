@@ -136,7 +136,7 @@ impl<'a> Payload<'a> {
         Ok(())
     }
 
-    /// What the job is submitted with. An empty payload is none.
+    /// What the job is submitted with; where the payload is empty, what is in storage.
     pub(super) async fn finish(&mut self) -> Result<Data, ApiError> {
         self.write().await?;
         let Some(mut file) = self.file.take() else {

@@ -77,6 +77,12 @@ impl Client {
         self.reply().await
     }
 
+    /// A submit whose body has this Content-Encoding.
+    pub(crate) async fn post_encoded(&mut self, encoding: &str, body: &[u8]) -> Reply {
+        let content_type = format!("application/json\r\ncontent-encoding: {encoding}");
+        self.post("/start-job", Some(&content_type), body).await
+    }
+
     pub(crate) async fn start_job(&mut self, body: &str) -> Reply {
         self.post("/start-job", Some("application/json"), body.as_bytes()).await
     }

@@ -45,6 +45,8 @@ pub(crate) struct World {
     pub(crate) queries: Vec<ListQuery>,
     /// What the next call is answered with.
     pub(crate) failure: Option<ShepherdError>,
+    /// The job that the next submit finds queued or running.
+    pub(crate) live: Option<Arc<JobRecord>>,
     pub(crate) problems: Vec<String>,
     pub(crate) panics: bool,
     pub(crate) cancelled: HashSet<String>,
@@ -278,7 +280,7 @@ impl Backend for Fake {
         self.call(|world| {
             let job = Arc::new(record(submit.spec.id.as_str(), 1, JobState::new()));
             world.submits.push((submit.spec, got));
-            Ok(Accepted::Queued(job))
+            Ok(world.live.take().map_or(Accepted::Queued(job), Accepted::Live))
         })
     }
 

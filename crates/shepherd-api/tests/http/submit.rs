@@ -1,8 +1,10 @@
 //! Submits.
 
 use serde_json::json;
+use shepherd_core::ShepherdError;
+use shepherd_job::JobState;
 
-use crate::fake::{Got, Server};
+use crate::fake::{Got, Server, record};
 
 const MODEL: &str = r#""model":{"name":"m","version":"1"}"#;
 
@@ -39,6 +41,54 @@ async fn a_submit_reaches_the_shepherd_as_it_was_meant() {
     }
     let (spec, _) = accepted(&server, &format!(r#"{{"job_id":12345,{MODEL},"sheep_id":null}}"#)).await;
     assert_eq!(spec.id.as_str(), "12345");
+    for (model, shown) in [
+        (r#"{"name":1,"version":1.50}"#, "1:1.50"),
+        (r#"{"name":"a b","version":"1.0+cu11"}"#, "a b:1.0+cu11"),
+        (r#"{"name":"a@b","version":"1~rc"}"#, "a@b:1~rc"),
+    ] {
+        let (spec, _) = accepted(&server, &format!(r#"{{"job_id":"job-1","model":{model}}}"#)).await;
+        assert_eq!(spec.model.to_string(), shown);
+    }
+}
+
+#[tokio::test]
+async fn an_empty_payload_is_an_input_where_there_is_none() {
+    let server = Server::start().await;
+    let mut client = server.client().await;
+    let empty = body(r#","payload":"""#);
+    server.fake.with(|world| world.failure = Some(ShepherdError::NoData));
+    assert_eq!(client.start_job(&empty).await.status, 200);
+    let (_, got) = server.fake.with(|world| world.submits.pop().unwrap());
+    assert_eq!(got, Got::Payload("".into()));
+    for without in [body(""), body(r#","payload":null"#)] {
+        server.fake.with(|world| world.failure = Some(ShepherdError::NoData));
+        let reply = client.start_job(&without).await;
+        assert_eq!(reply.error(), (400, "Data for job `job-1` does not exist".into()));
+    }
+    server.fake.was_not_submitted_to();
+}
+
+#[tokio::test]
+async fn a_submit_that_differs_from_the_live_job_is_told_so() {
+    let server = Server::start().await;
+    let mut client = server.client().await;
+    for (model, members, differs) in [
+        ("ocr", "", None),
+        ("other", "", Some("the model `ocr:latest`")),
+        ("ocr", r#","priority":1"#, Some("another sheep or priority")),
+    ] {
+        server.fake.with(|world| world.live = Some(record("job-1", 1, JobState::new()).into()));
+        let model = format!(r#""model":{{"name":"{model}","version":"latest"}}"#);
+        let reply = client.start_job(&format!(r#"{{"job_id":"job-1",{model}{members}}}"#)).await;
+        assert_eq!((reply.status, &reply.json()["success"]), (200, &json!(true)));
+        match (reply.json().get("conflict"), differs) {
+            (None, None) => {}
+            (Some(conflict), Some(differs)) => {
+                assert!(conflict.as_str().unwrap().contains(differs), "{conflict}")
+            }
+            other => panic!("{other:?}"),
+        }
+    }
 }
 
 #[tokio::test]
@@ -138,4 +188,31 @@ async fn a_chunked_body_is_taken_however_it_is_cut() {
         assert_eq!(got, Got::Payload("žluťoučký 😀".into()));
         assert_eq!(client.get("/healthz").await.status, 200, "the connection goes on");
     }
+}
+
+#[tokio::test]
+async fn a_packed_body_is_taken_and_its_limit_is_that_of_the_unpacked_one() {
+    let server = Server::with(|api, _| api.max_body_bytes = 1_000_000).await;
+    let mut client = server.client().await;
+    let text = body(&format!(r#","payload":"{}""#, "sheep ".repeat(100_000)));
+    assert_eq!(client.post_encoded("gzip", &gzip(text.as_bytes())).await.status, 200);
+    let (_, got) = server.fake.with(|world| world.submits.pop().unwrap());
+    assert_eq!(got, Got::Payload("sheep ".repeat(100_000).into()));
+    let text = body(&format!(r#","payload":"{}""#, "x".repeat(1_000_001)));
+    let packed = gzip(text.as_bytes());
+    assert!(packed.len() < 10_000, "{}", packed.len());
+    let (status, message) = client.post_encoded("gzip", &packed).await.error();
+    assert_eq!((status, message.as_str()), (413, "The request body exceeds the limit of 1000000 bytes"));
+    for (encoding, named) in [("br", "`br`"), ("gzip", "not valid gzip")] {
+        let (status, message) = client.post_encoded(encoding, body("").as_bytes()).await.error();
+        assert_eq!(status, 400);
+        assert!(message.contains(named), "{message}");
+    }
+    server.fake.was_not_submitted_to();
+}
+
+fn gzip(text: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    std::io::Write::write_all(&mut encoder, text).unwrap();
+    encoder.finish().unwrap()
 }

@@ -156,6 +156,7 @@ fn absent_null_and_number_mean_what_they_did() {
         let (job, got) = both(body(member).as_bytes()).unwrap();
         assert_eq!((job.job_id.as_str(), job.sheep_id, job.priority), ("5", None, 0));
         assert_eq!(got, payload.as_bytes(), "{member}");
+        assert_eq!(job.has_payload, member.contains("payload") && !member.contains("null"), "{member}");
     }
 }
 
@@ -209,19 +210,19 @@ fn reference(body: &[u8]) -> Option<(StartJob, Vec<u8>)> {
     let string = |raw: &str| serde_json::from_str::<String>(raw).ok();
     let is_number = |raw: &str| raw.starts_with(|c: char| c == '-' || c.is_ascii_digit());
     let or_number = |raw: &str| if is_number(raw) { Some(raw.to_owned()) } else { string(raw) };
-    let (mut id, mut model, mut sheep_id, mut payload, mut priority) = (None, None, None, String::new(), 0);
+    let (mut id, mut model, mut sheep_id, mut payload, mut priority) = (None, None, None, None, 0);
     for (name, raw) in &members {
         match (name.as_str(), raw.get()) {
             ("job_id", raw) => id = Some(JobId::parse(&or_number(raw)?, JobIdRule::Prefix).ok()?),
             ("sheep_id" | "payload" | "priority", "null") => {}
             ("sheep_id", raw) => sheep_id = Some(string(raw)?),
-            ("payload", raw) => payload = or_number(raw)?,
+            ("payload", raw) => payload = Some(or_number(raw)?),
             ("priority", raw) => priority = raw.parse().ok()?,
             ("model", raw) => {
                 let Members(parts) = serde_json::from_str(raw).ok()?;
                 let known = parts.iter().all(|(name, _)| name == "name" || name == "version");
                 let part = |wanted| {
-                    parts.iter().find(|(name, _)| name == wanted).and_then(|(_, raw)| string(raw.get()))
+                    parts.iter().find(|(name, _)| name == wanted).and_then(|(_, raw)| or_number(raw.get()))
                 };
                 if !known || !unique(&parts) {
                     return None;
@@ -231,8 +232,11 @@ fn reference(body: &[u8]) -> Option<(StartJob, Vec<u8>)> {
             _ => return None,
         }
     }
-    unique(&members)
-        .then(|| Some((StartJob { job_id: id?, model: model?, sheep_id, priority }, payload.into_bytes())))?
+    unique(&members).then(|| {
+        let has_payload = payload.is_some();
+        let job = StartJob { job_id: id?, model: model?, sheep_id, priority, has_payload };
+        Some((job, payload.unwrap_or_default().into_bytes()))
+    })?
 }
 
 /// A string as JSON, some of its characters escaped one way or another.
