@@ -4,7 +4,7 @@
 //! retry: 2000
 //!
 //! id: 1795383059336682-7
-//! event: status                              as in `/jobs/ID/status`
+//! event: status                              as in `/jobs/ID/status`, but for `cancelled`
 //! data: {"status":"processing", ...}
 //!
 //! id: 1795383059336682-9
@@ -134,7 +134,7 @@ async fn nothing_follows<B: Backend>(api: &Api<B>, id: &JobId) -> Answer {
 /// An event as it is sent. The data is one line, since JSON escapes line ends.
 fn frame(event: &JobEvent) -> Bytes {
     let (name, data) = match &event.kind {
-        JobEventKind::State(job) => ("status", json::status_document(job)),
+        JobEventKind::State(job) => ("status", json::later_status(job)),
         JobEventKind::Progress(progress) => ("progress", json::progress(progress)),
     };
     let head = format!("id: {}\nevent: {name}\ndata: ", event.id);

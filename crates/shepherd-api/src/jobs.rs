@@ -112,7 +112,7 @@ pub(crate) fn cancel<B: Backend>(api: &Api<B>, id: &str) -> State {
     let api = api.clone();
     State::later(async move {
         let job = api.backend().cancel(&id).await.map_err(|error| ApiError::of_new_route(error, &id))?;
-        Ok(json_response(StatusCode::OK, json::status_document(&job)))
+        Ok(json_response(StatusCode::OK, json::later_status(&job)))
     })
 }
 

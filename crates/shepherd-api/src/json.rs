@@ -14,17 +14,37 @@ use crate::time::push_iso;
 /// What is said of a job that its client withdrew.
 pub(crate) const CANCELLED: &str = "The job was cancelled";
 
-/// The status body of a job, which is also what is stored beside its data as
-/// `job_status.json`.
+/// Which words are used for the states of jobs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Words {
+    /// Those that clients of the first shepherd know: they wait for `done` or `failed`,
+    /// so a cancelled job is a failed one that says why.
+    First,
+    /// Those of the routes that were added: a cancelled job is `cancelled`.
+    Later,
+}
+
+/// The status body of a job on the routes of the first shepherd, which is also what is
+/// stored beside its data as `job_status.json`.
 pub fn status_document(job: &JobRecord) -> Bytes {
     status(job, None)
 }
 
-/// The status body of a job, with how far it is, if that is known.
+/// The status body of a job on the routes that were added.
+pub(crate) fn later_status(job: &JobRecord) -> Bytes {
+    let mut to = Vec::with_capacity(320);
+    to.push(b'{');
+    push_status(&mut to, job, Words::Later);
+    to.push(b'}');
+    to.into()
+}
+
+/// The status body of a job on the routes of the first shepherd, with how far it is, if
+/// that is known.
 pub(crate) fn status(job: &JobRecord, progress: Option<&Progress>) -> Bytes {
     let mut to = Vec::with_capacity(320);
     to.push(b'{');
-    push_status(&mut to, job);
+    push_status(&mut to, job, Words::First);
     if let Some(progress) = progress {
         push(&mut to, ",\"progress\":");
         push_progress(&mut to, progress);
@@ -41,10 +61,10 @@ pub(crate) fn progress(progress: &Progress) -> Bytes {
 }
 
 /// Appends the members of the status object, without its braces.
-fn push_status(to: &mut Vec<u8>, job: &JobRecord) {
+fn push_status(to: &mut Vec<u8>, job: &JobRecord, words: Words) {
     let (started, finished) = times(&job.state);
     push(to, "\"status\":");
-    push_text(to, status_word(job.state.phase()));
+    push_text(to, status_word(job.state.phase(), words));
     push(to, ",\"error_details\":");
     match &job.state {
         JobState::Queued { .. } | JobState::Processing { .. } | JobState::Done { .. } => push(to, "null"),
@@ -73,24 +93,23 @@ fn times(state: &JobState) -> (Option<Timestamp>, Option<Timestamp>) {
     }
 }
 
-/// Existing clients know five words, and wait for `done` or `failed`; a
-/// cancelled job is therefore a failed one that says why.
-const fn status_word(phase: Phase) -> &'static str {
-    match phase {
-        Phase::Queued => "queued",
-        Phase::Processing => "processing",
-        Phase::Done => "done",
-        Phase::Failed | Phase::Cancelled => "failed",
+const fn status_word(phase: Phase, words: Words) -> &'static str {
+    match (phase, words) {
+        (Phase::Queued, _) => "queued",
+        (Phase::Processing, _) => "processing",
+        (Phase::Done, _) => "done",
+        (Phase::Failed, _) | (Phase::Cancelled, Words::First) => "failed",
+        (Phase::Cancelled, Words::Later) => "cancelled",
     }
 }
 
-/// The phases that a status word asks for; `cancelled` narrows `failed` down.
+/// The phases that a status word asks for.
 pub(crate) fn phases(word: &str) -> Option<&'static [Phase]> {
     match word {
         "accepted" | "queued" => Some(&[Phase::Queued]),
         "processing" => Some(&[Phase::Processing]),
         "done" => Some(&[Phase::Done]),
-        "failed" => Some(&[Phase::Failed, Phase::Cancelled]),
+        "failed" => Some(&[Phase::Failed]),
         "cancelled" => Some(&[Phase::Cancelled]),
         _ => None,
     }
@@ -154,7 +173,7 @@ pub(crate) fn jobs<J: AsRef<JobRecord>>(jobs: &[J], next: Option<u64>) -> Bytes 
         push(&mut to, if index > 0 { ",{\"job_id\":" } else { "{\"job_id\":" });
         push_text(&mut to, job.spec.id.as_str());
         to.push(b',');
-        push_status(&mut to, job);
+        push_status(&mut to, job, Words::Later);
         to.push(b'}');
     }
     push(&mut to, "],\"next\":");

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
-use shepherd_job::{Event, JobId, JobState, ObjectPath, Rejected, SheepId};
+use shepherd_job::{Event, JobId, JobState, ObjectPath, Phase, Rejected, SheepId};
 use shepherd_queue::{Change, ChangeRefused, JobRecord, ListQuery, Queue};
 use shepherd_sheep::Sheep;
 use shepherd_storage::{Object, ObjectMeta, Storage, Trust};
@@ -284,10 +284,11 @@ impl Shepherd {
         waiting.finished().await.ok_or(ShepherdError::ShuttingDown)
     }
 
-    /// Withdraws a job. What its runner does with it from now on is void.
+    /// Withdraws a job. What its runner does with it from now on is void. A job that is
+    /// cancelled already stays as it is.
     ///
     /// # Errors
-    /// [`ShepherdError::UnknownJob`]; [`ShepherdError::Finished`].
+    /// [`ShepherdError::UnknownJob`]; [`ShepherdError::Finished`] when it is done or has failed.
     pub async fn cancel(&self, id: &JobId) -> Result<Arc<JobRecord>, ShepherdError> {
         let (answer, answered) = oneshot::channel();
         let (this, id) = (self.clone(), id.clone());
@@ -313,7 +314,12 @@ impl Shepherd {
         let record = match result {
             Some(Ok(record)) => record,
             Some(Err(ChangeRefused::Unknown)) | None => return Err(ShepherdError::UnknownJob),
-            Some(Err(ChangeRefused::Rejected(Rejected::Finished))) => return Err(ShepherdError::Finished),
+            Some(Err(ChangeRefused::Rejected(Rejected::Finished))) => {
+                // To cancel again what is cancelled is no mistake.
+                let cancelled =
+                    shared.queue.get(id).await?.filter(|job| job.state.phase() == Phase::Cancelled);
+                return cancelled.ok_or(ShepherdError::Finished);
+            }
             Some(Err(ChangeRefused::Rejected(other))) => {
                 return Err(ShepherdError::Unavailable(other.to_string()));
             }

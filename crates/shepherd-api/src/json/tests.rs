@@ -153,6 +153,17 @@ fn status_bodies_are_as_they_were() {
 }
 
 #[test]
+fn a_cancelled_job_is_cancelled_on_the_routes_that_were_added() {
+    for (name, job) in records() {
+        let (first, later) = (status_document(&job), later_status(&job));
+        match job.state.phase() {
+            Phase::Cancelled => check(&format!("later-{name}"), "LaterStatus", &later),
+            Phase::Queued | Phase::Processing | Phase::Done | Phase::Failed => assert_eq!(first, later),
+        }
+    }
+}
+
+#[test]
 fn progress_is_told_of_a_job_in_work() {
     let (_, job) = records().into_iter().nth(1).unwrap();
     let at = |fraction, message: Option<&str>| Progress { fraction, message: message.map(str::to_owned) };

@@ -15,7 +15,7 @@ use shepherd_core::{
     Readiness, SheepState, SheepView, ShepherdError, Submit,
 };
 use shepherd_job::{
-    History, JobError, JobId, JobIdRule, JobSpec, JobState, ModelRef, ObjectPath, SheepId, Timestamp,
+    History, JobError, JobId, JobIdRule, JobSpec, JobState, ModelRef, ObjectPath, Phase, SheepId, Timestamp,
 };
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
@@ -314,8 +314,10 @@ impl Backend for Fake {
 
     async fn cancel(&self, id: &JobId) -> Result<Arc<JobRecord>, ShepherdError> {
         let job = self.look_up(id)?;
-        if job.state.is_finished() {
-            return Err(ShepherdError::Finished);
+        match job.state.phase() {
+            Phase::Cancelled => return Ok(job),
+            Phase::Done | Phase::Failed => return Err(ShepherdError::Finished),
+            Phase::Queued | Phase::Processing => {}
         }
         let job = Arc::new(record(id.as_str(), job.seq, cancelled()));
         self.with(|world| {

@@ -102,7 +102,9 @@ async fn one_who_is_up_to_date_hears_what_happens_next() {
     is_live(&client.get("/jobs/job/events?after=1-1").await, "text/event-stream");
     assert_eq!(client.text().await.unwrap(), RETRY);
     server.fake.becomes("job", "0-7", cancelled());
-    assert!(client.text().await.unwrap().starts_with("id: 0-7\nevent: status\ndata: {\"status\":\"failed\""));
+    assert!(
+        client.text().await.unwrap().starts_with("id: 0-7\nevent: status\ndata: {\"status\":\"cancelled\"")
+    );
     assert_eq!(client.text().await, None);
 }
 

@@ -148,11 +148,16 @@ async fn a_job_is_withdrawn_once() {
     let mut client = server.client().await;
     let reply = client.post("/jobs/job/cancel", None, b"").await;
     assert_eq!(reply.status, 200);
-    assert_eq!(reply.json()["status"], "failed");
+    assert_eq!(reply.json()["status"], "cancelled");
     assert_eq!(reply.json()["error_details"]["message"], "The job was cancelled");
     server.fake.with(|world| assert!(world.cancelled.contains("job")));
+    // The first shepherd's clients wait for `done` or `failed`.
+    assert_eq!(client.get("/jobs/job/status").await.json()["status"], "failed");
+    let again = client.post("/jobs/job/cancel", None, b"").await;
+    assert_eq!((again.status, again.json()), (200, reply.json()));
+    server.fake.job("done", done());
     assert_eq!(
-        client.post("/jobs/job/cancel", None, b"").await.error(),
+        client.post("/jobs/done/cancel", None, b"").await.error(),
         (409, "The job is finished already".into())
     );
 }

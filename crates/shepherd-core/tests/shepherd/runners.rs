@@ -230,7 +230,8 @@ async fn a_cancelled_job_is_over_at_once_and_its_late_answer_is_void() {
     let after = farm.submit("after", "m", "x").await;
     farm.is_done(&after).await;
     assert!(matches!(farm.finished(&bad).await.state, JobState::Cancelled { .. }));
-    assert!(matches!(farm.shepherd.cancel(&bad).await, Err(ShepherdError::Finished)));
+    assert_eq!(farm.shepherd.cancel(&bad).await.unwrap(), record, "to cancel again changes nothing");
+    assert!(matches!(farm.shepherd.cancel(&after).await, Err(ShepherdError::Finished)));
     assert_eq!(farm.flock[0].launches(), 1, "a runner that lets go goes on");
     farm.shutdown().await;
 }
