@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use shepherd_client::{Client, Error, EventKind, Job, Options, State, Submission, blocking};
-use shepherd_tests::ids::{SCRIPTED, SHEEP};
+use shepherd_tests::ids::{RAW, SCRIPTED, SHEEP};
 use shepherd_tests::{Daemon, PATIENCE, Script, Site, Step};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -97,12 +97,56 @@ async fn a_job_can_be_cancelled_more_than_once() {
     let client = client(&daemon);
     let gated = client.submit(scripted(&Script::Gate(site.path("gate")))).await.unwrap();
     assert!(matches!(gated.wait(Some(Duration::from_millis(50))).await, Err(Error::Timeout(_))));
-    gated.cancel().await.unwrap();
+    let cancelled = gated.cancel().await.unwrap();
+    assert_eq!(cancelled.state, State::Cancelled);
     assert!(matches!(gated.result(None).await, Err(Error::Cancelled(_))));
-    assert!(gated.cancel().await.unwrap().is_cancelled());
+    assert_eq!(gated.cancel().await.unwrap(), cancelled);
+    assert_eq!(gated.status().await.unwrap(), cancelled);
     let done = client.submit(scripted(&Script::Nothing)).await.unwrap();
     done.wait(None).await.unwrap();
     assert!(matches!(done.cancel().await, Err(Error::AlreadyFinished(_))));
+}
+
+#[tokio::test]
+async fn an_empty_input_is_an_input() {
+    let site = Site::new();
+    let daemon = site.start().await;
+    let client = client(&daemon);
+    let empty = Submission::new(SCRIPTED.name, SCRIPTED.version).id("empty").payload("");
+    assert_eq!(client.run(empty.clone()).await.unwrap(), "input 0\n");
+    assert!(matches!(client.submit(empty.clone()).await, Err(Error::AlreadySubmitted(_))));
+    client.submit(empty.exist_ok()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_live_job_with_another_model_is_not_taken_for_ones_own() {
+    let site = Site::new();
+    let daemon = site.start().await;
+    let client = client(&daemon);
+    let live = client.submit(scripted(&Script::Gate(site.path("gate"))).id("live")).await.unwrap();
+    let other = Submission::new(RAW.name, RAW.version).id("live");
+    assert!(matches!(client.submit(other).await, Err(Error::AlreadySubmitted(_))));
+    client.submit(Submission::new(SCRIPTED.name, SCRIPTED.version).id("live")).await.unwrap();
+    site.open_gate(&site.path("gate"));
+    live.wait(None).await.unwrap();
+    assert_eq!(live.status().await.unwrap().model.name.as_deref(), Some(SCRIPTED.name));
+}
+
+#[tokio::test]
+async fn a_shepherd_that_keeps_silent_is_not_waited_for_beyond_the_time_given() {
+    // It takes connections and requests, as one that was stopped does, and never answers.
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", silent.local_addr().unwrap());
+    let options = Options { retry_for: Duration::from_millis(100) };
+    let client = Client::with_options(&url, options).unwrap();
+    let waits = async {
+        let waited = client.job("some-job").wait(Some(Duration::from_millis(300))).await;
+        assert!(matches!(waited, Err(Error::Timeout(_))), "{waited:?}");
+        let asked = client.job("some-job").status().await;
+        assert!(matches!(asked, Err(Error::Unavailable(_))), "{asked:?}");
+    };
+    // Each of them took a minute or more beyond its time.
+    tokio::time::timeout(Duration::from_secs(30), waits).await.unwrap();
 }
 
 #[tokio::test]

@@ -1,10 +1,13 @@
 //! What answers mean, and how paths are spelled.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use crate::client::{CONNECT, QUIET};
 use crate::{Error, Result};
 
 /// What stands for itself in a segment of a path.
@@ -23,11 +26,18 @@ pub(crate) struct Lost {
     /// Whether the request may have arrived.
     pub(crate) sent: bool,
     pub(crate) why: String,
+    /// How long nothing was heard before.
+    pub(crate) silent: Duration,
 }
 
 impl Lost {
     pub(crate) fn new(error: reqwest::Error) -> Self {
         let sent = !error.is_connect();
+        let silent = match (error.is_timeout(), sent) {
+            (false, _) => Duration::ZERO,
+            (true, false) => CONNECT,
+            (true, true) => QUIET,
+        };
         let error = error.without_url();
         // The text of the outermost error says next to nothing.
         let mut why = error.to_string();
@@ -36,7 +46,26 @@ impl Lost {
             why = format!("{why}: {inner}");
             source = inner.source();
         }
-        Self { sent, why }
+        Self { sent, why, silent }
+    }
+
+    /// Nothing came in the time that there was.
+    pub(crate) fn silent(silent: Duration) -> Self {
+        Self { sent: true, why: format!("it has been silent for {silent:.1?}"), silent }
+    }
+}
+
+/// Why a request is made again, if there is patience for that.
+#[derive(Debug)]
+pub(crate) struct Trouble {
+    pub(crate) why: String,
+    /// How long nothing was heard before.
+    pub(crate) silent: Duration,
+}
+
+impl From<String> for Trouble {
+    fn from(why: String) -> Self {
+        Self { why, silent: Duration::ZERO }
     }
 }
 

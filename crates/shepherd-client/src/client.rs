@@ -5,23 +5,30 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::BytesMut;
 use reqwest::Method;
+use serde::Deserialize;
+use tokio::time::Instant;
 use url::Url;
 
-use crate::answer::{Answer, Lost, job_path};
+use crate::answer::{Answer, Lost, Trouble, job_path};
 use crate::patience::Patience;
 use crate::record::Flock;
 use crate::submission::Body;
-use crate::{Error, Job, JobPage, JobStatus, Readiness, Result, Sheep, Submission};
+use crate::{Error, Job, JobPage, JobStatus, Readiness, Result, Sheep, Submission, proxy};
 
-const CONNECT: Duration = Duration::from_secs(5);
-/// How long an answer may be quiet, unless the request says otherwise.
+pub(crate) const CONNECT: Duration = Duration::from_secs(5);
+/// How long a stream may be quiet.
 pub(crate) const QUIET: Duration = Duration::from_secs(60);
+
+/// How fast a body goes out at the least, in bytes a second: it gets so much more time.
+const SLOWEST_UPLOAD: u64 = 64 * 1024;
 
 /// How a client behaves.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// For how long an answer that is lost is asked for again; 30 seconds unless said otherwise.
+    /// For how long a shepherd that gives no sign of life is asked again; 30 seconds unless said otherwise. One request
+    /// may be silent for 5 seconds in any case.
     pub retry_for: Duration,
 }
 
@@ -42,6 +49,8 @@ struct Inner {
     base: String,
     /// For people: without user and password.
     shown: String,
+    /// What the environment lets requests go through, for people.
+    proxy: Option<String>,
     options: Options,
 }
 
@@ -77,14 +86,21 @@ impl Client {
         if shown.set_username("").is_err() || shown.set_password(None).is_err() {
             return Err(wrong);
         }
-        let http = reqwest::Client::builder()
+        let mut http = reqwest::Client::builder()
             .connect_timeout(CONNECT)
             .read_timeout(QUIET)
-            .redirect(reqwest::redirect::Policy::none())
+            .redirect(reqwest::redirect::Policy::none());
+        let proxy = if proxy::leads_to_this_machine(&parsed) {
+            http = http.no_proxy();
+            None
+        } else {
+            proxy::of(&parsed)
+        };
+        let http = http
             .build()
             .map_err(|_| Error::Invalid("this machine's certificate authorities cannot be read"))?;
         let trim = |url: &Url| url.as_str().trim_end_matches('/').to_owned();
-        let inner = Inner { http, base: trim(&parsed), shown: trim(&shown), options };
+        let inner = Inner { http, base: trim(&parsed), shown: trim(&shown), proxy, options };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -95,11 +111,8 @@ impl Client {
     pub async fn submit(&self, submission: Submission) -> Result<Job> {
         let Submission { body, exist_ok } = submission;
         match &body.payload {
-            Some(payload) if payload.is_empty() => {
-                return Err(Error::Invalid("an empty payload means none: put an empty input into storage"));
-            }
-            Some(payload) => self.start(&body, payload, exist_ok).await?,
-            None => self.start_stored(&body).await?,
+            Some(payload) if !payload.is_empty() => self.start(&body, payload, exist_ok).await?,
+            Some(_) | None => self.start_stored(&body, exist_ok).await?,
         }
         Ok(self.job(body.job_id))
     }
@@ -145,8 +158,9 @@ impl Client {
     /// # Errors
     /// [`Error::Unavailable`] when nobody answers.
     pub async fn readiness(&self) -> Result<Readiness> {
-        let answer = self.send(self.request(Method::GET, "/readyz", &[])).await;
-        let answer = answer.map_err(|lost| Error::Unavailable(self.out_of_reach(&lost)))?;
+        let answer =
+            self.send(self.request(Method::GET, "/readyz", &[]), &self.patience(), Duration::ZERO).await;
+        let answer = answer.map_err(|lost| Error::Unavailable(self.out_of_reach(&lost).why))?;
         if matches!(answer.status, 200 | 503) { answer.json() } else { Err(answer.refused()) }
     }
 
@@ -154,8 +168,9 @@ impl Client {
     async fn start(&self, body: &Body, payload: &str, exist_ok: bool) -> Result<()> {
         let (mut in_doubt, mut patience) = (exist_ok, self.patience());
         let text = encode(body)?;
+        let upload = Duration::from_secs(text.len() as u64 / SLOWEST_UPLOAD);
         loop {
-            let trouble = match self.send(self.start_request(&text)).await {
+            let trouble = match self.send(self.start_request(&text), &patience, upload).await {
                 Err(lost) => {
                     in_doubt |= lost.sent;
                     self.out_of_reach(&lost)
@@ -167,7 +182,7 @@ impl Client {
                     _ if answer.try_again() => {
                         // A proxy may say so of what it has passed on.
                         in_doubt = true;
-                        answer.message()
+                        answer.message().into()
                     }
                     _ => return Err(answer.refused()),
                 },
@@ -176,18 +191,23 @@ impl Client {
         }
     }
 
-    /// Submits a job whose inputs are in storage.
-    async fn start_stored(&self, body: &Body) -> Result<()> {
+    /// Submits a job whose inputs are in storage; or whose one input is empty, which the shepherd takes for none where
+    /// there are inputs already.
+    async fn start_stored(&self, body: &Body, exist_ok: bool) -> Result<()> {
         let before = self.status_if_known(&body.job_id).await?.map(|status| status.enqueued_at);
+        if before.is_some() && body.payload.is_some() {
+            let ours = exist_ok && self.is_ours(body, "").await?;
+            return if ours { Ok(()) } else { Err(Error::AlreadySubmitted(body.job_id.clone())) };
+        }
         let mut patience = self.patience();
         let text = encode(body)?;
         loop {
-            let trouble = match self.send(self.start_request(&text)).await {
+            let trouble = match self.send(self.start_request(&text), &patience, Duration::ZERO).await {
                 Err(lost) => self.out_of_reach(&lost),
                 Ok(answer) => match answer.status {
-                    200 => return Ok(()),
-                    409 => return Err(Error::AlreadySubmitted(body.job_id.clone())),
-                    _ if answer.try_again() => answer.message(),
+                    200 if answer.json::<Started>()?.conflict.is_none() => return Ok(()),
+                    200 | 409 => return Err(Error::AlreadySubmitted(body.job_id.clone())),
+                    _ if answer.try_again() => answer.message().into(),
                     _ => return Err(answer.refused()),
                 },
             };
@@ -239,8 +259,9 @@ impl Client {
     pub(crate) async fn asked(&self, method: Method, path: &str, query: &[(&str, &str)]) -> Result<Answer> {
         let mut patience = self.patience();
         loop {
-            let trouble = match self.send(self.request(method.clone(), path, query)).await {
-                Ok(answer) if answer.try_again() => answer.message(),
+            let request = self.request(method.clone(), path, query);
+            let trouble = match self.send(request, &patience, Duration::ZERO).await {
+                Ok(answer) if answer.try_again() => answer.message().into(),
                 Ok(answer) => return Ok(answer),
                 Err(lost) => self.out_of_reach(&lost),
             };
@@ -257,10 +278,27 @@ impl Client {
         self.inner.http.request(method, format!("{}{path}", self.inner.base)).query(query)
     }
 
-    pub(crate) async fn send(&self, request: reqwest::RequestBuilder) -> Result<Answer, Lost> {
-        let response = request.send().await.map_err(Lost::new)?;
-        let status = response.status().as_u16();
-        Ok(Answer { status, body: response.bytes().await.map_err(Lost::new)? })
+    /// Sends a request and reads its answer. The shepherd may be silent for as long as it `waits` and we have patience;
+    /// the whole of it ends at the deadline.
+    pub(crate) async fn send(
+        &self,
+        request: reqwest::RequestBuilder,
+        patience: &Patience,
+        waits: Duration,
+    ) -> Result<Answer, Lost> {
+        let silence = patience.silence() + waits;
+        let exchange = async {
+            let mut response = heard(silence, request.send()).await?;
+            let status = response.status().as_u16();
+            let mut body = BytesMut::new();
+            while let Some(piece) = heard(silence, response.chunk()).await? {
+                body.extend_from_slice(&piece);
+            }
+            Ok(Answer { status, body: body.freeze() })
+        };
+        let Some(deadline) = patience.deadline() else { return exchange.await };
+        let left = deadline.saturating_duration_since(Instant::now());
+        tokio::time::timeout_at(deadline, exchange).await.unwrap_or_else(|_| Err(Lost::silent(left)))
     }
 
     pub(crate) fn patience(&self) -> Patience {
@@ -271,8 +309,34 @@ impl Client {
         self.inner.options
     }
 
-    pub(crate) fn out_of_reach(&self, lost: &Lost) -> String {
-        format!("{} does not answer ({})", self.inner.shown, lost.why)
+    pub(crate) fn out_of_reach(&self, lost: &Lost) -> Trouble {
+        let Inner { shown, proxy, .. } = &*self.inner;
+        let why = match proxy {
+            None => format!("{shown} does not answer ({})", lost.why),
+            Some(proxy) => format!(
+                "{shown} does not answer through the proxy {proxy}, which the environment names ({})",
+                lost.why
+            ),
+        };
+        Trouble { why, silent: lost.silent }
+    }
+}
+
+/// The answer to an accepted submit.
+#[derive(Deserialize)]
+struct Started {
+    /// What the job that is there has other than the one that was submitted.
+    conflict: Option<String>,
+}
+
+/// What comes of the shepherd, unless it is silent for too long.
+pub(crate) async fn heard<T>(
+    silence: Duration,
+    coming: impl Future<Output = reqwest::Result<T>>,
+) -> Result<T, Lost> {
+    match tokio::time::timeout(silence, coming).await {
+        Ok(came) => came.map_err(Lost::new),
+        Err(_) => Err(Lost::silent(silence)),
     }
 }
 
@@ -280,12 +344,13 @@ fn encode(body: &Body) -> Result<String> {
     serde_json::to_string(body).map_err(|_| Error::Invalid("the submission cannot be written as JSON"))
 }
 
-pub(crate) async fn pause(patience: &mut Patience, trouble: String) -> Result<()> {
-    match patience.pause() {
+pub(crate) async fn pause(patience: &mut Patience, trouble: impl Into<Trouble>) -> Result<()> {
+    let Trouble { why, silent } = trouble.into();
+    match patience.pause(silent) {
         Some(pause) => {
             tokio::time::sleep(pause).await;
             Ok(())
         }
-        None => Err(Error::Unavailable(trouble)),
+        None => Err(Error::Unavailable(why)),
     }
 }

@@ -49,7 +49,7 @@ impl Events {
                     self.parser.rest.extend_from_slice(&piece);
                     continue;
                 }
-                Ok(None) => "the stream of events has ended".to_owned(),
+                Ok(None) => "the stream of events has ended".to_owned().into(),
                 Err(error) => self.client.out_of_reach(&Lost::new(error)),
             };
             self.response = None;

@@ -55,7 +55,7 @@ impl Log {
                         self.over = true;
                         continue;
                     }
-                    "the log has ended before the job".to_owned()
+                    "the log has ended before the job".to_owned().into()
                 }
                 // A quiet log is no outage.
                 Err(error) if error.is_timeout() => {

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
 use crate::answer::{job_path, result_path};
-use crate::client::pause;
+use crate::client::{heard, pause};
 use crate::patience::Patience;
 use crate::{Client, Error, Events, JobStatus, Log, Result, State};
 
@@ -55,7 +55,7 @@ impl Job {
             let left = deadline.map_or(WAIT, |at| at.saturating_duration_since(Instant::now()).min(WAIT));
             let seconds = format!("{:.3}", left.as_secs_f64() + 0.0005);
             let request = self.client.request(Method::GET, &path, &[("timeout", &seconds)]);
-            let trouble = match self.client.send(request).await {
+            let trouble = match self.client.send(request, &patience, left).await {
                 Err(lost) => Some(self.client.out_of_reach(&lost)),
                 Ok(answer) if matches!(answer.status, 200 | 202) => {
                     let status: JobStatus = answer.json()?;
@@ -65,7 +65,7 @@ impl Job {
                     patience.restore();
                     None
                 }
-                Ok(answer) if answer.try_again() => Some(answer.message()),
+                Ok(answer) if answer.try_again() => Some(answer.message().into()),
                 Ok(answer) => return Err(answer.refused_of(&self.id)),
             };
             if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
@@ -121,15 +121,16 @@ impl Job {
         self.done(self.wait(None).await?)?;
         let mut patience = self.client.patience();
         loop {
-            let response = self.client.request(Method::GET, &path, &[]).send().await;
-            let lost = match response {
+            let request = self.client.request(Method::GET, &path, &[]);
+            let silence = patience.silence();
+            let lost = match heard(silence, request.send()).await {
                 Ok(mut response) if response.status().as_u16() == 200 => {
                     let mut saved = tokio::fs::File::create(to).await.map_err(failed)?;
                     loop {
-                        match response.chunk().await {
+                        match heard(silence, response.chunk()).await {
                             Ok(Some(piece)) => saved.write_all(&piece).await.map_err(failed)?,
                             Ok(None) => return saved.flush().await.map_err(failed),
-                            Err(error) => break crate::answer::Lost::new(error),
+                            Err(lost) => break lost,
                         }
                     }
                 }
@@ -138,7 +139,7 @@ impl Job {
                     let output = self.result(file).await?;
                     return tokio::fs::write(to, output).await.map_err(failed);
                 }
-                Err(error) => crate::answer::Lost::new(error),
+                Err(lost) => lost,
             };
             pause(&mut patience, self.client.out_of_reach(&lost)).await?;
         }
@@ -182,10 +183,8 @@ impl Job {
 
     /// Whether a finished job has a result.
     fn done(&self, status: JobStatus) -> Result<()> {
-        if status.is_cancelled() {
-            return Err(Error::Cancelled(self.id.clone()));
-        }
         match (status.state, status.error) {
+            (State::Cancelled, _) => Err(Error::Cancelled(self.id.clone())),
             (State::Failed, Some(error)) => Err(Error::Failed { job: self.id.clone(), error }),
             (State::Failed, None) => Err(Error::Unexpected("a job that failed without an error".to_owned())),
             (State::Accepted | State::Queued | State::Processing | State::Done, _) => Ok(()),

@@ -33,6 +33,7 @@ mod events;
 mod follow;
 mod job;
 mod patience;
+mod proxy;
 mod record;
 mod stream;
 mod submission;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer};
 
-/// What a cancelled job says; to clients of the first shepherd it is a failed one.
+/// The error of a cancelled job, by which it is known on the routes of the first shepherd, where it is a failed one.
 const CANCELLED: &str = "The job was cancelled";
 
 /// Where a job is.
@@ -19,8 +19,10 @@ pub enum State {
     Processing,
     /// Its result is there.
     Done,
-    /// It has none: it failed, or was cancelled.
+    /// It has none: it failed.
     Failed,
+    /// It has none: somebody withdrew it.
+    Cancelled,
 }
 
 /// A model; both are none where a sheep has none.
@@ -60,12 +62,11 @@ pub struct Progress {
 
 /// Where a job is, and since when.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(from = "Told")]
 pub struct JobStatus {
     /// Where.
-    #[serde(rename = "status")]
     pub state: State,
     /// Why it failed.
-    #[serde(rename = "error_details")]
     pub error: Option<JobError>,
     /// Its model.
     pub model: Model,
@@ -76,8 +77,35 @@ pub struct JobStatus {
     /// When it ended.
     pub finished_at: Option<String>,
     /// Only while the job is in work, and has said how far it is.
-    #[serde(default)]
     pub progress: Option<Progress>,
+}
+
+/// A status as the shepherd says it.
+#[derive(Deserialize)]
+struct Told {
+    status: State,
+    error_details: Option<JobError>,
+    model: Model,
+    enqueued_at: Option<String>,
+    processing_started_at: Option<String>,
+    finished_at: Option<String>,
+    progress: Option<Progress>,
+}
+
+impl From<Told> for JobStatus {
+    fn from(told: Told) -> Self {
+        let error = told.error_details;
+        let cancelled = |error: &JobError| {
+            let JobError { message, exception_type, exception_traceback } = error;
+            message == CANCELLED && exception_type.is_empty() && exception_traceback.is_empty()
+        };
+        let state = match told.status {
+            State::Failed if error.as_ref().is_some_and(cancelled) => State::Cancelled,
+            state => state,
+        };
+        let Told { model, enqueued_at, processing_started_at, finished_at, progress, .. } = told;
+        Self { state, error, model, enqueued_at, processing_started_at, finished_at, progress }
+    }
 }
 
 impl JobStatus {
@@ -85,18 +113,13 @@ impl JobStatus {
     pub const fn is_finished(&self) -> bool {
         match self.state {
             State::Accepted | State::Queued | State::Processing => false,
-            State::Done | State::Failed => true,
+            State::Done | State::Failed | State::Cancelled => true,
         }
     }
 
     /// Whether it ended because somebody withdrew it.
-    pub fn is_cancelled(&self) -> bool {
-        self.state == State::Failed
-            && self.error.as_ref().is_some_and(|error| {
-                error.message == CANCELLED
-                    && error.exception_type.is_empty()
-                    && error.exception_traceback.is_empty()
-            })
+    pub const fn is_cancelled(&self) -> bool {
+        matches!(self.state, State::Cancelled)
     }
 }
 
@@ -190,8 +213,25 @@ mod tests {
         ] {
             let error: JobError = serde_json::from_str(text).unwrap();
             let (kind, traceback) = (String::new(), String::new());
-            let wanted = JobError { message: "m".into(), exception_type: kind, exception_traceback: traceback };
+            let wanted =
+                JobError { message: "m".into(), exception_type: kind, exception_traceback: traceback };
             assert_eq!(error, wanted, "{text}");
         }
+    }
+
+    #[test]
+    fn a_cancelled_job_is_known_on_all_routes() {
+        let status = |word: &str, kind: &str| {
+            let text = format!(
+                r#"{{"status":"{word}","error_details":{{"message":"The job was cancelled","exception_type":{kind},
+                "exception_traceback":null}},"model":{{"name":"m","version":"1"}},"enqueued_at":"T",
+                "processing_started_at":null,"finished_at":"T","more":1}}"#
+            );
+            serde_json::from_str::<JobStatus>(&text).unwrap()
+        };
+        for word in ["failed", "cancelled"] {
+            assert!(status(word, "null").is_cancelled() && status(word, "null").is_finished(), "{word}");
+        }
+        assert_eq!(status("failed", "\"E\"").state, State::Failed);
     }
 }

@@ -2,8 +2,8 @@
 
 use reqwest::Method;
 
-use crate::answer::{Answer, Lost};
-use crate::client::pause;
+use crate::answer::Answer;
+use crate::client::{heard, pause};
 use crate::patience::Patience;
 use crate::{Client, Error, Result};
 
@@ -17,22 +17,23 @@ pub(crate) async fn open(
     refused: impl Fn(&Answer) -> Error,
 ) -> Result<Option<reqwest::Response>> {
     loop {
-        let trouble = match client.request(Method::GET, path, query).send().await {
+        let silence = patience.silence();
+        let trouble = match heard(silence, client.request(Method::GET, path, query).send()).await {
             Ok(response) => match response.status().as_u16() {
                 200 => return Ok(Some(response)),
                 204 => return Ok(None),
-                status => match response.bytes().await {
+                status => match heard(silence, response.bytes()).await {
                     Ok(body) => {
                         let answer = Answer { status, body };
                         if !answer.try_again() {
                             return Err(refused(&answer));
                         }
-                        answer.message()
+                        answer.message().into()
                     }
-                    Err(error) => client.out_of_reach(&Lost::new(error)),
+                    Err(lost) => client.out_of_reach(&lost),
                 },
             },
-            Err(error) => client.out_of_reach(&Lost::new(error)),
+            Err(lost) => client.out_of_reach(&lost),
         };
         pause(patience, trouble).await?;
     }

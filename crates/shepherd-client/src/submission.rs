@@ -42,7 +42,7 @@ impl Submission {
         self
     }
 
-    /// With this text as its one input, `input`. It must not be empty.
+    /// With this text as its one input, `input`.
     #[must_use]
     pub fn payload(mut self, text: impl Into<String>) -> Self {
         self.body.payload = Some(text.into());
