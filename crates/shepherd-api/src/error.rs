@@ -8,7 +8,7 @@ use std::borrow::Cow;
 
 use http::header::{ALLOW, CONNECTION, CONTENT_RANGE, CONTENT_TYPE};
 use http::{HeaderValue, Response, StatusCode};
-use shepherd_core::ShepherdError;
+use shepherd_core::{ShepherdError, without_paths};
 
 use crate::body::ApiBody;
 use crate::json;
@@ -70,13 +70,15 @@ impl ApiError {
             ShepherdError::ShuttingDown => Self::shutting_down(),
             ShepherdError::Full => Self::Full,
             ShepherdError::Range { size } => Self::Range { size },
-            ShepherdError::Invalid(message) | ShepherdError::UnknownModel(message) => {
-                Self::BadRequest(message.into())
+            ShepherdError::UnknownModel(message) => Self::BadRequest(message.into()),
+            ShepherdError::Invalid(message) => {
+                tracing::debug!(job, message, "what a client gave cannot be stored");
+                Self::BadRequest(without_paths(&message).into())
             }
             ShepherdError::Unavailable(message) => {
                 // The core logs an outage once; here it would be a line a request.
                 tracing::debug!(job, message, "the shepherd is unavailable");
-                Self::Unavailable(message)
+                Self::Unavailable(without_paths(&message))
             }
             error => {
                 tracing::error!(job, %error, "an error without a status code");

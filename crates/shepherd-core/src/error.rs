@@ -96,3 +96,51 @@ pub enum StartError {
         message: String,
     },
 }
+
+/// The text of an error for clients: without the absolute paths of this machine, which are
+/// for the log.
+pub fn without_paths(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find('/') {
+        let (before, path) = rest.split_at(at);
+        shown.push_str(before);
+        let begins_here =
+            before.chars().next_back().is_none_or(|c| c.is_whitespace() || "\"'`(=".contains(c));
+        // In quotes it may hold spaces.
+        let end = match before.chars().next_back() {
+            Some(quote @ ('"' | '\'' | '`')) => path.find(quote),
+            Some(_) | None => path.find(|c: char| c.is_whitespace() || ":,;)".contains(c)),
+        }
+        .unwrap_or(path.len());
+        if begins_here && end > 1 {
+            shown.push_str("[path]");
+            rest = &path[end..];
+        } else {
+            shown.push('/');
+            rest = &path[1..];
+        }
+    }
+    shown + rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::without_paths;
+
+    #[test]
+    fn clients_are_told_no_path_of_this_machine() {
+        for (text, shown) in [
+            ("cannot sync /data/state/storage: No space left", "cannot sync [path]: No space left"),
+            ("/a/b", "[path]"),
+            ("at path \"/var/a b/.tmp1\": denied", "at path \"[path]\": denied"),
+            ("(see `/a`, /b) x", "(see `[path]`, [path]) x"),
+            ("read \"inputs/a\" in /data/job-1", "read \"inputs/a\" in [path]"),
+            ("http://s3:7000/jobs/a?b does not answer", "http://s3:7000/jobs/a?b does not answer"),
+            ("either / or", "either / or"),
+            ("ž/ž 1/2", "ž/ž 1/2"),
+        ] {
+            assert_eq!(without_paths(text), shown);
+        }
+    }
+}

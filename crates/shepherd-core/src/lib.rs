@@ -70,7 +70,7 @@ mod waiters;
 mod workdir;
 
 pub use admission::{Accepted, Data, Submit};
-pub use error::{ShepherdError, StartError};
+pub use error::{ShepherdError, StartError, without_paths};
 pub use flock::{SheepState, SheepView};
 pub use keeper::Keeping;
 pub use live::{EventId, EventIdError, JobEvent, JobEventKind, Progress};

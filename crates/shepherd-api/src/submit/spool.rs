@@ -74,7 +74,7 @@ impl From<io::Error> for ApiError {
             return Self::Full;
         }
         tracing::warn!(%error, "the directory for payloads cannot be used");
-        Self::Unavailable(format!("the directory for payloads cannot be used: {error}"))
+        Self::Unavailable(format!("the directory for payloads cannot be used: {}", error.kind()))
     }
 }
 

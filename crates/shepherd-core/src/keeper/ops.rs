@@ -1,6 +1,7 @@
 //! What a keeper has done elsewhere, because it blocks or takes long. Each piece
 //! of work ends in one [`Outcome`].
 
+use std::fmt;
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use tokio::time::Instant;
 
 use super::hand::Job;
 use super::runner::{Runner, StartFailure};
+use crate::error::without_paths;
 use crate::retry::{Backoff, IsTransient as _, store_backoff};
 use crate::settle::Settling;
 use crate::shared::Shared;
@@ -140,7 +142,13 @@ fn unstaged(job: &Job, error: &StorageError) -> Unprepared {
         tracing::warn!(job = %job.id(), %error, "cannot read a job's inputs; it waits");
         return Unprepared::Later(STAGE_LATER);
     }
-    Unprepared::Fault(JobError::new(format!("The job's inputs cannot be read: {error}")))
+    Unprepared::Fault(fault(job, "The job's inputs cannot be read", error))
+}
+
+/// Why a job failed on its way in or out: to its client without paths, and as it is to the log.
+fn fault(job: &Job, what: &str, error: &dyn fmt::Display) -> JobError {
+    tracing::warn!(job = %job.id(), %error, "{what}");
+    JobError::new(format!("{what}: {}", without_paths(&error.to_string())))
 }
 
 /// A working directory that cannot be made is this machine's fault, never the job's.
@@ -197,7 +205,7 @@ pub(super) fn collect(
                 Err(error) if unopened(&error).is_transient() => large.push(job),
                 Err(error) => {
                     dirs.discard(job.id());
-                    let error = JobError::new(format!("The job's outputs cannot be read: {error}"));
+                    let error = fault(&job, "The job's outputs cannot be read", &error);
                     collected.push((job, Collected::Fault(error)));
                 }
             }
@@ -251,8 +259,7 @@ async fn publish_outputs(shared: &Shared, settling: &Settling, dirs: &Arc<WorkDi
             Ok(None) => return Collected::Stale,
             Err(error) if error.is_transient() => retry(job, &error, &mut backoff).await,
             Err(error) => {
-                let error = JobError::new(format!("The job's outputs cannot be stored: {error}"));
-                return Collected::Fault(error);
+                return Collected::Fault(fault(job, "The job's outputs cannot be stored", &error));
             }
         }
     }

@@ -67,9 +67,11 @@ fn no_working_directory(options: &BareOptions) -> SheepError {
     SheepError::Misconfigured(format!("the working directory {directory} does not exist"))
 }
 
-/// Checks that the model is there. Its message reaches clients, which know it.
+/// Checks that the model is there. Its message reaches clients, which know it; they are told
+/// the path below the working directory, for the rest is the machine's own business.
 pub(super) fn check_model(options: &BareOptions, model: &ModelRef) -> Result<(), SheepError> {
-    let file = options.working_directory.join(config_path(model));
+    let path = config_path(model);
+    let file = options.working_directory.join(&path);
     match std::fs::metadata(&file) {
         Ok(meta) if meta.is_file() => Ok(()),
         Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
@@ -79,7 +81,7 @@ pub(super) fn check_model(options: &BareOptions, model: &ModelRef) -> Result<(),
         Ok(_) | Err(_) if !options.working_directory.is_dir() => Err(no_working_directory(options)),
         Ok(_) | Err(_) => Err(SheepError::Model(format!(
             "Cannot load model `{model}`, file `{}` does not exist.",
-            file.display()
+            path.display()
         ))),
     }
 }

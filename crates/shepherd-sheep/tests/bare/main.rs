@@ -84,9 +84,9 @@ async fn a_missing_model_is_told_in_the_words_that_clients_know() {
     let pasture = Pasture::new("");
     let sheep = pasture.sheep();
     let file = pasture.path("models/absent/2/config.yaml");
-    let expected = format!("Cannot load model `absent:2`, file `{}` does not exist.", file.display());
+    let expected = "Cannot load model `absent:2`, file `absent/2/config.yaml` does not exist.";
     let error = refusal(&sheep, &ModelRef::parse("absent", "2").unwrap()).await;
-    assert!(matches!(&error, SheepError::Model(m) if *m == expected), "{error}");
+    assert!(matches!(&error, SheepError::Model(m) if m == expected), "{error}");
     // A directory or a file on the way is no configuration file either.
     std::fs::create_dir_all(&file).unwrap();
     assert!(matches!(refusal(&sheep, &ModelRef::parse("absent", "2").unwrap()).await, SheepError::Model(_)));
