@@ -74,6 +74,9 @@ const KEPT_PER_SHEEP: u64 = 32;
 /// Descriptors that a connection may take: its socket, and a file that it reads or fills.
 const PER_CONNECTION: u64 = 2;
 
+/// So many connections are left to one address although they are more than half of all.
+const FEW_CONNECTIONS: usize = 64;
+
 /// How connections are treated, wherever they come in, where `descriptors` may be open at
 /// once.
 pub(crate) fn serve_options(config: &Config, descriptors: Option<u64>) -> ServeOptions {
@@ -90,10 +93,10 @@ pub(crate) fn serve_options(config: &Config, descriptors: Option<u64>) -> ServeO
         );
     }
     let max_connections = usize::try_from(wanted.min(most)).unwrap_or(usize::MAX);
-    let of_address = config
-        .limits
-        .max_connections_per_address
-        .map_or(max_connections.div_ceil(2), |most| usize::try_from(most).unwrap_or(usize::MAX));
+    let of_address = config.limits.max_connections_per_address.map_or_else(
+        || (max_connections / 2).max(FEW_CONNECTIONS).min(max_connections),
+        |most| usize::try_from(most).unwrap_or(usize::MAX),
+    );
     ServeOptions {
         header_timeout: config.limits.request_header_timeout,
         max_connections,

@@ -70,7 +70,8 @@ pub struct LimitsConfig {
     pub request_body_min_rate: u64,
     /// How many connections are served at once; 10,000 unless told.
     pub max_connections: u32,
-    /// How many of them may come from one address; half of them unless told.
+    /// How many of them may come from one address; half of them, or 64,
+    /// unless told.
     pub max_connections_per_address: Option<u32>,
 }
 
