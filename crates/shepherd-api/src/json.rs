@@ -124,6 +124,11 @@ pub(crate) fn message(text: &str) -> Bytes {
     to.into()
 }
 
+/// The same with its type, for requests that do not get as far as the API.
+pub(crate) fn refusal(text: &str) -> (&'static str, String) {
+    ("application/json; charset=utf-8", String::from_utf8_lossy(&message(text)).into_owned())
+}
+
 /// The body of `GET /status`.
 pub(crate) fn flock(sheep: &[SheepView], readiness: &Readiness) -> Bytes {
     let mut to = Vec::with_capacity(16 + 160 * sheep.len());

@@ -7,6 +7,7 @@ use tokio::net::TcpListener;
 
 use crate::api::Api;
 use crate::backend::Backend;
+use crate::json;
 
 /// Serves `api` on `listener` until `shutdown` is ready, then drains: accepts no
 /// more, lets requests in progress finish, answers `wait_ready` with 503, and
@@ -20,5 +21,6 @@ pub async fn serve<B: Backend>(
     shutdown: impl Future<Output = ()>,
 ) -> Drained {
     let drain = api.drain().clone();
+    let options = ServeOptions { refusal: json::refusal, ..options };
     shepherd_serve::serve(listener, api, drain, options, shutdown).await
 }

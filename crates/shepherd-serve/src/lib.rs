@@ -42,6 +42,7 @@
 //! ```
 
 mod drain;
+mod own;
 mod peers;
 mod serve;
 mod socket;

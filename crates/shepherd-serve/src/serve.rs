@@ -31,6 +31,7 @@ use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 use crate::drain::{Drain, Phase};
+use crate::own::{InTurn, Shape, Turn};
 use crate::peers::Peers;
 use crate::socket::Socket;
 
@@ -52,6 +53,9 @@ pub struct ServeOptions {
     pub header_timeout: Duration,
     /// How long a client may take nothing of an answer that is being sent.
     pub stall_timeout: Duration,
+    /// The content type and the body of a message to a client whose request never reaches the
+    /// service.
+    pub refusal: fn(&str) -> (&'static str, String),
     /// How long requests in progress may take once the shutdown began; then their
     /// connections are closed.
     pub drain_timeout: Duration,
@@ -59,13 +63,14 @@ pub struct ServeOptions {
 
 impl Default for ServeOptions {
     /// 10,000 connections, half of them from one address at most, a minute for heads and
-    /// stalls, five seconds to drain.
+    /// stalls, five seconds to drain, and refusals in plain text.
     fn default() -> Self {
         Self {
             max_connections: 10_000,
             max_connections_per_address: 5_000,
             header_timeout: Duration::from_secs(60),
             stall_timeout: Duration::from_secs(60),
+            refusal: |message| ("text/plain; charset=utf-8", format!("{message}\n")),
             drain_timeout: Duration::from_secs(5),
         }
     }
@@ -109,11 +114,11 @@ where
             let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
             let (stream, address) = accept(&listener).await;
             let Some(place) = peers.enter(address.ip()) else {
-                refuse(&stream);
+                refuse(&stream, options.refusal);
                 continue;
             };
             let connection =
-                connection(http.clone(), stream, service.clone(), drain.clone(), options.stall_timeout);
+                connection(http.clone(), stream, service.clone(), drain.clone(), options.clone());
             tasks.spawn(async move {
                 connection.await;
                 drop((place, permit));
@@ -139,19 +144,26 @@ where
 }
 
 /// One connection's life.
-async fn connection<S, B>(http: http1::Builder, stream: TcpStream, service: S, drain: Drain, stall: Duration)
-where
+async fn connection<S, B>(
+    http: http1::Builder,
+    stream: TcpStream,
+    service: S,
+    drain: Drain,
+    options: ServeOptions,
+) where
     S: Service<Request<Incoming>, Response = Response<B>>,
     S::Error: Into<BoxError>,
     B: Body + 'static,
     B::Error: Into<BoxError>,
 {
+    let stall = options.stall_timeout;
     if let Err(error) = set_options(&stream, stall) {
         tracing::debug!(%error, "a connection is gone already");
         return;
     }
-    let socket = Socket::new(stream, stall, drain.clone());
-    let mut connection = pin!(http.serve_connection(socket, service));
+    let turn = Turn::default();
+    let socket = Socket::new(stream, stall, drain.clone(), turn.clone(), options.refusal);
+    let mut connection = pin!(http.serve_connection(socket, InTurn { service, turn }));
     let mut watch = drain.watch();
     let mut draining = false;
     let ended = poll_fn(|cx| {
@@ -175,18 +187,17 @@ where
 
 /// Answers a connection over the bound of its address. No time is spent on the client: what
 /// does not fit into the socket's buffer at once, it does not get.
-fn refuse(stream: &TcpStream) {
-    const ANSWER: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
-        content-type: application/json; charset=utf-8\r\n\
-        retry-after: 5\r\nconnection: close\r\ncontent-length: 62\r\n\r\n\
-        {\"message\":\"There are too many connections from this address\"}";
+fn refuse(stream: &TcpStream, refusal: Shape) {
+    use rustix::net::SendFlags;
     tracing::debug!("a connection was refused: there are too many from its address");
-    // It is new, so its buffer is empty; a client that is gone needs no answer.
-    let _ = rustix::net::send(
-        stream,
-        ANSWER,
-        rustix::net::SendFlags::DONTWAIT | rustix::net::SendFlags::NOSIGNAL,
+    let (content_type, body) = refusal("There are too many connections from this address");
+    let length = body.len();
+    let answer = format!(
+        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: {content_type}\r\nretry-after: 5\r\n\
+         connection: close\r\ncontent-length: {length}\r\n\r\n{body}"
     );
+    // It is new, so its buffer is empty; a client that is gone needs no answer.
+    let _ = rustix::net::send(stream, answer.as_bytes(), SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
 }
 
 /// How long the kernel bears with a client that vanished without a word.

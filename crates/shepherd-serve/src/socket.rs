@@ -1,6 +1,7 @@
 //! A connection's socket, with the manners that hyper leaves to it.
 //!
 //! - A client that takes nothing of its answer for too long loses it.
+//! - An answer that hyper gives by itself gets a body.
 //! - At the end the socket is closed gently: an answer that was given before the
 //!   request was read to its end (413, say) would be lost if the socket were closed
 //!   with bytes unread, since the kernel then resets the connection. So our side
@@ -19,6 +20,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep};
 
 use crate::drain::{Drain, Phase};
+use crate::own::{self, Shape, Turn};
 
 /// How long a client is listened to after its connection ended, in all and
 /// without a byte.
@@ -34,11 +36,55 @@ pub(crate) struct Socket {
     timer: Option<Pin<Box<Sleep>>>,
     stalled: bool,
     lingers_until: Option<Instant>,
+    turn: Turn,
+    shape: Shape,
+    /// What is written in place of an answer that hyper gave by itself.
+    own: Option<Own>,
+}
+
+struct Own {
+    bytes: Vec<u8>,
+    written: usize,
+    /// The length of what hyper believes to write.
+    replaces: usize,
 }
 
 impl Socket {
-    pub(crate) fn new(stream: TcpStream, stall: Duration, drain: Drain) -> Self {
-        Self { stream: TokioIo::new(stream), stall, drain, timer: None, stalled: false, lingers_until: None }
+    pub(crate) fn new(stream: TcpStream, stall: Duration, drain: Drain, turn: Turn, shape: Shape) -> Self {
+        let stream = TokioIo::new(stream);
+        let (timer, stalled, lingers_until, own) = (None, false, None, None);
+        Self { stream, stall, drain, timer, stalled, lingers_until, turn, shape, own }
+    }
+
+    /// Writes another answer in place of one that hyper gave by itself; none where `head`
+    /// is none.
+    fn poll_own(
+        &mut self,
+        cx: &mut Context<'_>,
+        head: impl FnOnce() -> Vec<u8>,
+    ) -> Option<Poll<io::Result<usize>>> {
+        if !self.turn.is_idle() {
+            return None;
+        }
+        if self.own.is_none() {
+            let head = head();
+            let bytes = own::with_body(&head, self.shape)?;
+            self.own = Some(Own { bytes, written: 0, replaces: head.len() });
+        }
+        let mut own = self.own.take()?;
+        while own.written < own.bytes.len() {
+            let poll = Pin::new(&mut self.stream).poll_write(cx, &own.bytes[own.written..]);
+            match self.bounded(cx, poll) {
+                Poll::Ready(Ok(0)) => return Some(Poll::Ready(Err(io::ErrorKind::WriteZero.into()))),
+                Poll::Ready(Ok(more)) => own.written += more,
+                Poll::Ready(Err(error)) => return Some(Poll::Ready(Err(error))),
+                Poll::Pending => {
+                    self.own = Some(own);
+                    return Some(Poll::Pending);
+                }
+            }
+        }
+        Some(Poll::Ready(Ok(own.replaces)))
     }
 
     /// Passes the outcome of a write on, and gives up when there was none for too
@@ -106,12 +152,18 @@ impl Read for Socket {
 
 impl Write for Socket {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if let Some(own) = self.poll_own(cx, || bytes.to_vec()) {
+            return own;
+        }
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.bounded(cx, written)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+        // hyper flushes when all that it had is written.
+        self.turn.flushed();
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -137,6 +189,11 @@ impl Write for Socket {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if let Some(own) =
+            self.poll_own(cx, || slices.iter().flat_map(|slice| slice.iter().copied()).collect())
+        {
+            return own;
+        }
         let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
         self.bounded(cx, written)
     }

@@ -131,3 +131,31 @@ async fn a_body_of_broken_chunks_is_refused() {
     assert_eq!(client.reply().await.status, 400);
     server.fake.was_not_submitted_to();
 }
+
+#[tokio::test]
+async fn a_head_that_is_no_http_is_refused_with_the_reason() {
+    let server = Server::start().await;
+    for (head, status, message) in [
+        ("nonsense\r\n\r\n".to_owned(), 400, "The request is not valid HTTP"),
+        (
+            format!("GET /{} HTTP/1.1\r\nhost: x\r\n\r\n", "x".repeat(65_535)),
+            431,
+            "The head of the request is too large",
+        ),
+        (
+            format!("GET / HTTP/1.1\r\nhost: x\r\nx: {}\r\n\r\n", "x".repeat(100_000)),
+            431,
+            "The head of the request is too large",
+        ),
+    ] {
+        let mut client = server.client().await;
+        client.send(&head).await;
+        assert_eq!(client.reply().await.error(), (status, message.to_owned()));
+        client.closed().await;
+        // Also behind another request, whose answer was taken.
+        let mut client = server.client().await;
+        assert_eq!(client.get("/healthz").await.status, 200);
+        client.send(&head).await;
+        assert_eq!(client.reply().await.error(), (status, message.to_owned()));
+    }
+}
