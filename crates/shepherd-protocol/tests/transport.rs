@@ -4,6 +4,8 @@
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixListener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use nng::options::{Options, RecvTimeout};
@@ -389,4 +391,174 @@ async fn more_than_may_wait_arrives_when_the_sender_waits() {
         assert_eq!(recv(&mut connection).await, Event::Message(log(number)));
     }
     assert_eq!(sending.join().unwrap(), Ok(()));
+}
+
+/// A wire by hand, on which a runner can say anything as fast as it likes.
+#[derive(Clone, Copy, Debug)]
+enum Wire {
+    NngIpc,
+    NngTcp,
+    ZmqTcp,
+}
+
+const WIRES: [Wire; 3] = [Wire::NngIpc, Wire::NngTcp, Wire::ZmqTcp];
+
+impl Wire {
+    fn greeting(self) -> Vec<u8> {
+        match self {
+            Self::NngIpc | Self::NngTcp => b"\0SP\0\0\x11\0\0".to_vec(),
+            Self::ZmqTcp => {
+                let mut greeting = vec![0; 64];
+                greeting[0] = 0xff;
+                greeting[9..16].copy_from_slice(b"\x7f\x03\x01NULL");
+                greeting.extend(b"\x04\x1c\x05READY\x0bSocket-Type\0\0\0\x06ROUTER");
+                greeting
+            }
+        }
+    }
+
+    fn frame(self, body: &[u8]) -> Vec<u8> {
+        let length = body.len() as u64;
+        match self {
+            Self::NngIpc => [&[1][..], &(length + 4).to_be_bytes(), &[0, 0, 0, 1], body].concat(),
+            Self::NngTcp => [&(length + 4).to_be_bytes()[..], &[0, 0, 0, 1], body].concat(),
+            Self::ZmqTcp => [&[2][..], &length.to_be_bytes(), body].concat(),
+        }
+    }
+
+    /// A runner that sends `frames` over and over until it is left. Returns its URL, and how
+    /// many bytes the system has taken from it.
+    fn flooding(self, dir: &TempDir, frames: &[u8]) -> (String, Arc<AtomicU64>, std::thread::JoinHandle<()>) {
+        let (greeting, frames) = (self.greeting(), frames.to_vec());
+        let taken = Arc::<AtomicU64>::default();
+        let count = Arc::clone(&taken);
+        let flood = move |mut peer: Box<dyn Write>| {
+            peer.write_all(&greeting).unwrap();
+            while let Ok(bytes) = peer.write(&frames) {
+                // The rest of a frame that was taken in part.
+                if bytes < frames.len() && peer.write_all(&frames[bytes..]).is_err() {
+                    break;
+                }
+                count.fetch_add(frames.len() as u64, Ordering::SeqCst);
+            }
+        };
+        match self {
+            Self::NngIpc => {
+                let listener = UnixListener::bind(dir.path().join("runner.sock")).unwrap();
+                let flooding = std::thread::spawn(move || flood(Box::new(listener.accept().unwrap().0)));
+                (ipc(dir), taken, flooding)
+            }
+            Self::NngTcp | Self::ZmqTcp => {
+                let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+                let url = format!("tcp://{}", listener.local_addr().unwrap());
+                let flooding = std::thread::spawn(move || flood(Box::new(listener.accept().unwrap().0)));
+                (url, taken, flooding)
+            }
+        }
+    }
+}
+
+/// What one turn of the connection gives its owner.
+async fn turn(connection: &mut Connection) -> Vec<Event<FromRunner>> {
+    let mut events = vec![recv(connection).await];
+    events.extend(std::iter::from_fn(|| connection.try_recv()));
+    events
+}
+
+/// As large as the largest frame of a runner that says one thing over and over.
+const MANY: usize = 1024;
+
+#[tokio::test]
+async fn a_runner_that_floods_is_heard_in_bounded_turns_between_which_others_have_theirs() {
+    let log = format!(r#"{{"message_type":"LogMessage","job_id":"j","text":"{}"}}"#, "x".repeat(1000));
+    let small = r#"{"message":{"message_type":"PongMessage","nonce":1}}"#;
+    let nothing = "x";
+    for wire in WIRES {
+        let large = format!(r#"{{"messages":[{}]}}"#, vec![log.as_str(); MANY].join(","));
+        for body in [large.as_str(), small, nothing] {
+            let frames = wire.frame(body.as_bytes()).repeat((1 << 20) / body.len() + 1);
+            let dir = TempDir::new().unwrap();
+            let (url, _, flooding) = wire.flooding(&dir, &frames);
+            let mut connection = Connection::dial(&url).unwrap();
+            let others = Arc::<AtomicU64>::default();
+            let turns = Arc::clone(&others);
+            let other = tokio::spawn(async move {
+                loop {
+                    turns.fetch_add(1, Ordering::SeqCst);
+                    tokio::task::yield_now().await;
+                }
+            });
+            let mut full = 0;
+            for _ in 0..100 {
+                let events = turn(&mut connection).await.len();
+                assert!(events <= 2 * MANY + 2, "{wire:?}: {events} events at once");
+                full += u64::from(events >= MANY);
+                let had = others.load(Ordering::SeqCst);
+                assert!(had + 1 >= full, "{wire:?}: others had {had} turns beside {full}");
+            }
+            assert!(full > 0, "{wire:?}: it does not flood");
+            other.abort();
+            drop(connection);
+            flooding.join().unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_runner_that_floods_is_held_up_while_nobody_hears_it() {
+    let log = format!(
+        r#"{{"message":{{"message_type":"LogMessage","job_id":"j","text":"{}"}}}}"#,
+        "x".repeat(10_000)
+    );
+    for wire in WIRES {
+        let dir = TempDir::new().unwrap();
+        let (url, taken, flooding) = wire.flooding(&dir, &wire.frame(log.as_bytes()));
+        let mut connection = Connection::dial(&url).unwrap();
+        turn(&mut connection).await;
+        // Until the kernel's buffers are full; what they hold is the system's measure.
+        let mut before = u64::MAX;
+        while before != taken.load(Ordering::SeqCst) {
+            before = taken.load(Ordering::SeqCst);
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+        assert!(before < 64 << 20, "{wire:?}: {before} bytes were taken");
+        drop(connection);
+        flooding.join().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn of_the_progress_that_comes_together_the_latest_of_each_attempt_is_heard() {
+    let dir = TempDir::new().unwrap();
+    let (url, sender, mut receiver) = bind(&ipc(&dir));
+    let mut connection = connected(&url).await;
+    assert_eq!(receiver.recv(LONG), Ok(Event::Connected));
+    connection.send(&[ping(0)]).unwrap();
+    assert_eq!(receiver.recv(LONG), Ok(Event::Message(ping(0))));
+    let progress = |job: &str, number: u32, percent: i32| FromRunner::Progress {
+        job: job.to_owned(),
+        attempt: Some(Attempt { epoch: 1, number }),
+        fraction: Some(f64::from(percent) / 100.0),
+        message: None,
+    };
+    let log = |text: &str| FromRunner::Log { job: "a".to_owned(), attempt: None, text: text.to_owned() };
+    let said = [
+        progress("a", 1, 1),
+        progress("b", 1, 2),
+        progress("a", 2, 3),
+        progress("a", 1, 4),
+        log("x"),
+        progress("a", 1, 5),
+        log("y"),
+    ];
+    sender.send(&said).unwrap();
+    let wanted = [
+        progress("a", 1, 4),
+        progress("b", 1, 2),
+        progress("a", 2, 3),
+        log("x"),
+        progress("a", 1, 5),
+        log("y"),
+    ];
+    assert_eq!(turn(&mut connection).await, wanted.map(Event::Message));
 }

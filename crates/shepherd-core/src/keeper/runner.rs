@@ -267,6 +267,7 @@ impl Runner {
         self.last_heard = Instant::now();
         match event {
             Event::Message(first) => {
+                // The connection bounds what comes together, and yields before it reads on.
                 let mut messages = vec![first];
                 while self.next.is_none() {
                     match self.connection.try_recv() {

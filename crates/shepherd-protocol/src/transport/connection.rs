@@ -7,6 +7,12 @@
 //! buffer, and wakes the receiver to see to it.
 //!
 //! The outgoing buffer belongs to one connection and is dropped with it.
+//!
+//! A runner decides how fast it talks, and not how much memory or time that costs. Reading
+//! goes in turns: each takes a bounded number of bytes and messages, and the next begins once
+//! the owner has taken all events of the one before and the runtime has had a turn of its own.
+//! What is not read yet waits in the kernel's buffers, which hold the runner up. Of several
+//! progress messages of an attempt that come in a row, only the last one counts.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -16,12 +22,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use shepherd_job::Attempt;
 use tokio::time::{Sleep, sleep};
 
 use super::parser::{Dialect, Malformed, Parser, Piece};
 use super::stream::{Dialling, Stream, dial};
 use super::url::{self, Address};
 use super::zmtp;
+#[cfg(doc)]
+use crate::MAX_BATCH;
 use crate::codec::{self, Wire, envelope};
 use crate::{Error, Event, FromRunner, Garbage, Ready, SendError, ToRunner};
 
@@ -29,8 +38,13 @@ use crate::{Error, Event, FromRunner, Garbage, Ready, SendError, ToRunner};
 const RETRY: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(50));
 /// How many bytes may wait for a runner that does not read.
 const MAX_OUTGOING: usize = 4 << 20;
-/// Decoded events that the owner has not taken hold up reading from here on.
-const MAX_EVENTS: usize = 4096;
+/// A turn of reading ends after as many events, pieces of the wire, or bytes of messages. The
+/// frame that exceeds them is still decoded, so a turn gives at most [`MAX_BATCH`] events more.
+const MAX_TURN_EVENTS: usize = 1024;
+const MAX_TURN_BYTES: usize = 256 << 10;
+/// How far back a progress message that is out of date is looked for: more than a runner has
+/// jobs at work, and few enough to compare with each.
+const MAX_MERGED: usize = 64;
 /// How many inputs a runner of the first shepherd gets ahead. It takes any number;
 /// but to cancel one it has to be ended, and all of them then go elsewhere.
 const LEGACY_AHEAD: u32 = 32;
@@ -59,6 +73,18 @@ pub struct Receiver {
     stage: Stage,
     retry: Duration,
     events: VecDeque<Event<FromRunner>>,
+    turn: Turn,
+}
+
+/// How the reading goes on once the events are taken.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    /// When there is something to read.
+    Idle,
+    /// The last turn took as much as it may: the runtime goes first.
+    Over,
+    /// At once: more may have been read than was decoded.
+    Next,
 }
 
 enum Stage {
@@ -109,6 +135,7 @@ impl Connection {
                 address,
                 retry: RETRY.0,
                 events: VecDeque::new(),
+                turn: Turn::Idle,
             },
         })
     }
@@ -262,12 +289,10 @@ impl Receiver {
         poll_fn(|context| self.poll_recv(context)).await
     }
 
-    /// An event that came already. Everything that came together can be had from
-    /// one wake-up by calling this after [`recv`](Self::recv) until it gives none.
+    /// An event that was read already. What came together can be had from one wake-up by
+    /// calling this after [`recv`](Self::recv) until it gives none: at most a few thousand
+    /// events, however much the runner sends.
     pub fn try_recv(&mut self) -> Option<Event<FromRunner>> {
-        if self.events.is_empty() {
-            self.read();
-        }
         self.events.pop_front()
     }
 
@@ -294,10 +319,18 @@ impl Receiver {
                     if !self.events.is_empty() {
                         continue;
                     }
-                    match stream.poll_read_ready(context) {
-                        Poll::Pending => return Poll::Pending,
-                        // An error is found again by the read.
-                        Poll::Ready(_) => self.read(),
+                    match self.turn {
+                        Turn::Over => {
+                            self.turn = Turn::Next;
+                            context.waker().wake_by_ref();
+                            return Poll::Pending;
+                        }
+                        Turn::Next => self.read(),
+                        Turn::Idle => match stream.poll_read_ready(context) {
+                            Poll::Pending => return Poll::Pending,
+                            // An error is found again by the read.
+                            Poll::Ready(_) => self.read(),
+                        },
                     }
                 }
             }
@@ -335,9 +368,30 @@ impl Receiver {
         }
     }
 
-    /// Reads what is there, without waiting.
+    /// Takes one turn: decodes and reads what is there, without waiting.
     fn read(&mut self) {
-        while self.events.len() < MAX_EVENTS {
+        self.turn = Turn::Idle;
+        let (mut pieces, mut bytes, mut is_drained) = (0, 0, false);
+        loop {
+            match self.decode() {
+                Ok(None) => {}
+                Ok(Some(taken)) => {
+                    pieces += 1;
+                    bytes += taken;
+                    if pieces.max(self.events.len()) >= MAX_TURN_EVENTS || bytes >= MAX_TURN_BYTES {
+                        self.turn = Turn::Over;
+                        return;
+                    }
+                    continue;
+                }
+                Err(malformed) => {
+                    self.events.push_back(Event::Garbage(Garbage::new(malformed.to_string(), b"")));
+                    return self.close();
+                }
+            }
+            if is_drained {
+                return;
+            }
             let Stage::Open { stream, parser, .. } = &mut self.stage else { return };
             let space = parser.space();
             let wanted = space.len();
@@ -345,14 +399,8 @@ impl Receiver {
                 Ok(0) => return self.close(),
                 Ok(count) => {
                     parser.filled(count);
-                    if let Err(malformed) = self.decode() {
-                        self.events.push_back(Event::Garbage(Garbage::new(malformed.to_string(), b"")));
-                        return self.close();
-                    }
                     // Less than asked for: there was no more.
-                    if count < wanted {
-                        return;
-                    }
+                    is_drained = count < wanted;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -361,53 +409,80 @@ impl Receiver {
         }
     }
 
-    fn decode(&mut self) -> Result<(), Malformed> {
-        let Stage::Open { stream, parser, greeted } = &mut self.stage else { return Ok(()) };
+    /// Decodes the next piece of what was read, and tells how many bytes of messages it held.
+    fn decode(&mut self) -> Result<Option<usize>, Malformed> {
+        let Stage::Open { stream, parser, greeted } = &mut self.stage else { return Ok(None) };
         let (shared, events) = (&self.shared, &mut self.events);
-        while let Some(piece) = parser.next()? {
-            match piece {
-                Piece::Reply(bytes) => {
-                    let mut outgoing = shared.lock();
-                    outgoing.bytes.extend(bytes);
-                    // The owner may take the next event long after this one.
-                    outgoing.write(stream);
-                    if outgoing.waiting() > MAX_OUTGOING {
-                        return Err(Malformed::Deaf);
-                    }
+        let Some(piece) = parser.next()? else { return Ok(None) };
+        match piece {
+            Piece::Reply(bytes) => {
+                let mut outgoing = shared.lock();
+                outgoing.bytes.extend(bytes);
+                // The owner may take the next event long after this one.
+                outgoing.write(stream);
+                if outgoing.waiting() > MAX_OUTGOING {
+                    return Err(Malformed::Deaf);
                 }
-                Piece::Greeting(dialect) => {
-                    *greeted = true;
-                    let mut outgoing = shared.lock();
-                    outgoing.stream = Some(Arc::clone(stream));
-                    outgoing.dialect = Some(dialect);
-                    events.push_back(Event::Connected);
-                    if let Dialect::Zmq { .. } = dialect {
-                        // It says nothing by itself: that it is there is that it is ready.
-                        let ready = Ready { ahead: LEGACY_AHEAD, ..Ready::new("a ZeroMQ runner") };
-                        events.push_back(Event::Message(FromRunner::Ready(ready)));
-                    }
+                Ok(Some(0))
+            }
+            Piece::Greeting(dialect) => {
+                *greeted = true;
+                let mut outgoing = shared.lock();
+                outgoing.stream = Some(Arc::clone(stream));
+                outgoing.dialect = Some(dialect);
+                events.push_back(Event::Connected);
+                if let Dialect::Zmq { .. } = dialect {
+                    // It says nothing by itself: that it is there is that it is ready.
+                    let ready = Ready { ahead: LEGACY_AHEAD, ..Ready::new("a ZeroMQ runner") };
+                    events.push_back(Event::Message(FromRunner::Ready(ready)));
                 }
-                Piece::Pong(nonce) => events.push_back(Event::Message(FromRunner::Pong { nonce })),
-                Piece::Body(body) => {
-                    self.retry = RETRY.0;
-                    codec::from_runner(body, |message| {
-                        if let Ok(FromRunner::Ready(ready)) = &message {
-                            shared.lock().batch = ready.batch.max(1) as usize;
-                        }
-                        events.push_back(message.map_or_else(Event::Garbage, Event::Message));
-                    });
-                }
+                Ok(Some(0))
+            }
+            Piece::Pong(nonce) => {
+                events.push_back(Event::Message(FromRunner::Pong { nonce }));
+                Ok(Some(0))
+            }
+            Piece::Body(body) => {
+                self.retry = RETRY.0;
+                Ok(Some(take(body, shared, events)))
             }
         }
-        Ok(())
     }
 
     fn close(&mut self) {
+        self.turn = Turn::Idle;
         self.shared.lock().disconnect();
         if matches!(self.stage, Stage::Open { greeted: true, .. }) {
             self.events.push_back(Event::Disconnected);
         }
         self.wait();
+    }
+}
+
+/// Takes the messages of a frame; how many bytes it has.
+fn take(body: &[u8], shared: &Shared, events: &mut VecDeque<Event<FromRunner>>) -> usize {
+    codec::from_runner(body, |message| {
+        if let Ok(FromRunner::Ready(ready)) = &message {
+            shared.lock().batch = ready.batch.max(1) as usize;
+        }
+        push(events, message.map_or_else(Event::Garbage, Event::Message));
+    });
+    body.len()
+}
+
+/// Adds an event, in place of the progress of the same attempt that nobody has seen yet.
+fn push(events: &mut VecDeque<Event<FromRunner>>, event: Event<FromRunner>) {
+    fn attempt(event: &Event<FromRunner>) -> Option<(&str, Option<Attempt>)> {
+        match event {
+            Event::Message(FromRunner::Progress { job, attempt, .. }) => Some((job, *attempt)),
+            Event::Message(_) | Event::Connected | Event::Garbage(_) | Event::Disconnected => None,
+        }
+    }
+    let about = attempt(&event);
+    let mut row = events.iter_mut().rev().take(MAX_MERGED).take_while(|before| attempt(before).is_some());
+    match row.find(|before| about.is_some() && attempt(before) == about) {
+        Some(before) => *before = event,
+        None => events.push_back(event),
     }
 }
 
