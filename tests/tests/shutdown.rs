@@ -1,5 +1,7 @@
 //! How a daemon ends, and what the next one finds.
 
+use std::time::Duration;
+
 use rustix::process::Signal;
 use serde_json::json;
 use shepherd_tests::ids::{RAW, SCRIPTED, SHEEP};
@@ -153,4 +155,23 @@ async fn a_killed_daemon_loses_nothing_and_leaves_nothing_running() {
     let daemon = site.start().await;
     assert!(!process::is_alive(pid), "an orphan of the earlier life still runs");
     drop(daemon);
+}
+
+#[tokio::test]
+async fn a_pause_of_the_daemon_is_not_blamed_on_its_runners() {
+    let limits = json!({"heartbeat_timeout": "1s", "run_timeout": "3s"});
+    let site = Site::new().with_sheep(SHEEP, limits);
+    let daemon = site.start().await;
+    let gate = site.path("gate");
+    let client = daemon.client();
+    client.submit("running", SCRIPTED, &Script::Gate(gate.clone())).await.expect_status(200);
+    site.begun("running", 1).await;
+    // Longer than both limits.
+    daemon.signal(Signal::STOP);
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    daemon.signal(Signal::CONT);
+    daemon.await_line("the daemon itself was held up").await;
+    site.open_gate(&gate);
+    assert_eq!(client.finished("running").await["status"], "done");
+    assert_eq!(site.journal().runs_of("running").len(), 1);
 }

@@ -138,7 +138,8 @@ enum Event {
     Command(Command),
     /// What a job printed last has come.
     Worded,
-    Tick,
+    /// It is time to look at the clocks; when it was to be.
+    Tick(Instant),
     /// Something to look at changed.
     Stirred,
 }
@@ -298,7 +299,7 @@ impl Keeper {
                 Event::Command(Command::Share) => self.share(),
                 Event::Command(Command::Yield(priority)) => self.yield_to(priority),
                 Event::Worded => self.take_awaiting(),
-                Event::Tick => self.check_time(),
+                Event::Tick(due) => self.check_time(due),
                 Event::Stirred => {}
             }
         }
@@ -340,7 +341,7 @@ impl Keeper {
             Some(command) = commands.recv() => Event::Command(command),
             changed = order.changed() => { debug_assert!(changed.is_ok(), "the cell holds the sender"); Event::Stirred },
             _ = changes.changed(), if self.hungry => Event::Stirred,
-            _ = tick.tick() => Event::Tick,
+            due = tick.tick() => Event::Tick(due),
             () = until(*overtake_at) => Event::Stirred,
             () = until(rest_until), if rest_until.is_some() => Event::Stirred,
             () = shared.tasks.draining.cancelled(), if !self.drain_seen => { self.drain_seen = true; Event::Stirred },

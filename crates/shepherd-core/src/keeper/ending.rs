@@ -92,10 +92,19 @@ impl Keeper {
         matches!(&self.state, State::Running(runner) if runner.can_cancel())
     }
 
-    pub(super) fn check_time(&mut self) {
+    /// Looks whether the runner or a job takes too long, at a tick that was `due` then.
+    pub(super) fn check_time(&mut self, due: Instant) {
+        let period = self.tick_period();
         let State::Running(runner) = &mut self.state else { return };
         self.hand.printed(runner, &self.shared.live);
         let now = Instant::now();
+        let late = now.saturating_duration_since(due);
+        if late > period {
+            // This process was stopped, or starved: no clock of a runner's goes on meanwhile.
+            tracing::warn!(?late, "the daemon itself was held up; runners get the time back");
+            runner.last_heard = now.min(runner.last_heard + late);
+            self.hand.delayed(late, now);
+        }
         if runner.last_heard.elapsed() > self.keeping.heartbeat_timeout {
             let silent = self.keeping.heartbeat_timeout;
             self.end(End::Unreliable(format!("the runner did not answer for {silent:?}")));

@@ -241,6 +241,15 @@ impl Hand {
         is_little.then_some(delay)
     }
 
+    /// Restarts the clocks of the jobs that the runner has, where the daemon's own pause of
+    /// this length would count as theirs.
+    pub(super) fn delayed(&mut self, late: Duration, now: Instant) {
+        for sent in &mut self.sent {
+            sent.since = now.min(sent.since + late);
+            sent.let_go_by = sent.let_go_by.map(|by| by + late);
+        }
+    }
+
     /// Takes the job that an answer is about out of those with the runner, which works on
     /// `slots` at once.
     pub(super) fn answered(&mut self, job: &str, attempt: Option<Attempt>, slots: usize) -> Option<Sent> {
@@ -305,6 +314,19 @@ mod tests {
         assert_eq!(hand.in_order(now + IN_ORDER), (3, None), "the second takes long");
         hand.prepares_no_more(&jobs[1]);
         assert_eq!((hand.preparing(), hand.in_order(now)), (0, (3, None)), "it could not be prepared");
+    }
+
+    #[test]
+    fn a_pause_of_the_daemon_counts_as_no_time_of_a_jobs() {
+        let (mut hand, start) = (Hand::default(), Instant::now());
+        let (second, pause) = (Duration::from_secs(1), Duration::from_secs(40));
+        hand.sent.push_back(Sent::new(job(1, 0), start));
+        hand.sent.push_back(Sent { let_go_by: Some(start + second), ..Sent::new(job(2, 0), start + pause) });
+        let now = start + pause + 2 * second;
+        hand.delayed(pause, now);
+        let since: Vec<_> = hand.sent.iter().map(|sent| now - sent.since).collect();
+        assert_eq!(since, [2 * second, Duration::ZERO], "a job never began in the future");
+        assert_eq!(hand.sent[1].let_go_by, Some(start + second + pause));
     }
 
     #[test]

@@ -124,6 +124,7 @@ impl Runner {
         let mut connection =
             Connection::dial(process.endpoint()).map_err(|error| StartFailure::Sheep(error.to_string()))?;
         let ready = tokio::select! {
+            biased;
             ready = wait_until_ready(&mut connection) => ready,
             exit = process.exited() => {
                 if exit.cause == ExitCause::EngineStopped {
@@ -136,7 +137,7 @@ impl Runner {
                 };
                 return Err(StartFailure::Model(ModelFailure::Died, error));
             }
-            () = tokio::time::sleep(timeout) => {
+            () = running_time(timeout) => {
                 let exit = process.stop(Duration::ZERO).await;
                 let error = JobError {
                     message: format!("The runner was not ready within {timeout:?}"),
@@ -319,6 +320,17 @@ impl Runner {
     }
 }
 
+/// Waits for `limit` of time in which this process runs: while it is stopped itself, nobody
+/// keeps it waiting.
+async fn running_time(limit: Duration) {
+    let mut left = limit;
+    while !left.is_zero() {
+        let step = left.min(Duration::from_secs(1));
+        tokio::time::sleep(step).await;
+        left -= step;
+    }
+}
+
 /// What a runner says before it is ready is passed over; a connection that comes
 /// and goes is dialled again by itself.
 async fn wait_until_ready(connection: &mut Connection) -> Ready {
@@ -326,5 +338,22 @@ async fn wait_until_ready(connection: &mut Connection) -> Ready {
         if let Event::Message(FromRunner::Ready(ready)) = connection.recv().await {
             return ready;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pause_of_the_daemon_counts_as_no_time_of_a_runners_start() {
+        let (limit, begun) = (Duration::from_secs(600), Instant::now());
+        let mut waiting = std::pin::pin!(running_time(limit));
+        assert!(futures::poll!(&mut waiting).is_pending());
+        let pause = Duration::from_secs(3600);
+        tokio::time::advance(pause).await;
+        waiting.await;
+        let waited = begun.elapsed() - pause;
+        assert!(waited >= limit - Duration::from_secs(2) && waited <= limit, "{waited:?}");
     }
 }
