@@ -2,8 +2,9 @@
 //! why, and the next job of the same sheep is done.
 
 use serde_json::{Value, json};
+use shepherd_protocol::{Event, FromRunner, Ready, RunnerSocket, Token};
 use shepherd_tests::ids::{RAW, SCRIPTED, SHEEP};
-use shepherd_tests::{Client, Manner, Model, Script, Site, eventually, eventually_async, process};
+use shepherd_tests::{Client, Manner, Model, PATIENCE, Script, Site, eventually, eventually_async, process};
 
 const DIED: &str = "Sheep container died without notice";
 
@@ -213,4 +214,45 @@ async fn runners_over_tcp_work_and_die_as_over_ipc() {
         assert_eq!(status["status"], "done", "{status}");
     }
     assert_next_is_done(&client, RAW).await;
+}
+
+#[tokio::test]
+async fn a_stranger_at_a_runners_port_gets_no_job_and_is_told_of() {
+    let port = shepherd_tests::free_port();
+    let url = format!("tcp://127.0.0.1:{port}");
+    // As one that takes its time to load its model, and listens then.
+    let site = Site::new();
+    let started = site.path("started");
+    let script = format!("touch {}; exec sleep 1000", started.display());
+    let slow = json!({"transport": "tcp", "port": port, "runner_command": ["/bin/sh", "-c", script]});
+    let site = site.with_sheep(SHEEP, slow);
+    let daemon = site.start().await;
+    let client = daemon.client();
+    client.submit("secret", SCRIPTED, &Script::Say("a secret".into())).await.expect_status(200);
+    eventually("the runner to start", || started.exists().then_some(())).await;
+    for (token, problem) in [(None, "that is not the runner's"), (Some("a guess"), "does not know the token")]
+    {
+        let bind = || RunnerSocket::bind_with(&url, token.map(Token::new)).ok();
+        let (_, sender, mut receiver) = eventually("the port to be free", bind).await.split();
+        let closing = sender.clone();
+        let stranger = std::thread::spawn(move || {
+            loop {
+                match receiver.recv(PATIENCE) {
+                    Ok(Event::Connected) => {
+                        let _ = sender.send(&[FromRunner::Ready(Ready::new("stranger"))]);
+                    }
+                    Ok(Event::Message(message)) => panic!("it is given {message:?}"),
+                    Ok(Event::Garbage(_) | Event::Disconnected) => {}
+                    Err(_) => return,
+                }
+            }
+        });
+        eventually_async("the sheep to tell its problem", || async {
+            let sheep = client.sheep(SHEEP).await;
+            sheep["problem"].as_str().is_some_and(|told| told.contains(problem)).then_some(())
+        })
+        .await;
+        closing.close();
+        tokio::task::spawn_blocking(move || stranger.join().unwrap()).await.unwrap();
+    }
 }

@@ -16,7 +16,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use shepherd_job::{JobError, Timestamp};
 use shepherd_protocol::{CANCELLED, Connection, Event, FromRunner, ToRunner};
 
-use shepherd::{ATTEMPT, LONG, Shepherd, done, job};
+use shepherd::{ATTEMPT, LONG, Shepherd, TOKEN, done, job};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_shepherd-runner");
 
@@ -43,6 +43,7 @@ impl Farm {
         fs::write(shepherd.path("runner.yaml"), settings).unwrap();
         let mut command = Command::new(PROGRAM);
         command.arg(shepherd.path("config.yaml")).env("SHEPHERD_LISTEN", shepherd.url());
+        command.env("SHEPHERD_TOKEN", TOKEN);
         prepare(&mut command);
         let child = command.spawn().unwrap();
         let ready = shepherd.ready().await;
@@ -135,6 +136,15 @@ async fn a_command_works_on_the_jobs_files() {
     farm.child.stderr.take().unwrap().read_to_string(&mut texts[1]).unwrap();
     assert_eq!(texts, ["to stdout\nto stdout\n", "to stderr\nto stderr\n"]);
     assert!(farm.child.wait().unwrap().success());
+}
+
+#[tokio::test]
+async fn a_command_does_not_get_the_secret_of_the_launch() {
+    let mut farm = Farm::new("printf %s \"${SHEPHERD_TOKEN-none}\" > \"$2/output\"").await;
+    farm.send("curious");
+    assert_eq!(farm.shepherd.message().await, done("curious"));
+    assert_eq!(farm.shepherd.output("curious"), "none");
+    farm.end();
 }
 
 #[tokio::test]

@@ -14,7 +14,8 @@
 //! A message is for whoever is connected when it is sent. One that was not
 //! delivered when the peer went away is dropped, so nothing ever reaches a later
 //! peer. A connection proves nothing: only a [`FromRunner::Ready`] says that a
-//! runner is there.
+//! runner is there, and only a [`Token`] that both sides were given proves that it is the one
+//! that was launched, and that nobody else is its shepherd.
 //!
 //! The crate knows no processes and no containers, starts nothing, keeps no
 //! account of jobs, and takes a runner's word for nothing: a job's id in a message
@@ -57,10 +58,12 @@
 
 mod codec;
 mod error;
+mod handshake;
 mod message;
 mod transport;
 
 pub use error::{Error, Garbage, RecvError, SendError};
+pub use handshake::{Peer, TOKEN_VARIABLE, Token};
 pub use message::{CANCELLED, Event, FromRunner, Input, PROTOCOL_VERSION, Ready, ToRunner};
 pub use transport::{Connection, Receiver, RunnerReceiver, RunnerSender, RunnerSocket, Sender};
 

@@ -11,8 +11,8 @@ use std::time::Duration;
 use nng::options::{Options, RecvTimeout};
 use shepherd_job::{Attempt, JobId, JobIdRule};
 use shepherd_protocol::{
-    Connection, Error, Event, FromRunner, Input, MAX_FRAME, Ready, RecvError, RunnerReceiver, RunnerSender,
-    RunnerSocket, SendError, ToRunner,
+    Connection, Error, Event, FromRunner, Input, MAX_FRAME, Peer, Ready, RecvError, RunnerReceiver,
+    RunnerSender, RunnerSocket, SendError, ToRunner, Token,
 };
 use tempfile::TempDir;
 use tokio::io::AsyncWriteExt as _;
@@ -561,4 +561,137 @@ async fn of_the_progress_that_comes_together_the_latest_of_each_attempt_is_heard
         log("y"),
     ];
     assert_eq!(turn(&mut connection).await, wanted.map(Event::Message));
+}
+
+fn token() -> Token {
+    Token::new("the launch's secret")
+}
+
+fn bind_guarded(url: &str) -> (String, RunnerSender, RunnerReceiver) {
+    RunnerSocket::bind_with(url, Some(token())).unwrap().split()
+}
+
+#[tokio::test]
+async fn both_sides_that_know_the_token_hear_each_other() {
+    let dir = TempDir::new().unwrap();
+    for url in [ipc(&dir), "tcp://127.0.0.1:0".to_owned()] {
+        let (url, sender, mut receiver) = bind_guarded(&url);
+        let runner = std::thread::spawn(move || {
+            assert_eq!(receiver.recv(LONG), Ok(Event::Connected));
+            sender.send(&[pong(1)]).unwrap();
+            let connection = receiver.connection();
+            sender.send_to(connection, &[pong(2)]).unwrap();
+            assert_eq!(receiver.recv(LONG), Ok(Event::Message(ping(3))));
+            assert_eq!(receiver.recv(LONG), Ok(Event::Disconnected));
+        });
+        let mut connection = Connection::dial(&url).unwrap().with_token(token());
+        assert_eq!(recv(&mut connection).await, Event::Connected);
+        assert_eq!(connection.peer(), Peer::Unknown);
+        assert_eq!(recv(&mut connection).await, Event::Message(pong(1)));
+        assert_eq!(connection.peer(), Peer::Proven);
+        assert_eq!(recv(&mut connection).await, Event::Message(pong(2)));
+        connection.send(&[ping(3)]).unwrap();
+        drop(connection);
+        tokio::task::spawn_blocking(move || runner.join().unwrap()).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_runner_hears_and_tells_nobody_who_does_not_know_its_token() {
+    let (url, sender, mut receiver) = bind_guarded("tcp://127.0.0.1:0");
+    let runner = std::thread::spawn(move || {
+        // Until the shepherd comes: nothing of those who came before.
+        assert_eq!(receiver.recv(LONG), Ok(Event::Connected));
+        assert_eq!(receiver.recv(LONG), Ok(Event::Message(ping(7))));
+        receiver
+    });
+    for token in [None, Some(Token::new("a guess"))] {
+        let mut stranger = Connection::dial(&url).unwrap();
+        if let Some(token) = token {
+            stranger = stranger.with_token(token);
+        }
+        assert_eq!(recv(&mut stranger).await, Event::Connected);
+        // It says nothing by itself, and is let go by and by; or it says what it should not.
+        let _ = stranger.send(&[ping(1)]);
+        assert_eq!(sender.send(&[pong(1)]), Err(SendError::NotConnected));
+        loop {
+            match recv(&mut stranger).await {
+                Event::Disconnected => break,
+                Event::Garbage(garbage) => {
+                    assert!(garbage.reason().contains("ChallengeMessage"), "{garbage}");
+                }
+                event @ (Event::Message(_) | Event::Connected) => panic!("{event:?}"),
+            }
+        }
+    }
+    let mut connection = Connection::dial(&url).unwrap().with_token(token());
+    while connection.peer() != Peer::Proven {
+        let event = tokio::time::timeout(Duration::from_millis(20), connection.recv()).await;
+        assert!(!matches!(event, Ok(Event::Message(_) | Event::Garbage(_))), "{event:?}");
+    }
+    connection.send(&[ping(7)]).unwrap();
+    let mut heard = std::pin::pin!(tokio::task::spawn_blocking(move || runner.join().unwrap()));
+    tokio::select! {
+        event = connection.recv() => panic!("{event:?}"),
+        receiver = &mut heard => drop(receiver.unwrap()),
+    }
+}
+
+#[tokio::test]
+async fn a_peer_that_says_nothing_makes_room_for_the_shepherd() {
+    let (url, _sender, mut receiver) = bind_guarded("tcp://127.0.0.1:0");
+    let runner = std::thread::spawn(move || receiver.recv(LONG));
+    let mut silent = std::net::TcpStream::connect(url.strip_prefix("tcp://").unwrap()).unwrap();
+    silent.write_all(b"\0SP\0\0\x11\0\0").unwrap();
+    let mut connection = Connection::dial(&url).unwrap().with_token(token());
+    while connection.peer() != Peer::Proven {
+        let _ = tokio::time::timeout(Duration::from_millis(20), connection.recv()).await;
+    }
+    assert_eq!(runner.join().unwrap(), Ok(Event::Connected));
+}
+
+#[tokio::test]
+async fn an_impostor_is_found_out_before_it_is_told_anything() {
+    let (url, sender, mut receiver) =
+        RunnerSocket::bind_with("tcp://127.0.0.1:0", Some(Token::new("a guess"))).unwrap().split();
+    let runner = std::thread::spawn(move || receiver.recv(Duration::from_secs(1)));
+    let mut connection = Connection::dial(&url).unwrap().with_token(token());
+    assert_eq!(recv(&mut connection).await, Event::Connected);
+    // One that refuses our proof, which is good, again and again.
+    let garbage = loop {
+        match recv(&mut connection).await {
+            Event::Garbage(garbage) => break garbage,
+            event => assert!(matches!(event, Event::Connected | Event::Disconnected), "{event:?}"),
+        }
+    };
+    assert!(garbage.reason().contains("does not know the token"), "{garbage}");
+    assert_eq!(connection.peer(), Peer::Impostor);
+    // It heard nothing.
+    let heard = tokio::task::spawn_blocking(move || runner.join().unwrap()).await.unwrap();
+    assert_eq!(heard, Err(RecvError::Timeout));
+
+    // One that goes on regardless.
+    drop((connection, sender));
+
+    let dir = TempDir::new().unwrap();
+    let raw = raw_runner(&ipc(&dir));
+    let mut connection = Connection::dial(&ipc(&dir)).unwrap().with_token(token());
+    assert_eq!(recv(&mut connection).await, Event::Connected);
+    raw.send(&br#"{"message":{"challenge":"abc","message_type":"ChallengeMessage"}}"#[..]).unwrap();
+    raw.send(&br#"{"message":{"proof":"00","message_type":"ProofMessage"}}"#[..]).unwrap();
+    let Event::Garbage(garbage) = recv(&mut connection).await else { panic!("it is believed") };
+    assert!(garbage.reason().contains("does not know the token"), "{garbage}");
+    assert_eq!(connection.peer(), Peer::Impostor);
+    assert_eq!(recv(&mut connection).await, Event::Disconnected);
+}
+
+#[tokio::test]
+async fn a_runner_that_knows_no_tokens_is_heard_and_unproven() {
+    let dir = TempDir::new().unwrap();
+    let raw = raw_runner(&ipc(&dir));
+    let mut connection = Connection::dial(&ipc(&dir)).unwrap().with_token(token());
+    assert_eq!(recv(&mut connection).await, Event::Connected);
+    raw.send(&br#"{"message": {"protocol": 1, "message_type": "ReadyMessage"}}"#[..]).unwrap();
+    assert!(matches!(recv(&mut connection).await, Event::Message(FromRunner::Ready(_))));
+    assert_eq!(connection.peer(), Peer::Unproven);
 }

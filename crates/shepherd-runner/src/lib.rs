@@ -91,4 +91,5 @@ pub use log::LogWriter;
 pub use options::Options;
 pub use runner::{AsyncRunner, BatchRunner, ParallelRunner, Runner};
 pub use serve::{serve, serve_async, serve_batches, serve_parallel};
+pub use shepherd_protocol::{TOKEN_VARIABLE, Token};
 pub use stop::Stop;

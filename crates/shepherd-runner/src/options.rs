@@ -2,11 +2,16 @@
 
 use std::time::Duration;
 
+use shepherd_protocol::Token;
+
 /// Settings of [`serve`](crate::serve).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
     /// Where to listen: `ipc:///PATH` or `tcp://ADDRESS:PORT`.
     pub listen: String,
+    /// The secret that the shepherd must prove to know, as the runner proves it to him. Without
+    /// one, whoever connects first is taken for the shepherd, and gives the runner its jobs.
+    pub token: Option<Token>,
     /// What the runner calls itself in the shepherd's log.
     pub name: String,
     /// How many jobs [`serve_parallel`](crate::serve_parallel) and
@@ -44,6 +49,7 @@ impl Options {
             .map_or_else(|| "runner".to_owned(), |name| name.to_string_lossy().into_owned());
         Self {
             listen: listen.into(),
+            token: None,
             name,
             slots: 1,
             max_batch: 8,
@@ -85,12 +91,14 @@ impl Options {
         self
     }
 
+    /// With the [token](Self::token) of the environment's `SHEPHERD_TOKEN`, if there is one.
     /// Listens where the sheep says: at the URL in the environment's
     /// `SHEPHERD_LISTEN`; without it at `port` of the address in
     /// `SHEPHERD_LISTEN_HOST`, and without that of 127.0.0.1 only.
     pub fn from_env(port: u16) -> Self {
         let variable = |name| std::env::var(name).ok();
-        Self::new(listen_url(variable("SHEPHERD_LISTEN"), variable("SHEPHERD_LISTEN_HOST"), port))
+        let listen = listen_url(variable("SHEPHERD_LISTEN"), variable("SHEPHERD_LISTEN_HOST"), port);
+        Self { token: Token::from_env(), ..Self::new(listen) }
     }
 }
 

@@ -29,8 +29,21 @@
 //! The runner's environment is the daemon's without the configuration's own
 //! variables (`SHEPHERD__...`, which may hold secrets) and those withheld by
 //! option, then the options' variables, then `CUDA_VISIBLE_DEVICES`,
-//! `SHEPHERD_LISTEN`, `SHEPHERD_SHEEP`, `SHEPHERD_MODEL` and `SHEPHERD_SHEEP_RUN`.
-//! It inherits no descriptor but the standard three.
+//! `SHEPHERD_LISTEN`, `SHEPHERD_TOKEN`, `SHEPHERD_SHEEP`, `SHEPHERD_MODEL` and
+//! `SHEPHERD_SHEEP_RUN`. It inherits no descriptor but the standard three.
+//!
+//! # Who listens at a port
+//! Over ipc, the runner's socket lies in a directory that only the daemon's user can write to,
+//! and only that user can connect to it. A port of the loopback interface is open to every
+//! user of the machine, who may connect to it, or listen there before the runner does. So:
+//!
+//! - A port that somebody listens at is not used for a launch.
+//! - Each launch has a random token, which the runner finds in its environment, where only its
+//!   own user and root can read it. Runners of this version and their shepherd prove to each
+//!   other that they know it; see `shepherd-protocol`.
+//! - Whoever proves nothing, as runners that were made before there were tokens, must be one of
+//!   the run's processes: the process that has the other end of the connection open.
+//!   Such a runner itself takes jobs from whoever connects to it first.
 
 mod command;
 mod endpoint;
@@ -39,6 +52,7 @@ mod output;
 mod process;
 mod record;
 mod run;
+mod sockets;
 mod spawn;
 
 use std::path::PathBuf;
@@ -206,7 +220,7 @@ impl Sheep for BareSheep {
         let mut latest = self.vacant().await?;
         let run = Arc::new(Run::default());
         // Made before the thread: when this future is dropped, it dooms the run.
-        let mut handle = Handle::new(Arc::clone(&run), self.options.data_root.clone());
+        let mut handle = Handle::new(Arc::clone(&run), Arc::clone(&self.options));
         let (started, outcome) = oneshot::channel();
         let (options, model, its_run) = (Arc::clone(&self.options), model.clone(), Arc::clone(&run));
         let dispatch = tracing::dispatcher::get_default(Clone::clone);

@@ -43,8 +43,10 @@ mod endpoint;
 mod exit;
 mod lines;
 mod pattern;
+mod token;
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -150,6 +152,23 @@ pub trait RunningSheep: Send {
 
     /// The directory of jobs' directories, as the runner sees it.
     fn io_data_root(&self) -> &Path;
+
+    /// The secret of this launch, which the runner has as `SHEPHERD_TOKEN`; none where it was
+    /// not given one.
+    fn token(&self) -> Option<&str> {
+        None
+    }
+
+    /// Whether a connection over TCP, from `ours` to `theirs`, is one to the runner, of a peer
+    /// that did not prove to know the [token](Self::token). It passes where nobody else can have
+    /// the runner's port, and where the runner is dead, which is told otherwise.
+    ///
+    /// # Errors
+    /// It is not, or it cannot be known: why, for the operator.
+    async fn verify_peer(&mut self, ours: SocketAddr, theirs: SocketAddr) -> Result<(), String> {
+        let _ = (ours, theirs);
+        Ok(())
+    }
 
     /// Resolves when the runner has died, by itself or not: at once when it is dead
     /// already. By then all that it started is dead too, and its port and GPU are

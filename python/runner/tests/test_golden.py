@@ -7,8 +7,10 @@ import pytest
 
 from shepherd_runner import wire
 from shepherd_runner.errors import ErrorTexts
+from shepherd_runner.handshake import Challenge
 
 PATH = Path(__file__).resolve().parents[3] / "crates" / "shepherd-protocol" / "tests" / "golden.json"
+HANDSHAKE = json.loads(PATH.with_name("handshake.json").read_text(encoding="utf-8"))
 GOLDEN = json.loads(PATH.read_text(encoding="utf-8"))
 
 
@@ -56,3 +58,20 @@ def test_what_the_shepherd_says_is_read(golden):
 def test_what_the_shepherd_is_told_has_these_bytes(golden):
     messages = [write(told) for told in golden.get("given", golden["messages"])]
     assert list(wire.frames(messages, wire.MAX_BATCH)) == [golden["frame"].encode()]
+
+
+def test_a_shepherd_is_asked_for_the_proof_that_he_gives():
+    challenge = Challenge(HANDSHAKE["token"], HANDSHAKE["runners"])
+    assert challenge.frame == HANDSHAKE["challenge"].encode()
+    assert challenge.answer(HANDSHAKE["shepherd"].encode()) == HANDSHAKE["runner"].encode()
+
+
+@pytest.mark.parametrize(
+    "frame", [b"", b"\xff", b"[]", b'{"message":5}', b'{"message":{"message_type":"ProofMessage","proof":"\xc3\xa9"}}']
+)
+def test_other_messages_are_no_proofs(frame):
+    challenge = Challenge(HANDSHAKE["token"], HANDSHAKE["runners"])
+    assert challenge.answer(frame) is None
+    assert challenge.answer(HANDSHAKE["runner"].encode()) is None
+    assert Challenge(HANDSHAKE["token"]).answer(HANDSHAKE["shepherd"].encode()) is None, "that of another connection"
+    assert Challenge("a guess", HANDSHAKE["runners"]).answer(HANDSHAKE["shepherd"].encode()) is None

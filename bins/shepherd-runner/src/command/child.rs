@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 use rustix::process::{
     Pid, PidfdFlags, Signal, getpid, getppid, pidfd_open, set_parent_process_death_signal,
 };
+use shepherd_runner::TOKEN_VARIABLE;
 
 use super::channel::Request;
 
@@ -33,6 +34,8 @@ impl Child {
         builder
             .args(&request.command[1..])
             .current_dir(&request.cwd)
+            // What a command starts may outlive its job.
+            .env_remove(TOKEN_VARIABLE)
             .envs(request.env.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(stdout)

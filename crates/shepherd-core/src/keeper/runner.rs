@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shepherd_job::{Attempt, JobError, JobId, ModelRef};
-use shepherd_protocol::{Connection, Event, FromRunner, Input, Ready, SendError, ToRunner};
+use shepherd_protocol::{Connection, Event, FromRunner, Input, Peer, Ready, SendError, ToRunner, Token};
 use shepherd_sheep::{Exit, ExitCause, RunningSheep, Sheep, SheepError};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -123,13 +123,15 @@ impl Runner {
         let io_data_root = process.io_data_root().to_string_lossy().into_owned().into();
         let mut connection =
             Connection::dial(process.endpoint()).map_err(|error| StartFailure::Sheep(error.to_string()))?;
-        let ready = tokio::select! {
-            biased;
-            ready = wait_until_ready(&mut connection) => ready,
-            exit = process.exited() => {
-                if exit.cause == ExitCause::EngineStopped {
-                    return Err(StartFailure::Sheep(format!("the runner {exit}")));
-                }
+        if let Some(token) = process.token() {
+            connection = connection.with_token(Token::new(token));
+        }
+        let ready = match become_ready(&mut *process, &mut connection, timeout).await {
+            Ok(ready) => ready,
+            Err(NotReady::Dead(exit)) if exit.cause == ExitCause::EngineStopped => {
+                return Err(StartFailure::Sheep(format!("the runner {exit}")));
+            }
+            Err(NotReady::Dead(exit)) => {
                 let error = JobError {
                     message: DIED.to_owned(),
                     exception_type: "RunnerDied".to_owned(),
@@ -137,7 +139,7 @@ impl Runner {
                 };
                 return Err(StartFailure::Model(ModelFailure::Died, error));
             }
-            () = running_time(timeout) => {
+            Err(NotReady::Late(timeout)) => {
                 let exit = process.stop(Duration::ZERO).await;
                 let error = JobError {
                     message: format!("The runner was not ready within {timeout:?}"),
@@ -145,6 +147,10 @@ impl Runner {
                     exception_traceback: exit.to_string(),
                 };
                 return Err(StartFailure::Model(ModelFailure::Died, error));
+            }
+            Err(NotReady::Impostor(problem)) => {
+                process.stop(Duration::ZERO).await;
+                return Err(StartFailure::Sheep(problem));
             }
         };
         let at_least_one = |n: u32| usize::try_from(n).unwrap_or(usize::MAX).max(1);
@@ -320,6 +326,37 @@ impl Runner {
     }
 }
 
+/// Why a runner that was launched takes no jobs.
+enum NotReady {
+    /// It died.
+    Dead(Exit),
+    /// It did not say that it is ready within this time.
+    Late(Duration),
+    /// Somebody else answers at its endpoint.
+    Impostor(String),
+}
+
+/// Waits until the runner says that it is ready, and makes sure that it is the runner who says
+/// so: by the launch's token or, where it knows none, by its process.
+async fn become_ready(
+    process: &mut dyn RunningSheep,
+    connection: &mut Connection,
+    timeout: Duration,
+) -> Result<Ready, NotReady> {
+    let ready = tokio::select! {
+        biased;
+        ready = wait_until_ready(connection) => ready.map_err(NotReady::Impostor)?,
+        exit = process.exited() => return Err(NotReady::Dead(exit)),
+        () = running_time(timeout) => return Err(NotReady::Late(timeout)),
+    };
+    if connection.peer() != Peer::Proven
+        && let Some((ours, theirs)) = connection.tcp_ends()
+    {
+        process.verify_peer(ours, theirs).await.map_err(NotReady::Impostor)?;
+    }
+    Ok(ready)
+}
+
 /// Waits for `limit` of time in which this process runs: while it is stopped itself, nobody
 /// keeps it waiting.
 async fn running_time(limit: Duration) {
@@ -332,11 +369,18 @@ async fn running_time(limit: Duration) {
 }
 
 /// What a runner says before it is ready is passed over; a connection that comes
-/// and goes is dialled again by itself.
-async fn wait_until_ready(connection: &mut Connection) -> Ready {
+/// and goes is dialled again by itself. Cancel-safe.
+///
+/// # Errors
+/// Whoever answers is not the runner.
+async fn wait_until_ready(connection: &mut Connection) -> Result<Ready, String> {
     loop {
-        if let Event::Message(FromRunner::Ready(ready)) = connection.recv().await {
-            return ready;
+        match connection.recv().await {
+            Event::Message(FromRunner::Ready(ready)) => return Ok(ready),
+            Event::Garbage(garbage) if connection.peer() == Peer::Impostor => {
+                return Err(format!("somebody else than the runner listens at its endpoint: {garbage}"));
+            }
+            Event::Message(_) | Event::Connected | Event::Garbage(_) | Event::Disconnected => {}
         }
     }
 }

@@ -17,6 +17,7 @@
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -32,7 +33,8 @@ use super::zmtp;
 #[cfg(doc)]
 use crate::MAX_BATCH;
 use crate::codec::{self, Wire, envelope};
-use crate::{Error, Event, FromRunner, Garbage, Ready, SendError, ToRunner};
+use crate::handshake::Awaited;
+use crate::{Error, Event, FromRunner, Garbage, Peer, Ready, SendError, ToRunner, Token};
 
 /// How long after an attempt that failed the next one is made, first and at most.
 const RETRY: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(50));
@@ -42,6 +44,9 @@ const MAX_OUTGOING: usize = 4 << 20;
 /// frame that exceeds them is still decoded, so a turn gives at most [`MAX_BATCH`] events more.
 const MAX_TURN_EVENTS: usize = 1024;
 const MAX_TURN_BYTES: usize = 256 << 10;
+/// After as many refusals of a good proof it is clear that the peer has another token: a runner
+/// that ends, or is too busy to take the proof in time, has not so often.
+const MAX_REFUSALS: u32 = 3;
 /// How far back a progress message that is out of date is looked for: more than a runner has
 /// jobs at work, and few enough to compare with each.
 const MAX_MERGED: usize = 64;
@@ -74,6 +79,20 @@ pub struct Receiver {
     retry: Duration,
     events: VecDeque<Event<FromRunner>>,
     turn: Turn,
+    token: Option<Token>,
+    proof: Proof,
+    /// How many times in a row a peer asked for a proof and went when it had it.
+    refusals: u32,
+}
+
+/// What the peer has to say before it is listened to.
+enum Proof {
+    /// Its first message: it may ask for a proof.
+    Unknown,
+    /// Its own proof.
+    Awaited(Awaited),
+    /// Nothing more.
+    Settled(Peer),
 }
 
 /// How the reading goes on once the events are taken.
@@ -136,8 +155,36 @@ impl Connection {
                 retry: RETRY.0,
                 events: VecDeque::new(),
                 turn: Turn::Idle,
+                token: None,
+                proof: Proof::Unknown,
+                refusals: 0,
             },
         })
+    }
+
+    /// The same with the token that the runner was launched with. Before anything of a runner
+    /// that knows tokens is heard, the two prove to each other that they have the same;
+    /// [`peer`](Self::peer) tells the outcome.
+    #[must_use]
+    pub fn with_token(mut self, token: Token) -> Self {
+        self.receiver.token = Some(token);
+        self
+    }
+
+    /// What is known of whoever listens: of the connection that the latest event was of.
+    pub fn peer(&self) -> Peer {
+        match &self.receiver.proof {
+            Proof::Unknown | Proof::Awaited(_) => Peer::Unknown,
+            Proof::Settled(peer) => *peer,
+        }
+    }
+
+    /// The two ends of the present connection, ours first, where it is one over TCP.
+    pub fn tcp_ends(&self) -> Option<(SocketAddr, SocketAddr)> {
+        match &self.receiver.stage {
+            Stage::Open { stream, .. } => stream.tcp_ends(),
+            Stage::Waiting(_) | Stage::Dialling(_) => None,
+        }
     }
 
     /// See [`Sender::send`].
@@ -240,6 +287,16 @@ impl Outgoing {
                     }
                 }
             }
+        }
+    }
+
+    /// Appends a message of the handshake, which only nng's wire has.
+    fn write_proof(&mut self, message: &[u8]) {
+        if let Some(Dialect::Nng(mapping)) = self.dialect {
+            let envelope = envelope(1);
+            mapping.frame(&mut self.bytes, |bytes| {
+                bytes.extend([envelope.head, message, envelope.tail].concat());
+            });
         }
     }
 
@@ -350,6 +407,7 @@ impl Receiver {
         outgoing.bytes.extend_from_slice(greeting);
         outgoing.batch = 1;
         drop(outgoing);
+        self.proof = Proof::Unknown;
         self.stage = Stage::Open { stream, parser, greeted: false };
     }
 
@@ -433,6 +491,7 @@ impl Receiver {
                 events.push_back(Event::Connected);
                 if let Dialect::Zmq { .. } = dialect {
                     // It says nothing by itself: that it is there is that it is ready.
+                    self.proof = Proof::Settled(Peer::Unproven);
                     let ready = Ready { ahead: LEGACY_AHEAD, ..Ready::new("a ZeroMQ runner") };
                     events.push_back(Event::Message(FromRunner::Ready(ready)));
                 }
@@ -444,6 +503,30 @@ impl Receiver {
             }
             Piece::Body(body) => {
                 self.retry = RETRY.0;
+                match &self.proof {
+                    Proof::Settled(_) => {}
+                    Proof::Unknown => {
+                        let asked = self.token.as_ref().and_then(|token| Awaited::of(token, body));
+                        let Some((proof, awaited)) = asked else {
+                            self.proof = Proof::Settled(Peer::Unproven);
+                            return Ok(Some(take(body, shared, events)));
+                        };
+                        self.proof = Proof::Awaited(awaited);
+                        let mut outgoing = shared.lock();
+                        outgoing.write_proof(&proof);
+                        outgoing.write(stream);
+                        return Ok(Some(body.len()));
+                    }
+                    Proof::Awaited(awaited) if awaited.is(body) => {
+                        self.proof = Proof::Settled(Peer::Proven);
+                        self.refusals = 0;
+                        return Ok(Some(body.len()));
+                    }
+                    Proof::Awaited(_) => {
+                        self.proof = Proof::Settled(Peer::Impostor);
+                        return Err(Malformed::Impostor);
+                    }
+                }
                 Ok(Some(take(body, shared, events)))
             }
         }
@@ -452,6 +535,13 @@ impl Receiver {
     fn close(&mut self) {
         self.turn = Turn::Idle;
         self.shared.lock().disconnect();
+        if let Proof::Awaited(_) = self.proof {
+            self.refusals += 1;
+            if self.refusals == MAX_REFUSALS {
+                self.proof = Proof::Settled(Peer::Impostor);
+                self.events.push_back(Event::Garbage(Garbage::new(Malformed::Impostor.to_string(), b"")));
+            }
+        }
         if matches!(self.stage, Stage::Open { greeted: true, .. }) {
             self.events.push_back(Event::Disconnected);
         }

@@ -75,6 +75,9 @@ struct State {
     connection: u64,
     pipe: Option<Pipe>,
     removed: Option<Pipe>,
+    /// Whether a peer is nobody to send to before it was [admitted](Link::admit).
+    is_guarded: bool,
+    is_admitted: bool,
 
     inbox: VecDeque<Item>,
     waiting_frames: usize,
@@ -94,9 +97,11 @@ struct State {
 impl Link {
     /// A socket that others connect to; with the URL at which they can, where a
     /// port 0 was replaced by the one that was given out.
-    pub(super) fn listen(url: &str) -> Result<(Self, String), Error> {
+    ///
+    /// Where it is guarded, each connection has to be [admitted](Self::admit).
+    pub(super) fn listen(url: &str, is_guarded: bool) -> Result<(Self, String), Error> {
         url::parse(url)?;
-        let (link, socket) = Self::open().map_err(|error| unusable(url, error))?;
+        let (link, socket) = Self::open(is_guarded).map_err(|error| unusable(url, error))?;
         let listener = Listener::new(&socket, url).map_err(|error| unusable(url, error))?;
         let bound = match url.strip_suffix(":0") {
             Some(host) => {
@@ -108,9 +113,9 @@ impl Link {
         Ok((link, bound))
     }
 
-    fn open() -> nng::Result<(Self, Socket)> {
+    fn open(is_guarded: bool) -> nng::Result<(Self, Socket)> {
         let shared = Arc::new(Shared {
-            state: Mutex::new(State { batch: 1, ..State::default() }),
+            state: Mutex::new(State { batch: 1, is_guarded, ..State::default() }),
             arrived: Condvar::new(),
             drained: Condvar::new(),
         });
@@ -131,6 +136,29 @@ impl Link {
         state.outbox.push(messages).map_err(|_| SendError::Full)?;
         state.pump();
         Ok(())
+    }
+
+    /// Takes a message for the peer of this connection, admitted or not.
+    pub(super) fn greet(&self, connection: u64, message: Vec<u8>) {
+        let mut state = self.0.lock();
+        // Where there is no room for the first message, there never was for one.
+        if state.connection == connection && state.outbox.push(vec![message]).is_ok() {
+            state.pump();
+        }
+    }
+
+    /// Others may send to the peer of this connection from now on.
+    pub(super) fn admit(&self, connection: u64) {
+        let mut state = self.0.lock();
+        state.is_admitted |= state.connection == connection && state.pipe.is_some();
+    }
+
+    /// Ends this connection, and waits for another.
+    pub(super) fn turn_away(&self, connection: u64) {
+        let state = self.0.lock();
+        if let Some(pipe) = state.pipe.filter(|_| state.connection == connection) {
+            pipe.close();
+        }
     }
 
     /// As [`send`](Self::send), and waits for room; what has room goes ahead.
@@ -316,6 +344,7 @@ impl State {
         }
         self.connection += 1;
         self.pipe = Some(pipe);
+        self.is_admitted = !self.is_guarded;
         self.inbox.push_back(Item::Up(self.connection));
     }
 
@@ -328,6 +357,7 @@ impl State {
 
     fn disconnect(&mut self) {
         self.pipe = None;
+        self.is_admitted = false;
         self.connection += 1;
         self.batch = 1;
         self.outbox.clear();
@@ -373,7 +403,7 @@ impl State {
     /// Whether this connection, or any, is there.
     fn check(&self, connection: Option<u64>) -> Result<(), SendError> {
         let meant = connection.is_none_or(|connection| connection == self.connection);
-        if meant && self.pipe.is_some() && self.io.is_some() { Ok(()) } else { Err(SendError::NotConnected) }
+        if meant && self.is_admitted && self.io.is_some() { Ok(()) } else { Err(SendError::NotConnected) }
     }
 
     /// Hands over what the pipe takes, and leaves one frame waiting for it.
@@ -399,7 +429,7 @@ impl State {
 }
 
 /// A time that no clock can hold is as good as a day.
-fn later(timeout: Duration) -> Instant {
+pub(super) fn later(timeout: Duration) -> Instant {
     let now = Instant::now();
     now.checked_add(timeout).unwrap_or(now + Duration::from_secs(86_400))
 }

@@ -24,6 +24,8 @@ pub(super) enum Malformed {
     Zmq,
     #[error("the peer asks for answers and does not read them")]
     Deaf,
+    #[error("the peer does not know the token that the runner was launched with")]
+    Impostor,
     #[error("the peer sent a message of more than {MAX_FRAME} bytes")]
     TooLong,
 }

@@ -2,11 +2,16 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use super::link::{Item, Link};
+use super::link::{Item, Link, later};
 use crate::codec::{self, Wire};
-use crate::{Error, Event, FromRunner, MAX_BATCH, RecvError, SendError, ToRunner};
+use crate::handshake::Challenge;
+use crate::{Error, Event, FromRunner, MAX_BATCH, RecvError, SendError, ToRunner, Token};
+
+/// How long a peer may take to prove that it is the shepherd: nobody else can connect
+/// meanwhile. A shepherd that was too slow connects anew.
+const PROOF_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A socket at which a runner is reached by one shepherd at a time.
 pub struct RunnerSocket {
@@ -24,9 +29,21 @@ pub struct RunnerSender {
 /// The half that receives.
 pub struct RunnerReceiver {
     link: Arc<Link>,
+    token: Option<Token>,
+    guest: Guest,
     connection: u64,
     items: VecDeque<Item>,
     events: VecDeque<Event<ToRunner>>,
+}
+
+/// Who is connected, as far as the receiver has read.
+enum Guest {
+    /// Nobody, or somebody who was told to go.
+    None,
+    /// Somebody who has until then to prove that it is the shepherd.
+    Challenged(Challenge, Instant),
+    /// The shepherd.
+    Shepherd,
 }
 
 impl RunnerSocket {
@@ -36,12 +53,28 @@ impl RunnerSocket {
     /// # Errors
     /// The URL is not usable or in use, or the system refuses.
     pub fn bind(url: &str) -> Result<Self, Error> {
-        let (link, url) = Link::listen(url)?;
+        Self::bind_with(url, None)
+    }
+
+    /// As [`bind`](Self::bind). With a token, only a peer that knows it counts as connected;
+    /// any other is turned away, unheard.
+    ///
+    /// # Errors
+    /// As those of `bind`.
+    pub fn bind_with(url: &str, token: Option<Token>) -> Result<Self, Error> {
+        let (link, url) = Link::listen(url, token.is_some())?;
         let link = Arc::new(link);
         Ok(Self {
             url,
             sender: RunnerSender { link: Arc::clone(&link) },
-            receiver: RunnerReceiver { link, connection: 0, items: VecDeque::new(), events: VecDeque::new() },
+            receiver: RunnerReceiver {
+                link,
+                token,
+                guest: Guest::None,
+                connection: 0,
+                items: VecDeque::new(),
+                events: VecDeque::new(),
+            },
         })
     }
 
@@ -127,11 +160,19 @@ impl RunnerReceiver {
     /// # Errors
     /// There was none, or the socket was closed on this side.
     pub fn recv(&mut self, timeout: Duration) -> Result<Event<ToRunner>, RecvError> {
+        let until = later(timeout);
         loop {
             if let Some(event) = self.next_decoded() {
                 return Ok(event);
             }
-            self.link.wait_drain(&mut self.items, timeout)?;
+            let by = match &self.guest {
+                Guest::Challenged(_, by) => until.min(*by),
+                Guest::None | Guest::Shepherd => until,
+            };
+            match self.link.wait_drain(&mut self.items, by.saturating_duration_since(Instant::now())) {
+                Err(RecvError::Timeout) if by < until => self.turn_away(),
+                outcome => outcome?,
+            }
         }
     }
 
@@ -143,19 +184,48 @@ impl RunnerReceiver {
             match self.items.pop_front()? {
                 Item::Up(connection) => {
                     self.connection = connection;
-                    return Some(Event::Connected);
+                    if self.token.is_none() {
+                        self.guest = Guest::Shepherd;
+                        return Some(Event::Connected);
+                    }
+                    let challenge = Challenge::new();
+                    self.link.greet(connection, challenge.message());
+                    self.guest = Guest::Challenged(challenge, later(PROOF_TIMEOUT));
                 }
-                Item::Down => return Some(Event::Disconnected),
-                Item::Frame(connection, frame) => {
-                    // Every shepherd of this protocol takes full frames.
-                    self.link.set_batch(connection, MAX_BATCH);
-                    let events = &mut self.events;
-                    codec::to_runner(&frame, |message| {
-                        events.push_back(message.map_or_else(Event::Garbage, Event::Message));
-                    });
+                Item::Down => {
+                    if let Guest::Shepherd = std::mem::replace(&mut self.guest, Guest::None) {
+                        return Some(Event::Disconnected);
+                    }
                 }
+                Item::Frame(connection, frame) => match &self.guest {
+                    Guest::None => {}
+                    Guest::Challenged(challenge, _) => {
+                        let answer = self.token.as_ref().and_then(|token| challenge.answer(token, &frame));
+                        let Some(answer) = answer else {
+                            self.turn_away();
+                            continue;
+                        };
+                        self.link.greet(connection, answer);
+                        self.link.admit(connection);
+                        self.guest = Guest::Shepherd;
+                        return Some(Event::Connected);
+                    }
+                    Guest::Shepherd => {
+                        // Every shepherd of this protocol takes full frames.
+                        self.link.set_batch(connection, MAX_BATCH);
+                        let events = &mut self.events;
+                        codec::to_runner(&frame, |message| {
+                            events.push_back(message.map_or_else(Event::Garbage, Event::Message));
+                        });
+                    }
+                },
             }
         }
+    }
+
+    fn turn_away(&mut self) {
+        self.guest = Guest::None;
+        self.link.turn_away(self.connection);
     }
 }
 

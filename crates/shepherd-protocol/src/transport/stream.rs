@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -37,6 +38,14 @@ impl Stream {
         match self {
             Self::Unix(_) => Mapping::Ipc,
             Self::Tcp(_) => Mapping::Tcp,
+        }
+    }
+
+    /// Both ends of a connection over TCP, ours first.
+    pub(super) fn tcp_ends(&self) -> Option<(SocketAddr, SocketAddr)> {
+        match self {
+            Self::Unix(_) => None,
+            Self::Tcp(stream) => Some((stream.local_addr().ok()?, stream.peer_addr().ok()?)),
         }
     }
 

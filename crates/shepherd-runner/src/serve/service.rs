@@ -36,7 +36,8 @@ impl Service {
     /// [ready](Work::set_ready). `slots` is how many jobs can be in work.
     pub(super) fn start(options: Options, slots: u32) -> Result<Self, ServeError> {
         panic::watch();
-        let (_, sender, receiver) = RunnerSocket::bind(&options.listen).map_err(ServeError::Listen)?.split();
+        let (_, sender, receiver) =
+            RunnerSocket::bind_with(&options.listen, options.token).map_err(ServeError::Listen)?.split();
         let (logs, frame) = (options.logs || options.capture_output, options.batch.max(1));
         let output = if options.capture_output { Output::captured() } else { Ok(Output::default()) };
         let output = output.map_err(ServeError::Start)?;

@@ -7,13 +7,16 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use shepherd_job::{Attempt, JobId, JobIdRule};
-use shepherd_protocol::{Connection, Event, FromRunner, Input, Ready, SendError, ToRunner};
+use shepherd_protocol::{Connection, Event, FromRunner, Input, Ready, SendError, ToRunner, Token};
 use tempfile::TempDir;
 
 /// Long enough for any machine; no test passes by waiting for it.
 pub(crate) const LONG: Duration = Duration::from_secs(30);
 
 pub(crate) const ATTEMPT: Attempt = Attempt { epoch: 1, number: 2 };
+
+/// What a runner that is launched with a token is launched with.
+pub(crate) const TOKEN: &str = "the launch's secret";
 
 pub(crate) fn job(id: &str) -> JobId {
     JobId::parse(id, JobIdRule::Prefix).unwrap()
@@ -61,7 +64,7 @@ impl Shepherd {
     /// Hangs up, and dials again.
     pub(crate) fn reconnect(&mut self) {
         self.hang_up();
-        self.connection = Some(Connection::dial(&self.url()).unwrap());
+        self.connection = Some(Connection::dial(&self.url()).unwrap().with_token(Token::new(TOKEN)));
     }
 
     pub(crate) async fn event(&mut self) -> Event<FromRunner> {

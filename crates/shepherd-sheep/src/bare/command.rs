@@ -12,6 +12,7 @@ use shepherd_job::ModelRef;
 use super::BareOptions;
 use super::process::MARK;
 use crate::SheepError;
+use crate::token::{self, Token};
 
 /// Variables of the daemon that configure it; they may hold secrets.
 const CONFIGURATION: &str = "SHEPHERD__";
@@ -22,9 +23,10 @@ pub(super) fn command(
     options: &BareOptions,
     model: &ModelRef,
     endpoint: &str,
+    token: &Token,
     run: &str,
 ) -> Result<Command, SheepError> {
-    let environment = environment(std::env::vars_os(), options, model, endpoint, run);
+    let environment = environment(std::env::vars_os(), options, model, endpoint, token, run);
     let path = environment.get(OsStr::new("PATH")).map(OsString::as_os_str);
     let (program, arguments) = program(options, path)?;
     let mut command = Command::new(program);
@@ -139,6 +141,7 @@ fn environment(
     options: &BareOptions,
     model: &ModelRef,
     endpoint: &str,
+    token: &Token,
     run: &str,
 ) -> BTreeMap<OsString, OsString> {
     let is_withheld = |name: &OsStr| {
@@ -152,6 +155,7 @@ fn environment(
     let ours = [
         ("CUDA_VISIBLE_DEVICES", visible_gpus(&options.devices)),
         ("SHEPHERD_LISTEN", endpoint.to_owned()),
+        (token::VARIABLE, token.as_str().to_owned()),
         ("SHEPHERD_SHEEP", options.id.to_string()),
         ("SHEPHERD_MODEL", model.to_string()),
         (MARK, run.to_owned()),

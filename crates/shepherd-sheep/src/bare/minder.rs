@@ -19,6 +19,7 @@ use super::record::{Record, RecordFile, boot_id};
 use super::run::Run;
 use super::{BareOptions, PATIENCE, command, endpoint, spawn};
 use crate::endpoint::Endpoint;
+use crate::token::Token;
 use crate::{Exit, ExitCause, SheepError};
 
 /// How often a kernel without process descriptors is asked whether the runner died.
@@ -35,10 +36,11 @@ pub(super) fn mind(
     started: oneshot::Sender<Result<String, SheepError>>,
 ) {
     let ending = Ending(run);
-    match Minder::start(options, model) {
+    match Minder::start(options, model, run.token()) {
         Ok((mut minder, output)) => {
             run.born(minder.leader, output);
             let noted = minder.note_leader();
+            run.is_led(minder.tree());
             if noted.is_err() {
                 run.doom();
             }
@@ -86,14 +88,14 @@ struct Minder {
 }
 
 impl Minder {
-    fn start(options: &BareOptions, model: &ModelRef) -> Result<(Self, Output), SheepError> {
+    fn start(options: &BareOptions, model: &ModelRef, token: &Token) -> Result<(Self, Output), SheepError> {
         command::check_model(options, model)?;
         let file = RecordFile::of(options);
         // There is one when an earlier run could not be ended, or nobody swept.
         file.sweep()?;
         let name = uuid::Uuid::now_v7().simple().to_string();
         let endpoint = endpoint::prepare(options, &name)?;
-        let mut command = command::command(options, model, endpoint.url(), &name)?;
+        let mut command = command::command(options, model, endpoint.url(), token, &name)?;
         let no_pipe = |e| SheepError::Unavailable(format!("cannot make a pipe for the runner's output: {e}"));
         let stream = |path: &Option<std::path::PathBuf>, name| {
             Stream::open(path.as_deref(), &options.id, name).map_err(|e| match path {
@@ -135,6 +137,11 @@ impl Minder {
         self.file.write(&self.record)
     }
 
+    /// All processes of the run.
+    fn tree(&self) -> Tree {
+        Tree::new(&self.record.run, self.record.leader)
+    }
+
     /// Waits for the runner's death, and ends the run.
     fn watch(&mut self, run: &Run) -> Exit {
         let cause = loop {
@@ -143,7 +150,7 @@ impl Minder {
             }
             self.await_events(run);
         };
-        match Tree::new(&self.record.run, self.record.leader).end(PATIENCE) {
+        match self.tree().end(PATIENCE) {
             Ok(_) => {
                 if let Err(error) = self.file.remove() {
                     tracing::warn!(%error, "a record of a run stays behind");

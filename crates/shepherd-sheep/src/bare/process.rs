@@ -88,7 +88,7 @@ impl Process {
 }
 
 /// All that a run has started.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Tree {
     mark: Vec<u8>,
     leader: Option<(i32, u64)>,
@@ -146,7 +146,8 @@ impl Tree {
         }
     }
 
-    fn living(&self) -> io::Result<Vec<Process>> {
+    /// Its processes that are not dead.
+    pub(super) fn living(&self) -> io::Result<Vec<Process>> {
         let all = Process::all()?;
         let mut ours = self.members(&all, |process| process.has(&self.mark));
         ours.retain(|process| !process.dead);

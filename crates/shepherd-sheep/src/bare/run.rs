@@ -1,8 +1,11 @@
 //! One run of a runner, shared by the thread that minds it and the handle that
 //! the shepherd holds.
 
-use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::collections::HashSet;
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -10,11 +13,20 @@ use rustix::process::{Pid, Signal};
 use tokio::sync::watch;
 
 use super::output::Output;
+use super::process::Tree;
+use super::sockets::{self, Socket};
+use super::BareOptions;
+use crate::token::Token;
 use crate::{Exit, RunningSheep};
+
+/// How long a runner whose connection is gone may take to be seen dead.
+const DEATH_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// What both sides know of a run.
 #[derive(Default)]
 pub(super) struct Run {
+    token: Token,
+    tree: Mutex<Option<Tree>>,
     target: Mutex<Target>,
     exit: watch::Sender<Option<Exit>>,
     /// From the runner's start on.
@@ -43,6 +55,16 @@ impl Run {
         if target.doomed {
             signal(leader, Signal::KILL);
         }
+    }
+
+    /// The secret of the launch.
+    pub(super) fn token(&self) -> &Token {
+        &self.token
+    }
+
+    /// The run's processes are these.
+    pub(super) fn is_led(&self, tree: Tree) {
+        *self.tree.lock().unwrap_or_else(PoisonError::into_inner) = Some(tree);
     }
 
     /// Does something with what the runner writes, once there is a runner.
@@ -100,14 +122,31 @@ fn signal(leader: Pid, signal: Signal) {
 
 /// The shepherd's side of a run.
 pub(super) struct Handle {
-    run: std::sync::Arc<Run>,
+    run: Arc<Run>,
     pub(super) endpoint: String,
-    data_root: PathBuf,
+    options: Arc<BareOptions>,
 }
 
 impl Handle {
-    pub(super) fn new(run: std::sync::Arc<Run>, data_root: PathBuf) -> Self {
-        Self { run, endpoint: String::new(), data_root }
+    pub(super) fn new(run: Arc<Run>, options: Arc<BareOptions>) -> Self {
+        Self { run, endpoint: String::new(), options }
+    }
+
+    /// Looks at the sockets of the run's processes.
+    async fn inspect<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&[Socket], &HashSet<u64>) -> T + Send + 'static,
+    ) -> Result<T, String> {
+        let tree = self.run.tree.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let inspect = move || {
+            let processes = tree.map_or(Ok(Vec::new()), |tree| tree.living())?;
+            Ok::<_, io::Error>(look(&Socket::all()?, &sockets::open_in(&processes)))
+        };
+        match tokio::task::spawn_blocking(inspect).await {
+            Ok(Ok(found)) => Ok(found),
+            Ok(Err(error)) => Err(format!("cannot read /proc: {error}")),
+            Err(error) => Err(format!("cannot look at the runner's sockets: {error}")),
+        }
     }
 }
 
@@ -124,7 +163,28 @@ impl RunningSheep for Handle {
     }
 
     fn io_data_root(&self) -> &Path {
-        &self.data_root
+        &self.options.data_root
+    }
+
+    fn token(&self) -> Option<&str> {
+        Some(self.run.token.as_str())
+    }
+
+    async fn verify_peer(&mut self, ours: SocketAddr, theirs: SocketAddr) -> Result<(), String> {
+        let find = move |sockets: &[Socket], open: &HashSet<u64>| {
+            let peer = sockets.iter().find(|socket| socket.local == theirs && socket.remote == ours);
+            peer.map(|peer| (peer.is_in(open), peer.user))
+        };
+        match self.inspect(find).await? {
+            Some((true, _)) => Ok(()),
+            Some((false, user)) => Err(format!(
+                "a process of user {user} that is not the runner's listens at {theirs}, and does not know the \
+                 runner's token"
+            )),
+            // It is gone, or in another network namespace.
+            None if tokio::time::timeout(DEATH_TIMEOUT, self.run.ended()).await.is_ok() => Ok(()),
+            None => Err(format!("it cannot be found out whose process listens at {theirs}")),
+        }
     }
 
     async fn exited(&mut self) -> Exit {

@@ -20,6 +20,7 @@ use shepherd_job::ModelRef;
 
 use super::{DockerOptions, gpu};
 use crate::Transport;
+use crate::token::{self, Token};
 
 /// Whose containers they are.
 pub(super) const INSTANCE: &str = "shepherd.instance";
@@ -56,6 +57,7 @@ pub(super) struct Run<'a> {
     pub(super) image: &'a str,
     /// The URL that the shepherd dials.
     pub(super) endpoint: &'a str,
+    pub(super) token: &'a Token,
     pub(super) private_socket: Option<&'a str>,
     pub(super) us: Us,
 }
@@ -130,6 +132,7 @@ fn env(options: &DockerOptions, run: &Run<'_>) -> Vec<String> {
     };
     let ours = [
         ("SHEPHERD_LISTEN", Some(listen)),
+        (token::VARIABLE, Some(run.token.as_str().to_owned())),
         ("SHEPHERD_SHEEP", Some(options.id.to_string())),
         ("SHEPHERD_MODEL", Some(run.model.to_string())),
         (gpu::VISIBLE, gpu::visible(options)),

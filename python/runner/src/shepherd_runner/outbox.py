@@ -98,6 +98,7 @@ class Outbox:
     def look(self, socket: RunnerSocket) -> None:
         """Takes note of the present connection, if it is another one, and greets whoever is there."""
         with self._looking:
+            socket.greet()
             connection = socket.connection
             if connection == self._connection:
                 return

@@ -75,7 +75,7 @@ class _Service:
             if inspect.isgeneratorfunction(process_batch):
                 raise SettingsError("`process_batch` cannot be a generator")
         OUTPUT.install()
-        socket = RunnerSocket(self._options.listen, self._outbox.stir)
+        socket = RunnerSocket(self._options.listen, self._outbox.stir, self._options.token)
         if threading.current_thread() is threading.main_thread():
             shutdown.Signals(self._work, self._options.grace)
         # Both go on to the process's end.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use shepherd_job::{ModelRef, SheepId};
 
 use super::{config_path, environment, find, visible_gpus};
+use crate::token::Token;
 use crate::{BareOptions, SheepError};
 
 fn model(name: &str, version: &str) -> ModelRef {
@@ -101,7 +102,8 @@ fn the_daemons_secrets_stay_with_it() {
         ("CUDA_VISIBLE_DEVICES", "7"),
     ];
     let inherited = inherited.into_iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
-    let environment = environment(inherited, &options, &model("m", ""), "ipc:///s", "r");
+    let token = Token::of("secret");
+    let environment = environment(inherited, &options, &model("m", ""), "ipc:///s", &token, "r");
     let environment: Vec<(&str, &str)> =
         environment.iter().map(|(name, value)| (name.to_str().unwrap(), value.to_str().unwrap())).collect();
     let expected = [
@@ -112,6 +114,7 @@ fn the_daemons_secrets_stay_with_it() {
         ("SHEPHERD_MODEL", "m:"),
         ("SHEPHERD_SHEEP", "dolly"),
         ("SHEPHERD_SHEEP_RUN", "r"),
+        ("SHEPHERD_TOKEN", "secret"),
         ("THREADS", "4"),
     ];
     assert_eq!(environment, expected);

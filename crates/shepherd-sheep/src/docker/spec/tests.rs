@@ -18,6 +18,7 @@ fn made_by(options: &DockerOptions, us: Us, private_socket: Option<&str>) -> Con
             model: &model,
             image: "sha256:1",
             endpoint: "ipc:///data/dolly/.runner-1.sock",
+            token: &Token::of("secret"),
             private_socket,
             us,
         },
@@ -165,6 +166,7 @@ fn the_runner_is_told_who_it_is_whatever_is_configured() {
             "A=b=c",
             "NVIDIA_VISIBLE_DEVICES=all",
             "SHEPHERD_LISTEN=ipc:///data/dolly/.runner-1.sock",
+            "SHEPHERD_TOKEN=secret",
             "SHEPHERD_SHEEP=dolly",
             "SHEPHERD_MODEL=team/m:1",
         ]
