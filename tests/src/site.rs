@@ -81,7 +81,6 @@ impl Site {
     pub fn with_sheep(mut self, id: &str, keys: Value) -> Self {
         let mut sheep = json!({
             "type": "bare",
-            "port": crate::free_port(),
             "working_directory": self.path("models"),
             "stdout_file": self.path("runners.out"),
             "stderr_file": self.path("runners.err"),

@@ -91,3 +91,22 @@ async fn what_was_sent_ahead_of_a_death_reaches_no_later_runner_twice() {
         other => assert_eq!((other, client.result("deadly").await.text().as_str()), ("done", "survived")),
     }
 }
+
+#[tokio::test]
+async fn an_old_runner_that_is_waited_for_at_a_socket_is_told_of_within_seconds() {
+    // Long after the patience of this test.
+    let Some(site) = site(&json!({"transport": "ipc"})) else { return };
+    let daemon = site.start().await;
+    let status = daemon.client().run("waiting", SCRIPTED, &say("hello")).await;
+    assert_eq!(status["status"], "failed");
+    let message = status["error_details"]["message"].as_str().unwrap();
+    assert!(message.contains("it listens at port") && message.contains("transport: tcp"), "{message}");
+}
+
+#[tokio::test]
+async fn a_port_alone_is_enough_for_an_old_runner() {
+    let Some(site) = site(&json!({})) else { return };
+    let site = site.with(json!({"sheep": {SHEEP: {"transport": null}}}));
+    let daemon = site.start().await;
+    assert_eq!(daemon.client().run("first", SCRIPTED, &say("hello")).await["status"], "done");
+}

@@ -105,9 +105,10 @@ pub struct BareOptions {
     pub stdout_file: Option<PathBuf>,
     /// The file that standard error is appended to, in place of the daemon's log.
     pub stderr_file: Option<PathBuf>,
-    /// The program and its first arguments. A name without a slash is looked for
-    /// beside the daemon's binary and then on `PATH`; a relative path with a slash
-    /// is found as one typed in `working_directory`.
+    /// The program and its first arguments. A name without a slash is looked for beside the
+    /// daemon's binary and then on `PATH`; with [`Transport::Tcp`], which runners of the first
+    /// shepherd know too, on `PATH` first, as they are. A relative path with a slash is found
+    /// as one typed in `working_directory`.
     pub runner_command: Vec<String>,
     /// Variables to set in the runner's environment.
     pub env: Vec<(String, String)>,

@@ -144,6 +144,16 @@ pub trait Sheep: Send + Sync + 'static {
     async fn launch(&self, model: &ModelRef) -> Result<Box<dyn RunningSheep>, SheepError>;
 }
 
+/// A runner that listens, and not where it is dialled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Astray {
+    /// Where it listens, and what to do about it: a phrase such as "it listens at port 9999, not
+    /// at ...".
+    pub message: String,
+    /// Whether it took that place for its endpoint, so that it will not come to listen there.
+    pub is_for_good: bool,
+}
+
 /// A sheep with a runner. Dropping it kills the runner.
 #[async_trait]
 pub trait RunningSheep: Send {
@@ -168,6 +178,11 @@ pub trait RunningSheep: Send {
     async fn verify_peer(&mut self, ours: SocketAddr, theirs: SocketAddr) -> Result<(), String> {
         let _ = (ours, theirs);
         Ok(())
+    }
+
+    /// Where the runner listens, as long as it does not at its endpoint, if it listens at all.
+    async fn astray(&mut self) -> Option<Astray> {
+        None
     }
 
     /// Resolves when the runner has died, by itself or not: at once when it is dead

@@ -3,7 +3,7 @@
 //! | key | of | |
 //! |---|---|---|
 //! | `type` | | required; `bare` or `docker` |
-//! | `transport` | both | `ipc`, `tcp` or `zmq`; default `ipc` for bare, `tcp` for docker |
+//! | `transport` | both | `ipc`, `tcp` or `zmq`; default `tcp` for docker and with a `port`, else `ipc` |
 //! | `port` | both | required unless `transport` is `ipc` |
 //! | `devices` | both | list of `/dev/nvidiaN`; docker takes other devices too |
 //! | `env` | both | variables for the runner |

@@ -303,3 +303,18 @@ fn keys_that_become_one_are_refused() {
     let config = valid_with("logging: {$KEY: debug}\n", &[("KEY", "level")]);
     assert_eq!(config.logging.level, LogLevel::Debug);
 }
+
+#[test]
+fn a_port_of_a_bare_sheep_means_tcp_unless_a_transport_is_named() {
+    let read = |keys: &str| {
+        let text = format!("data_root: /d\nsheep: {{a: {{type: bare, working_directory: /m{keys}}}}}\n");
+        let config = super::parse(&text, &[]).unwrap();
+        match &config.sheep[0].kind {
+            SheepKind::Bare(bare) => (bare.transport, bare.port),
+            SheepKind::Docker(docker) => panic!("{docker:?}"),
+        }
+    };
+    assert_eq!(read(""), (Transport::Ipc, None));
+    assert_eq!(read(", port: 9001"), (Transport::Tcp { port: 9001 }, Some(9001)));
+    assert_eq!(read(", port: 9001, transport: ipc"), (Transport::Ipc, Some(9001)));
+}

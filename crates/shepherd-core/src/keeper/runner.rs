@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use shepherd_job::{Attempt, JobError, JobId, ModelRef};
 use shepherd_protocol::{Connection, Event, FromRunner, Input, Peer, Ready, SendError, ToRunner, Token};
-use shepherd_sheep::{Exit, ExitCause, RunningSheep, Sheep, SheepError};
+use shepherd_sheep::{Astray, Exit, ExitCause, RunningSheep, Sheep, SheepError};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -21,6 +21,10 @@ const LAST_WORDS: Duration = Duration::from_millis(500);
 /// How long a runner whose connection is gone may take to be seen dead: an engine
 /// has to tell the end of a container, and why it ended.
 const OBITUARY: Duration = Duration::from_secs(3);
+
+/// How long a runner may take to listen before it is looked at whether it listens elsewhere, and
+/// how often it is looked at again.
+const ASTRAY_CHECK: Duration = Duration::from_secs(3);
 
 /// The signals by which people and systems end processes: HUP, INT, KILL and TERM.
 const SENT_SIGNALS: [i32; 4] = [1, 2, 9, 15];
@@ -139,10 +143,10 @@ impl Runner {
                 };
                 return Err(StartFailure::Model(ModelFailure::Died, error));
             }
-            Err(NotReady::Late(timeout)) => {
+            Err(NotReady::Hopeless(message)) => {
                 let exit = process.stop(Duration::ZERO).await;
                 let error = JobError {
-                    message: format!("The runner was not ready within {timeout:?}"),
+                    message,
                     exception_type: "RunnerNotReady".to_owned(),
                     exception_traceback: exit.to_string(),
                 };
@@ -330,8 +334,8 @@ impl Runner {
 enum NotReady {
     /// It died.
     Dead(Exit),
-    /// It did not say that it is ready within this time.
-    Late(Duration),
+    /// It does not say that it is ready, and is not waited for any more.
+    Hopeless(String),
     /// Somebody else answers at its endpoint.
     Impostor(String),
 }
@@ -343,11 +347,33 @@ async fn become_ready(
     connection: &mut Connection,
     timeout: Duration,
 ) -> Result<Ready, NotReady> {
-    let ready = tokio::select! {
-        biased;
-        ready = wait_until_ready(connection) => ready.map_err(NotReady::Impostor)?,
-        exit = process.exited() => return Err(NotReady::Dead(exit)),
-        () = running_time(timeout) => return Err(NotReady::Late(timeout)),
+    let (mut left, mut is_told) = (timeout, false);
+    let ready = loop {
+        let step = left.min(ASTRAY_CHECK);
+        tokio::select! {
+            biased;
+            ready = wait_until_ready(connection) => break ready.map_err(NotReady::Impostor)?,
+            exit = process.exited() => return Err(NotReady::Dead(exit)),
+            () = running_time(step) => left -= step,
+        }
+        let astray = process.astray().await;
+        match (left.is_zero(), astray) {
+            (true, None) => {
+                return Err(NotReady::Hopeless(format!("The runner was not ready within {timeout:?}")));
+            }
+            (true, Some(Astray { message, .. })) => {
+                let message = format!("The runner was not ready within {timeout:?}: {message}");
+                return Err(NotReady::Hopeless(message));
+            }
+            (false, Some(Astray { message, is_for_good: true })) => {
+                return Err(NotReady::Hopeless(format!("The runner cannot be reached: {message}")));
+            }
+            (false, Some(Astray { message, is_for_good: false })) if !is_told => {
+                is_told = true;
+                tracing::warn!(endpoint = process.endpoint(), "the runner cannot be reached yet: {message}");
+            }
+            (false, Some(_) | None) => {}
+        }
     };
     if connection.peer() != Peer::Proven
         && let Some((ours, theirs)) = connection.tcp_ends()

@@ -9,8 +9,8 @@ use std::process::Command;
 use rustix::fs::Access;
 use shepherd_job::ModelRef;
 
-use super::BareOptions;
 use super::process::MARK;
+use super::{BareOptions, Transport};
 use crate::SheepError;
 use crate::token::{self, Token};
 
@@ -51,7 +51,7 @@ fn program<'o>(
         .split_first()
         .ok_or_else(|| SheepError::Misconfigured("the runner command is empty".to_owned()))?;
     let beside = std::env::current_exe().ok().and_then(|exe| exe.parent().map(Path::to_owned));
-    Ok((find(name, &options.working_directory, beside, path)?, arguments))
+    Ok((find(name, options, beside, path)?, arguments))
 }
 
 /// Checks what a runner of any model needs: the working directory and the program.
@@ -100,20 +100,24 @@ pub(super) fn config_path(model: &ModelRef) -> PathBuf {
     path
 }
 
-/// Finds the program. A name is looked for in `beside` and then along `path`; what
-/// has a slash is found as seen from `working_directory`.
+/// Finds the program. A name is looked for in `beside` and then along `path`, or the other
+/// way round; what has a slash is found as seen from the working directory.
 fn find(
     name: &str,
-    working_directory: &Path,
+    options: &BareOptions,
     beside: Option<PathBuf>,
     path: Option<&OsStr>,
 ) -> Result<PathBuf, SheepError> {
+    let working_directory = &options.working_directory;
     let directories: Vec<PathBuf> = if name.contains('/') {
-        vec![working_directory.to_owned()]
+        vec![working_directory.clone()]
     } else {
         // An empty element of PATH is the working directory: nobody means that here.
         let path = path.into_iter().flat_map(std::env::split_paths).filter(|dir| !dir.as_os_str().is_empty());
-        beside.into_iter().chain(path).collect()
+        match options.transport {
+            Transport::Ipc => beside.into_iter().chain(path).collect(),
+            Transport::Tcp => path.chain(beside).collect(),
+        }
     };
     let found = directories
         .iter()

@@ -15,9 +15,9 @@ use tokio::sync::watch;
 use super::output::Output;
 use super::process::Tree;
 use super::sockets::{self, Socket};
-use super::BareOptions;
+use super::{BareOptions, Transport};
 use crate::token::Token;
-use crate::{Exit, RunningSheep};
+use crate::{Astray, Exit, RunningSheep};
 
 /// How long a runner whose connection is gone may take to be seen dead.
 const DEATH_TIMEOUT: Duration = Duration::from_millis(500);
@@ -184,6 +184,35 @@ impl RunningSheep for Handle {
             // It is gone, or in another network namespace.
             None if tokio::time::timeout(DEATH_TIMEOUT, self.run.ended()).await.is_ok() => Ok(()),
             None => Err(format!("it cannot be found out whose process listens at {theirs}")),
+        }
+    }
+
+    async fn astray(&mut self) -> Option<Astray> {
+        let listening = self.inspect(|sockets, open| {
+            let listening = sockets.iter().filter(|socket| socket.is_listener() && socket.is_in(open));
+            listening.map(|socket| socket.local.port()).collect::<Vec<_>>()
+        });
+        // Where it cannot be seen, there is nothing to say.
+        let listening = listening.await.ok()?;
+        let (port, endpoint) = (self.options.port, &self.endpoint);
+        match self.options.transport {
+            Transport::Ipc
+                if endpoint.strip_prefix("ipc://").is_some_and(|path| Path::new(path).exists()) =>
+            {
+                None
+            }
+            Transport::Ipc if listening.contains(&port) => Some(Astray {
+                message: format!(
+                    "it listens at port {port}, and not at {endpoint}: it does not know SHEPHERD_LISTEN, as those \
+                     that were made for the first shepherd; give the sheep `transport: tcp` and a `port`"
+                ),
+                is_for_good: true,
+            }),
+            Transport::Tcp if listening.contains(&port) => None,
+            Transport::Ipc | Transport::Tcp => listening.first().map(|other| Astray {
+                message: format!("it listens at port {other}, and not at {endpoint}"),
+                is_for_good: false,
+            }),
         }
     }
 

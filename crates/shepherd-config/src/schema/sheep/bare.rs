@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `working_directory` | required; the directory of models |
 //! | `runner_command` | list; default `[shepherd-runner]` |
-//! | `port` | given to the runner with any transport |
+//! | `port` | given to the runner with any transport; without a `transport` it means `tcp` |
 
 use std::path::PathBuf;
 
@@ -55,7 +55,9 @@ pub(super) fn read(
     };
     let [stdout_file, stderr_file] = read_logs(id, section, false, flock);
     let leads = |word: &str| format!("a port, as `transport` is `{word}`");
-    let spoken = transport::read(section, Word::Ipc, leads, flock);
+    // The first shepherd's configurations have a port and know no transports.
+    let default = if section.get("port").is_some() { Word::Tcp } else { Word::Ipc };
+    let spoken = transport::read(section, default, leads, flock);
     let (transport, port) = spoken?;
     Some(BareSheep {
         working_directory: directory?,

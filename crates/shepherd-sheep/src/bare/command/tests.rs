@@ -6,7 +6,11 @@ use shepherd_job::{ModelRef, SheepId};
 
 use super::{config_path, environment, find, visible_gpus};
 use crate::token::Token;
-use crate::{BareOptions, SheepError};
+use crate::{BareOptions, SheepError, Transport};
+
+fn options(working_directory: &Path) -> BareOptions {
+    BareOptions::new(SheepId::parse("dolly").unwrap(), working_directory.to_owned(), "data/dolly".into())
+}
 
 fn model(name: &str, version: &str) -> ModelRef {
     ModelRef::parse(name, version).unwrap()
@@ -46,7 +50,7 @@ fn a_name_is_free_text_and_never_an_option_of_the_runner() {
 }
 
 #[test]
-fn a_name_is_found_beside_the_daemon_and_then_on_the_path() {
+fn a_name_is_found_beside_the_daemon_and_then_on_the_path_or_over_tcp_the_other_way_round() {
     let dir = tempfile::tempdir().unwrap();
     let (bin, on_path) = (dir.path().join("bin"), dir.path().join("path"));
     program(&bin, "other", 0o755);
@@ -54,11 +58,16 @@ fn a_name_is_found_beside_the_daemon_and_then_on_the_path() {
     let second = program(&on_path, "runner", 0o755);
     let executable = program(&on_path, "plain", 0o755);
     let path = std::env::join_paths([dir.path().join("missing"), on_path.clone()]).unwrap();
-    let find = |name| find(name, dir.path(), Some(bin.clone()), Some(&path));
+    let mut options = options(dir.path());
+    let find = |name| find(name, &options, Some(bin.clone()), Some(&path));
     assert_eq!(find("runner").unwrap(), second);
     assert_eq!(find("plain").unwrap(), executable, "what cannot be run is passed over");
     let first = program(&bin, "runner", 0o755);
     assert_eq!(find("runner").unwrap(), first);
+    options.transport = Transport::Tcp;
+    assert_eq!(super::find("runner", &options, Some(bin.clone()), Some(&path)).unwrap(), second);
+    options.transport = Transport::Ipc;
+    let find = |name| super::find(name, &options, Some(bin.clone()), Some(&path));
     let error = find("absent").unwrap_err();
     let expected = format!(
         "cannot find the runner `absent`; looked in {}, {}, {}",
@@ -74,12 +83,13 @@ fn a_path_is_seen_from_the_working_directory() {
     let dir = tempfile::tempdir().unwrap();
     let there = program(dir.path(), "sub/run", 0o755);
     for name in ["./sub/run", "sub/run", there.to_str().unwrap()] {
-        let found = find(name, dir.path(), None, None).unwrap();
+        let found = find(name, &options(dir.path()), None, None).unwrap();
         assert_eq!(found.canonicalize().unwrap(), there.canonicalize().unwrap());
     }
-    let error = find("./run", dir.path(), Some(dir.path().join("sub")), None).unwrap_err();
+    let options = options(dir.path());
+    let error = find("./run", &options, Some(dir.path().join("sub")), None).unwrap_err();
     assert!(error.to_string().contains("./run does not exist or is not executable"), "{error}");
-    let error = find("run", dir.path(), None, Some(OsStr::new(""))).unwrap_err();
+    let error = find("run", &options, None, Some(OsStr::new(""))).unwrap_err();
     assert!(error.to_string().contains("nowhere"), "{error}");
 }
 
