@@ -143,7 +143,8 @@ async fn a_job_goes_to_the_sheep_whose_directory_has_its_model() {
     let directory = site.path("more-models").join(other.name).join(other.version);
     std::fs::create_dir_all(directory.parent().unwrap()).unwrap();
     std::fs::rename(site.model_dir(RAW), &directory).unwrap();
-    let site = site.with_sheep("second", json!({"working_directory": site.path("more-models")}));
+    let models = site.path("more-models");
+    let site = site.with_sheep("second", json!({"working_directory": models}));
     let daemon = site.start().await;
     let client = daemon.client();
     for i in 0..6 {

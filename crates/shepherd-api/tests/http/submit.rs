@@ -84,7 +84,7 @@ async fn a_submit_that_differs_from_the_live_job_is_told_so() {
         match (reply.json().get("conflict"), differs) {
             (None, None) => {}
             (Some(conflict), Some(differs)) => {
-                assert!(conflict.as_str().unwrap().contains(differs), "{conflict}")
+                assert!(conflict.as_str().unwrap().contains(differs), "{conflict}");
             }
             other => panic!("{other:?}"),
         }
