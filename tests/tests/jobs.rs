@@ -286,3 +286,50 @@ async fn outputs_are_complete_when_the_job_is_done() {
         }
     }
 }
+
+/// A migration, or a lost state directory: nobody but the storage knows the job.
+#[tokio::test]
+async fn a_job_of_the_first_shepherd_answers_on_its_routes() {
+    let site = Site::new();
+    let document = |status: &str, error: Value| {
+        json!({
+            "status": status, "error_details": error, "model": {"name": "cxflow-test", "version": "latest"},
+            "enqueued_at": "2018-11-22T21:30:59.336682", "processing_started_at": "2018-11-22T21:31:00",
+            "finished_at": "2018-11-22T21:31:01.000001",
+        })
+    };
+    let done = document("done", Value::Null);
+    let failed = document(
+        "failed",
+        json!({"message": "no luck", "exception_type": null, "exception_traceback": null}),
+    );
+    let lost = document("processing", Value::Null);
+    for (job, document) in [("old-done", &done), ("old-failed", &failed), ("old-lost", &lost)] {
+        site.put(job, "inputs/input", "an input");
+        site.put(job, "outputs/output", "an output");
+        site.put(job, "job_status.json", document.to_string());
+    }
+    site.put("hostile", "inputs/input", "an input");
+    site.put("hostile", "job_status.json", "[".repeat(1 << 20));
+    let daemon = site.start().await;
+    let client = daemon.client();
+    for (job, document, is_ready) in
+        [("old-done", &done, true), ("old-failed", &failed, true), ("old-lost", &lost, false)]
+    {
+        assert_eq!(client.status(job).await, *document);
+        assert_eq!(client.get(&format!("/jobs/{job}/ready")).await.json(), json!({"ready": is_ready}));
+        let reply = client.get(&format!("/jobs/{job}/wait_ready?timeout=0.1")).await;
+        assert_eq!(reply.status, if is_ready { 200 } else { 202 });
+        assert_eq!(reply.json(), *document);
+        assert_eq!(client.get(&format!("/jobs/{job}/input")).await.text(), "an input");
+    }
+    assert_eq!(client.result("old-done").await.text(), "an output");
+    client.result("old-failed").await.expect_message(500, "no luck");
+    assert_eq!(client.result("old-lost").await.status, 202);
+    let no_data = "Data for job `hostile` does not exist";
+    client.get("/jobs/hostile/status").await.expect_message(400, no_data);
+    // It runs again, and from then on the queue speaks for it.
+    let body = json!({"job_id": "old-lost", "model": SCRIPTED.json()});
+    assert_eq!(client.start_job(&body).await.status, 200);
+    assert_eq!(client.finished("old-lost").await["model"], SCRIPTED.json());
+}

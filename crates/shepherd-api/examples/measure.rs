@@ -52,6 +52,9 @@ impl Backend for OneJob {
         let jobs = self.jobs.lock().map_err(|_| ShepherdError::UnknownJob)?;
         jobs.get(id).cloned().ok_or(ShepherdError::UnknownJob)
     }
+    async fn stored_status(&self, _: &JobId) -> Result<Bytes, ShepherdError> {
+        Err(ShepherdError::UnknownJob)
+    }
     async fn jobs(&self, _: ListQuery) -> Result<Vec<Arc<JobRecord>>, ShepherdError> {
         Ok(Vec::new())
     }

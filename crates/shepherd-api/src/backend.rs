@@ -24,6 +24,8 @@ pub trait Backend: Send + Sync + 'static {
     fn submit(&self, submit: Submit) -> impl Future<Output = Result<Accepted, ShepherdError>> + Send;
     /// One job's record.
     fn job(&self, id: &JobId) -> impl Future<Output = Result<Arc<JobRecord>, ShepherdError>> + Send;
+    /// The status document that storage has of a job that the queue does not know.
+    fn stored_status(&self, id: &JobId) -> impl Future<Output = Result<Bytes, ShepherdError>> + Send;
     /// Records, newest first.
     fn jobs(
         &self,
@@ -79,6 +81,9 @@ impl Backend for Shepherd {
     }
     fn job(&self, id: &JobId) -> impl Future<Output = Result<Arc<JobRecord>, ShepherdError>> + Send {
         Self::job(self, id)
+    }
+    fn stored_status(&self, id: &JobId) -> impl Future<Output = Result<Bytes, ShepherdError>> + Send {
+        Self::stored_status(self, id)
     }
     fn jobs(
         &self,

@@ -13,13 +13,13 @@ use http::header::{
 use http::request::Parts;
 use http::{HeaderValue, Method, Response, StatusCode};
 use shepherd_core::ObjectMeta;
-use shepherd_job::{DEFAULT_INPUT, DEFAULT_OUTPUT, JobId, JobState, ObjectPath};
+use shepherd_job::{DEFAULT_INPUT, DEFAULT_OUTPUT, JobId, ObjectPath};
 
 use crate::api::{Api, State};
 use crate::backend::Backend;
 use crate::body::ApiBody;
 use crate::error::{Answer, ApiError, json_response};
-use crate::jobs::parse_id;
+use crate::jobs::{Known, Outcome, parse_id};
 use crate::json;
 use crate::range::Wanted;
 use crate::route::File;
@@ -46,14 +46,10 @@ pub(crate) fn result<B: Backend>(api: &Api<B>, id: &str, file: File<'_>, request
     let path = object("outputs/", DEFAULT_OUTPUT, file);
     let (api, terms) = (api.clone(), Terms::of(request));
     State::later(async move {
-        let job = api.backend().job(&id).await.map_err(|error| ApiError::of_job(error, &id))?;
-        match &job.state {
-            JobState::Queued { .. } | JobState::Processing { .. } => {
-                Ok(json_response(StatusCode::ACCEPTED, json::ready(false)))
-            }
-            JobState::Failed { error, .. } => Err(ApiError::JobFailed(error.message.clone())),
-            JobState::Cancelled { .. } => Err(ApiError::JobFailed(json::CANCELLED.to_owned())),
-            JobState::Done { .. } => send(&api, &id, &path?, terms).await,
+        match Known::look(&api, &id).await?.outcome() {
+            Outcome::Unfinished => Ok(json_response(StatusCode::ACCEPTED, json::ready(false))),
+            Outcome::Failed(message) => Err(ApiError::JobFailed(message)),
+            Outcome::Done => send(&api, &id, &path?, terms).await,
         }
     })
 }

@@ -1,12 +1,13 @@
 //! The routes about jobs themselves: status, readiness, waiting, withdrawing,
 //! listing.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::{Either, pending};
 use http::StatusCode;
-use shepherd_core::{JobRecord, ListQuery};
+use shepherd_core::{JobRecord, ListQuery, ShepherdError};
 use shepherd_job::{JobId, JobState};
 
 use crate::api::{Api, State};
@@ -14,14 +15,93 @@ use crate::backend::Backend;
 use crate::error::{ApiError, json_response};
 use crate::json;
 use crate::query::parameter;
+use crate::stored::StoredStatus;
 
 const DEFAULT_LIMIT: usize = 100;
 const MAX_LIMIT: usize = 1000;
+
+/// How often the storage is asked by one who waits for a job that the queue does not
+/// know.
+const STORED_STATUS_PERIOD: Duration = Duration::from_secs(2);
 
 /// The id, if it is one. What is no legal id names no job, so that its routes
 /// answer as they do for any unknown job.
 pub(crate) fn parse_id<B: Backend>(api: &Api<B>, id: &str) -> Result<JobId, ApiError> {
     JobId::parse(id, api.options().job_id_rule).map_err(|_| ApiError::NoData { job: id.to_owned() })
+}
+
+/// A job as the routes of the first shepherd see it.
+pub(crate) enum Known {
+    /// The queue knows it.
+    Queue(Arc<JobRecord>),
+    /// Only the storage does.
+    Storage(StoredStatus),
+}
+
+/// What came of a job so far.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// It is neither done nor failed.
+    Unfinished,
+    /// It has outputs.
+    Done,
+    /// It failed, with this message.
+    Failed(String),
+}
+
+impl Known {
+    /// Looks the job up in the queue and, only if that does not know it, in the storage
+    /// by one request.
+    pub(crate) async fn look<B: Backend>(api: &Api<B>, id: &JobId) -> Result<Self, ApiError> {
+        match api.backend().job(id).await {
+            Ok(job) => Ok(Self::Queue(job)),
+            Err(ShepherdError::UnknownJob) => Self::look_in_storage(api, id).await,
+            Err(error) => Err(ApiError::of_job(error, id)),
+        }
+    }
+
+    async fn look_in_storage<B: Backend>(api: &Api<B>, id: &JobId) -> Result<Self, ApiError> {
+        let document = api.backend().stored_status(id).await.map_err(|error| ApiError::of_job(error, id))?;
+        StoredStatus::parse(&document).map(Self::Storage).ok_or_else(|| {
+            tracing::debug!(job = %id, "the job's status document in storage is not a valid one");
+            ApiError::of_job(ShepherdError::UnknownJob, id)
+        })
+    }
+
+    pub(crate) fn outcome(&self) -> Outcome {
+        match self {
+            Self::Queue(job) => match &job.state {
+                JobState::Queued { .. } | JobState::Processing { .. } => Outcome::Unfinished,
+                JobState::Failed { error, .. } => Outcome::Failed(error.message.clone()),
+                JobState::Cancelled { .. } => Outcome::Failed(json::CANCELLED.to_owned()),
+                JobState::Done { .. } => Outcome::Done,
+            },
+            Self::Storage(status) => status.outcome.clone(),
+        }
+    }
+
+    fn is_finished(&self) -> bool {
+        match self {
+            Self::Queue(job) => job.state.is_finished(),
+            Self::Storage(status) => status.outcome != Outcome::Unfinished,
+        }
+    }
+
+    /// The status body, with the job's progress while it is in work.
+    fn body<B: Backend>(&self, api: &Api<B>) -> Bytes {
+        let job = match self {
+            Self::Queue(job) => job,
+            Self::Storage(status) => return status.body.clone(),
+        };
+        let progress = match job.state {
+            JobState::Processing { .. } => api.backend().progress(&job.spec.id),
+            JobState::Queued { .. }
+            | JobState::Done { .. }
+            | JobState::Failed { .. }
+            | JobState::Cancelled { .. } => None,
+        };
+        json::status(job, progress.as_ref())
+    }
 }
 
 /// `GET /jobs/ID/status`
@@ -32,21 +112,9 @@ pub(crate) fn status<B: Backend>(api: &Api<B>, id: &str) -> State {
     };
     let api = api.clone();
     State::later(async move {
-        let job = api.backend().job(&id).await.map_err(|error| ApiError::of_job(error, &id))?;
-        Ok(json_response(StatusCode::OK, present(&api, &job)))
+        let job = Known::look(&api, &id).await?;
+        Ok(json_response(StatusCode::OK, job.body(&api)))
     })
-}
-
-/// The status body of a job, with its progress while it is in work.
-fn present<B: Backend>(api: &Api<B>, job: &JobRecord) -> Bytes {
-    let progress = match job.state {
-        JobState::Processing { .. } => api.backend().progress(&job.spec.id),
-        JobState::Queued { .. }
-        | JobState::Done { .. }
-        | JobState::Failed { .. }
-        | JobState::Cancelled { .. } => None,
-    };
-    json::status(job, progress.as_ref())
 }
 
 /// `GET /jobs/ID/ready`
@@ -57,8 +125,8 @@ pub(crate) fn ready<B: Backend>(api: &Api<B>, id: &str) -> State {
     };
     let api = api.clone();
     State::later(async move {
-        let job = api.backend().job(&id).await.map_err(|error| ApiError::of_job(error, &id))?;
-        Ok(json_response(StatusCode::OK, json::ready(job.state.is_finished())))
+        let job = Known::look(&api, &id).await?;
+        Ok(json_response(StatusCode::OK, json::ready(job.is_finished())))
     })
 }
 
@@ -81,18 +149,33 @@ pub(crate) fn wait_ready<B: Backend>(api: &Api<B>, id: &str, query: Option<&str>
         // so that a job that is finished is never answered with 202 or 503.
         tokio::select! {
             biased;
-            job = api.backend().finished(&id) => {
-                let job = job.map_err(|error| ApiError::of_job(error, &id))?;
-                Ok(json_response(StatusCode::OK, json::status_document(&job)))
-            }
+            job = finished(&api, &id) => Ok(json_response(StatusCode::OK, job?.body(&api))),
             () = api.drain().begun() => Err(ApiError::shutting_down()),
             () = timeout => {
-                let job = api.backend().job(&id).await.map_err(|error| ApiError::of_job(error, &id))?;
-                let status = if job.state.is_finished() { StatusCode::OK } else { StatusCode::ACCEPTED };
-                Ok(json_response(status, present(&api, &job)))
+                let job = Known::look(&api, &id).await?;
+                let status = if job.is_finished() { StatusCode::OK } else { StatusCode::ACCEPTED };
+                Ok(json_response(status, job.body(&api)))
             }
         }
     })
+}
+
+/// Waits until the job is finished. One that only the storage knows may be another
+/// shepherd's, whose changes nobody signals: its document is read again now and then.
+async fn finished<B: Backend>(api: &Api<B>, id: &JobId) -> Result<Known, ApiError> {
+    loop {
+        match api.backend().finished(id).await {
+            Ok(job) => return Ok(Known::Queue(job)),
+            Err(ShepherdError::UnknownJob) => {
+                let job = Known::look_in_storage(api, id).await?;
+                if job.is_finished() {
+                    return Ok(job);
+                }
+            }
+            Err(error) => return Err(ApiError::of_job(error, id)),
+        }
+        tokio::time::sleep(STORED_STATUS_PERIOD).await;
+    }
 }
 
 /// How long to wait; none is for ever, as is what a clock cannot hold.
@@ -130,7 +213,7 @@ pub(crate) fn list<B: Backend>(api: &Api<B>, query: Option<&str>) -> State {
         let mut jobs = api.backend().jobs(query).await.map_err(|error| ApiError::of_new_route(error, ""))?;
         let more = jobs.len() > limit;
         jobs.truncate(limit);
-        let next = jobs.last().filter(|_| more).map(|job: &std::sync::Arc<JobRecord>| job.seq);
+        let next = jobs.last().filter(|_| more).map(|job: &Arc<JobRecord>| job.seq);
         Ok(json_response(StatusCode::OK, json::jobs(&jobs, next)))
     })
 }

@@ -53,6 +53,19 @@ pub(crate) fn status(job: &JobRecord, progress: Option<&Progress>) -> Bytes {
     to.into()
 }
 
+/// The status body of a job that only the storage knows, of checked members.
+pub(crate) fn stored_status(members: &[(&str, &serde_json::Value)]) -> Bytes {
+    let mut to = Vec::with_capacity(320);
+    for (index, (name, value)) in members.iter().enumerate() {
+        to.push(if index > 0 { b',' } else { b'{' });
+        push_text(&mut to, name);
+        to.push(b':');
+        serde_json::to_writer(&mut to, value).expect("a value into memory always serializes");
+    }
+    to.push(b'}');
+    to.into()
+}
+
 /// How far a job is, as events say it.
 pub(crate) fn progress(progress: &Progress) -> Bytes {
     let mut to = Vec::with_capacity(64);

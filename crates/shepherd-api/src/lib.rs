@@ -67,6 +67,7 @@ mod query;
 mod range;
 mod route;
 mod serve;
+mod stored;
 mod submit;
 mod time;
 mod unread;

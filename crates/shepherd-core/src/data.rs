@@ -5,8 +5,8 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use futures::StreamExt as _;
-use shepherd_job::{JobId, ObjectPath, Timestamp};
-use shepherd_storage::{Object, ObjectMeta, StorageError};
+use shepherd_job::{JobId, ObjectPath, STATUS_OBJECT, Timestamp};
+use shepherd_storage::{Body, Object, ObjectMeta, StorageError};
 
 use crate::ShepherdError;
 use crate::live::log_path;
@@ -14,6 +14,10 @@ use crate::shared::Shared;
 
 /// More of a log is never given in one piece.
 const MAX_LOG: usize = 2 << 20;
+
+/// The longest status document that is read from storage, in bytes: its client may
+/// have put anything there.
+pub const MAX_STATUS_DOCUMENT: usize = 1 << 20;
 
 /// Opens an object, or the part of it in `range`, clipped to its end.
 pub(crate) async fn open(
@@ -55,16 +59,39 @@ pub(crate) async fn log(shared: &Shared, job: &JobId) -> Result<Bytes, ShepherdE
         other => other?,
     };
     // Whatever its client may have put there.
-    let mut body = object.body;
-    let mut log = Vec::new();
-    while log.len() < MAX_LOG
+    read(object.body, MAX_LOG)
+        .await
+        .map_err(|e| ShepherdError::Unavailable(format!("read the job's log: {e}")))
+}
+
+/// The status document of a job that the queue does not know, as storage has it: one
+/// request, whether or not there is such a job.
+pub(crate) async fn stored_status(shared: &Shared, job: &JobId) -> Result<Bytes, ShepherdError> {
+    let path = ObjectPath::parse(STATUS_OBJECT).expect("the constant is a legal key");
+    let reading = async {
+        let object = shared.storage.get(job, &path, None).await?;
+        if object.meta.size > MAX_STATUS_DOCUMENT as u64 {
+            return Err(StorageError::NotFound);
+        }
+        let read = read(object.body, MAX_STATUS_DOCUMENT).await;
+        read.map_err(|e| StorageError::Unavailable(format!("read the job's status document: {e}")))
+    };
+    match reading.await {
+        Err(StorageError::NotFound) => Err(ShepherdError::UnknownJob),
+        other => Ok(other?),
+    }
+}
+
+/// The first bytes of a body, at most so many.
+async fn read(mut body: Body, most: usize) -> std::io::Result<Bytes> {
+    let mut bytes = Vec::new();
+    while bytes.len() < most
         && let Some(piece) = body.next().await
     {
-        let piece = piece.map_err(|e| ShepherdError::Unavailable(format!("read the job's log: {e}")))?;
-        log.extend_from_slice(&piece);
+        bytes.extend_from_slice(&piece?);
     }
-    log.truncate(MAX_LOG);
-    Ok(log.into())
+    bytes.truncate(most);
+    Ok(bytes.into())
 }
 
 /// Whether it is the object or the whole job that does not exist.

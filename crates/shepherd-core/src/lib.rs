@@ -70,6 +70,7 @@ mod waiters;
 mod workdir;
 
 pub use admission::{Accepted, Data, Submit};
+pub use data::MAX_STATUS_DOCUMENT;
 pub use error::{ShepherdError, StartError, without_paths};
 pub use flock::{SheepState, SheepView};
 pub use keeper::Keeping;

@@ -262,6 +262,16 @@ impl Shepherd {
         self.inner.shared.queue.get(id).await?.ok_or(ShepherdError::UnknownJob)
     }
 
+    /// The status document that storage has of a job that the queue does not know, such
+    /// as one of another shepherd's: at most [`MAX_STATUS_DOCUMENT`](crate::MAX_STATUS_DOCUMENT)
+    /// bytes, whatever a client has put there. Costs one request to the storage.
+    ///
+    /// # Errors
+    /// [`ShepherdError::UnknownJob`], or when the storage does not answer.
+    pub async fn stored_status(&self, id: &JobId) -> Result<Bytes, ShepherdError> {
+        data::stored_status(&self.inner.shared, id).await
+    }
+
     /// Records of jobs, newest first.
     ///
     /// # Errors

@@ -15,7 +15,8 @@ use shepherd_core::{
     Readiness, SheepState, SheepView, ShepherdError, Submit,
 };
 use shepherd_job::{
-    History, JobError, JobId, JobIdRule, JobSpec, JobState, ModelRef, ObjectPath, Phase, SheepId, Timestamp,
+    History, JobError, JobId, JobIdRule, JobSpec, JobState, ModelRef, ObjectPath, Phase, STATUS_OBJECT,
+    SheepId, Timestamp,
 };
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
@@ -51,6 +52,8 @@ pub(crate) struct World {
     pub(crate) panics: bool,
     pub(crate) cancelled: HashSet<String>,
     pub(crate) opens: usize,
+    /// How often the storage was asked for a status document.
+    pub(crate) stored_looks: usize,
     pub(crate) progress: HashMap<String, Progress>,
     pub(crate) events: HashMap<String, Vec<JobEvent>>,
     pub(crate) logs: HashMap<String, Vec<Bytes>>,
@@ -199,7 +202,8 @@ impl Fake {
 
     fn find(&self, id: &JobId, path: &ObjectPath) -> Result<(Bytes, ObjectMeta), ShepherdError> {
         self.call(|world| {
-            if !world.jobs.contains_key(id.as_str()) {
+            let is_stored = world.objects.keys().any(|(job, _)| job == id.as_str());
+            if !world.jobs.contains_key(id.as_str()) && !is_stored {
                 return Err(ShepherdError::UnknownJob);
             }
             let key = (id.to_string(), path.to_string());
@@ -286,6 +290,14 @@ impl Backend for Fake {
 
     async fn job(&self, id: &JobId) -> Result<Arc<JobRecord>, ShepherdError> {
         self.look_up(id)
+    }
+
+    async fn stored_status(&self, id: &JobId) -> Result<Bytes, ShepherdError> {
+        self.call(|world| {
+            world.stored_looks += 1;
+            let key = (id.to_string(), STATUS_OBJECT.to_owned());
+            world.objects.get(&key).cloned().ok_or(ShepherdError::UnknownJob)
+        })
     }
 
     async fn jobs(&self, query: ListQuery) -> Result<Vec<Arc<JobRecord>>, ShepherdError> {

@@ -108,6 +108,77 @@ async fn an_unknown_job_is_400_on_old_routes_and_404_on_new_ones() {
     }
 }
 
+/// As the first shepherd wrote it.
+fn stored(status: &str, error: &str) -> String {
+    format!(
+        r#"{{"status": "{status}", "error_details": {error}, "model": {{"name": "cxflow", "version": "7"}},
+            "enqueued_at": "{TIME}", "processing_started_at": null, "finished_at": "2018-11-22T21:31:00"}}"#
+    )
+}
+
+#[tokio::test]
+async fn a_job_that_only_storage_knows_answers_from_its_document() {
+    let server = Server::start().await;
+    let mut client = server.client().await;
+    let error = r#"{"message": "no luck", "exception_type": null, "exception_traceback": null}"#;
+    for (id, status, error) in [
+        ("old-1", "queued", "null"),
+        ("old-2", "processing", "null"),
+        ("old-3", "done", "null"),
+        ("old-4", "failed", error),
+    ] {
+        let document = stored(status, error);
+        let expected: serde_json::Value = serde_json::from_str(&document).unwrap();
+        server.fake.object(id, "job_status.json", document);
+        server.fake.object(id, "outputs/output", "the result");
+        server.fake.object(id, "inputs/input", "the input");
+        let is_ready = matches!(status, "done" | "failed");
+        let reply = client.get(&format!("/jobs/{id}/status")).await;
+        assert_eq!((reply.status, reply.json()), (200, expected.clone()));
+        let reply = client.get(&format!("/jobs/{id}/ready")).await;
+        assert_eq!((reply.status, reply.json()), (200, json!({"ready": is_ready})));
+        let reply = client.get(&format!("/jobs/{id}/wait_ready?timeout=0.01")).await;
+        assert_eq!((reply.status, reply.json()), (if is_ready { 200 } else { 202 }, expected));
+        let reply = client.get(&format!("/jobs/{id}/result")).await;
+        match status {
+            "done" => assert_eq!((reply.status, reply.text()), (200, "the result")),
+            "failed" => assert_eq!(reply.error(), (500, "no luck".to_owned())),
+            _ => assert_eq!((reply.status, reply.json()), (202, json!({"ready": false}))),
+        }
+        assert_eq!(client.get(&format!("/jobs/{id}/input")).await.text(), "the input");
+    }
+}
+
+#[tokio::test]
+async fn waiting_for_a_job_that_only_storage_knows_ends_when_its_document_says_so() {
+    let server = Server::start().await;
+    server.fake.object("old", "job_status.json", stored("processing", "null"));
+    let mut client = server.client().await;
+    client.send("GET /jobs/old/wait_ready HTTP/1.1\r\nhost: test\r\n\r\n").await;
+    server.fake.until_begun(1).await;
+    server.fake.object("old", "job_status.json", stored("done", "null"));
+    let reply = client.reply().await;
+    assert_eq!((reply.status, reply.json()["status"].clone()), (200, json!("done")));
+}
+
+#[tokio::test]
+async fn storage_is_asked_once_about_an_unknown_job_and_never_about_a_known_one() {
+    let server = Server::start().await;
+    let mut client = server.client().await;
+    server.fake.job("known", done());
+    server.fake.object("invalid", "job_status.json", r#"{"status": "done"}"#);
+    for route in ["status", "ready", "wait_ready", "result"] {
+        for (id, looks) in [("unknown", 1), ("invalid", 1), ("known", 0)] {
+            server.fake.with(|world| world.stored_looks = 0);
+            let reply = client.get(&format!("/jobs/{id}/{route}")).await;
+            assert_eq!(server.fake.with(|world| world.stored_looks), looks, "{id}/{route}");
+            if looks > 0 {
+                assert_eq!(reply.error(), (400, format!("Data for job `{id}` does not exist")));
+            }
+        }
+    }
+}
+
 #[tokio::test]
 async fn waiting_ends_when_the_job_does() {
     let server = Server::start().await;
