@@ -82,6 +82,6 @@ pub use schema::sheep::docker::{DockerSheep, Pull};
 pub use schema::sheep::mount::Mount;
 pub use schema::sheep::transport::Transport;
 pub use schema::sheep::{SheepConfig, SheepKind};
-pub use schema::storage::{LocalStorage, S3Layout, S3Storage, StorageConfig, StorageLayout};
+pub use schema::storage::{LocalStorage, S3Layout, S3Storage, Staging, StorageConfig, StorageLayout};
 pub use secret::Secret;
 pub use url::{HttpUrl, Scheme};

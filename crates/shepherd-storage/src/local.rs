@@ -22,9 +22,9 @@
 //! not synced yet). A failing sync says that this is so, too.
 //!
 //! # What it shares with runners
-//! A staged input may be a hard link to the stored file ([`Staging::Share`]). A
-//! runner may read, rename or delete it, and replace it by another file; one that
-//! *writes into* it changes the stored object. Published outputs are the runner's
+//! A staged input is a file of the runner's own, unless the storage is opened with
+//! [`Staging::Share`]: then it may be a hard link to the stored file, which a runner may
+//! read, rename or delete; one that *writes into* it changes the stored object. Published outputs are the runner's
 //! own files: what a process of it still writes after its job ended is written
 //! into the object. With a stranger ([`Trust::Stranger`](crate::Trust)) nothing is
 //! shared: it gets copies, and its files are copied.
@@ -36,7 +36,7 @@
 //! deleted that need not be: ext4 does not give out an inode again within seconds
 //! of its deletion and searches past all of those, which after some ten thousand
 //! deletions makes each creation ten times as dear. So what is published or
-//! replaced as a whole is renamed, and staging links.
+//! replaced as a whole is renamed.
 
 mod attributes;
 mod buckets;
@@ -86,12 +86,13 @@ const SPOOL: usize = 64 << 10;
 /// How inputs reach a runner's directory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Staging {
-    /// Without a copy where the file system can: as a clone that shares blocks,
-    /// or else as a hard link, into which a runner must not write.
+    /// As a clone that shares blocks where the file system can, or else as a copy: a
+    /// runner may change its inputs in place.
     #[default]
-    Share,
-    /// As a clone, or else as a copy: for runners that change their inputs in place.
     Copy,
+    /// Without a copy: as a clone, or else as a hard link. A runner that writes into its
+    /// input changes the stored object.
+    Share,
 }
 
 /// A [`Storage`] in a local directory.

@@ -8,7 +8,7 @@ use shepherd_config::{Config, S3Storage as S3Config, Secret, ServeS3, StorageCon
 use shepherd_core::Shepherd;
 use shepherd_job::JobId;
 use shepherd_s3::{Credentials, Endpoint, Mirror};
-use shepherd_storage::{LocalStorage, S3Credentials, S3Layout, S3Options, S3Storage, Storage};
+use shepherd_storage::{LocalStorage, S3Credentials, S3Layout, S3Options, S3Storage, Staging, Storage};
 use tokio::net::TcpListener;
 
 /// The region that clients of the endpoint are told. It is where those are that were told none.
@@ -30,7 +30,11 @@ pub(super) struct Served {
 pub(super) async fn open(config: &Config) -> anyhow::Result<Opened> {
     match &config.storage {
         StorageConfig::Local(local) => {
-            let storage = LocalStorage::open(&local.dir)
+            let staging = match local.staging {
+                shepherd_config::Staging::Copy => Staging::Copy,
+                shepherd_config::Staging::Share => Staging::Share,
+            };
+            let storage = LocalStorage::with(&local.dir, staging)
                 .with_context(|| format!("cannot open the storage directory {}", local.dir.display()))?;
             let storage = Arc::new(storage);
             let served = match &local.serve_s3 {

@@ -45,8 +45,19 @@ pub struct LocalStorage {
     pub dir: PathBuf,
     /// Decides which job ids are legal.
     pub layout: StorageLayout,
+    /// How inputs reach runners.
+    pub staging: Staging,
     /// How it is served over S3, where it is; the layout is a bucket a job then.
     pub serve_s3: Option<ServeS3>,
+}
+
+/// How inputs of a local storage reach runners.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Staging {
+    /// As files of the runner's own.
+    Copy,
+    /// As hard links where they can be: a runner that writes into one changes the input.
+    Share,
 }
 
 /// How jobs lie in storage.
@@ -131,7 +142,7 @@ pub(super) fn read(
         Some(Located { key, place, path: state.path.join("storage") })
     };
     let Some(value) = top.get("storage") else {
-        return Some(local(in_state_dir()?, StorageLayout::BucketPerJob, None));
+        return Some(local(in_state_dir()?, StorageLayout::BucketPerJob, Finished::default()));
     };
     let section = value.section()?;
     let layout = match section.get("layout") {
@@ -140,8 +151,8 @@ pub(super) fn read(
             .choice(&[("bucket-per-job", StorageLayout::BucketPerJob), ("prefix", StorageLayout::Prefix)]),
     };
     let Some(url) = section.get("url") else {
-        let serve_s3 = finish_local(section, layout, kept);
-        return Some(local(in_state_dir()?, layout?, serve_s3?));
+        let finished = finish_local(section, layout, kept);
+        return Some(local(in_state_dir()?, layout?, finished?));
     };
     let text = url.secret_text()?;
     if is_file_url(text) {
@@ -152,23 +163,40 @@ pub(super) fn read(
                 None
             }
         };
-        let serve_s3 = finish_local(section, layout, kept);
-        return Some(local(located?, layout?, serve_s3?));
+        let finished = finish_local(section, layout, kept);
+        return Some(local(located?, layout?, finished?));
     }
     s3(section, &url, layout, kept, withheld_env).map(|storage| (StorageConfig::S3(storage), None))
 }
 
-fn local(located: Located, layout: StorageLayout, serve_s3: Option<ServeS3>) -> Found {
+fn local(located: Located, layout: StorageLayout, finished: Finished) -> Found {
     let dir = located.path.clone();
-    (StorageConfig::Local(LocalStorage { dir, layout, serve_s3 }), Some(located))
+    let Finished { staging, serve_s3 } = finished;
+    (StorageConfig::Local(LocalStorage { dir, layout, staging, serve_s3 }), Some(located))
 }
 
-/// How the directory is served, where it is.
+/// What only a directory has.
+struct Finished {
+    staging: Staging,
+    /// How it is served, where it is.
+    serve_s3: Option<ServeS3>,
+}
+
+impl Default for Finished {
+    fn default() -> Self {
+        Self { staging: Staging::Copy, serve_s3: None }
+    }
+}
+
 fn finish_local(
     section: Section<'_>,
     layout: Option<StorageLayout>,
     kept: &mut Vec<Located>,
-) -> Option<Option<ServeS3>> {
+) -> Option<Finished> {
+    let staging = match section.get("staging") {
+        None => Some(Staging::Copy),
+        Some(value) => value.choice(&[("copy", Staging::Copy), ("share", Staging::Share)]),
+    };
     let serve_s3 = section.get("serve_s3").map(|value| {
         if layout == Some(StorageLayout::Prefix) {
             value.fail(
@@ -193,10 +221,11 @@ fn finish_local(
         "prefix",
     ];
     section.finish(&of_s3.map(|key| (key, reason)));
-    match serve_s3 {
-        None => Some(None),
-        Some(read) => read.map(Some),
-    }
+    let serve_s3 = match serve_s3 {
+        None => None,
+        Some(read) => Some(read?),
+    };
+    Some(Finished { staging: staging?, serve_s3 })
 }
 
 fn s3(
@@ -220,23 +249,25 @@ fn s3(
     };
     let ca_file = section.get("ca_file").map(|value| ca_file(&value, url.as_ref(), kept));
     let proxy = section.get("proxy").map(|value| value.http_url());
-    let not_local = ("serve_s3", "has no meaning for an S3 service, expected only with a local directory");
+    let not_local = ["serve_s3", "staging"]
+        .map(|key| (key, "has no meaning for an S3 service, expected only with a local directory"));
     let layout = match layout {
         None => {
             // Whichever layout was meant, these are keys of storage.
             let _ = (section.get("bucket"), section.get("prefix"));
-            section.finish(&[not_local]);
+            section.finish(&not_local);
             None
         }
         Some(StorageLayout::BucketPerJob) => {
             let reason = "has no meaning for a bucket per job, expected only with `layout: prefix`";
-            section.finish(&[not_local, ("bucket", reason), ("prefix", reason)]);
+            let [serve_s3, staging] = not_local;
+            section.finish(&[serve_s3, staging, ("bucket", reason), ("prefix", reason)]);
             Some(S3Layout::BucketPerJob)
         }
         Some(StorageLayout::Prefix) => {
             let bucket = section.require("bucket", "the bucket that holds all jobs").and_then(|v| bucket(&v));
             let prefix = section.get("prefix").map_or(Some(String::new()), |value| prefix(&value));
-            section.finish(&[not_local]);
+            section.finish(&not_local);
             bucket.zip(prefix).map(|(bucket, prefix)| S3Layout::Prefix { bucket, prefix })
         }
     };

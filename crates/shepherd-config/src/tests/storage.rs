@@ -5,7 +5,7 @@ use std::path::Path;
 use shepherd_job::JobIdRule;
 
 use super::{VALID, parse, valid, valid_with};
-use crate::{S3Layout, StorageConfig, StorageLayout};
+use crate::{S3Layout, Staging, StorageConfig, StorageLayout};
 
 #[test]
 fn storage_in_s3_is_read() {
@@ -64,6 +64,22 @@ fn keys_of_an_s3_service_may_come_from_where_its_other_clients_have_them() {
     // An empty one is none.
     let empty = [keys[0], ("AWS_SECRET_ACCESS_KEY", "")];
     parse(&format!("{VALID}{service}"), &empty).unwrap_err();
+}
+
+#[test]
+fn inputs_are_copied_unless_they_may_be_shared() {
+    for (line, staging) in [
+        ("", Staging::Copy),
+        ("storage: {layout: prefix}\n", Staging::Copy),
+        ("storage: {staging: copy}\n", Staging::Copy),
+        ("storage: {url: 'file:///s', staging: share}\n", Staging::Share),
+    ] {
+        let StorageConfig::Local(local) = valid(line).storage else { panic!("{line}") };
+        assert_eq!(local.staging, staging, "{line}");
+    }
+    for bad in ["staging: link", "url: 'http://h', access_key: a, secret_key: b, staging: copy"] {
+        parse(&format!("{VALID}storage: {{{bad}}}\n"), &[]).unwrap_err();
+    }
 }
 
 #[test]

@@ -1,9 +1,9 @@
 //! Bringing inputs to a sheep.
 //!
-//! Every input becomes a file in the sheep's directory (`place` says where) without
-//! a copy where that can be had: blocks shared by the file system, then a hard
-//! link, then a copy. A stranger never gets a link, by which it could write into
-//! the object.
+//! Every input becomes a file in the sheep's directory (`place` says where): one that
+//! shares blocks where the file system can, or else a copy. With [`Staging::Share`] a hard
+//! link goes before the copy; a stranger never gets one, by which it could write into the
+//! object.
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

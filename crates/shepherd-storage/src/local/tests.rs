@@ -114,7 +114,7 @@ async fn the_contract_holds_between_file_systems() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_contract_holds_with_copies() {
-    let fixture = Fixture::with(|dir| LocalStorage::with(dir, Staging::Copy).unwrap());
+async fn the_contract_holds_with_links() {
+    let fixture = Fixture::with(|dir| LocalStorage::with(dir, Staging::Share).unwrap());
     fixture.pass(&fixture.scratch).await;
 }
