@@ -2,10 +2,12 @@
 //! the queue's commits as files, and each job's status document beside them.
 //!
 //! The queue is the truth and what a client asks for is answered from it, so this
-//! work has no hurry: it waits for a quiet moment, unless more than [`SOFT`] jobs
-//! lag behind, or some have for [`PATIENCE`] where clients read the storage by
-//! themselves. Beyond [`HARD`], submits wait for it. Whoever needs the files of
-//! one job asks for them ([`Settling::catch_up`]), and they come first.
+//! work waits for a quiet moment, but not for long: once something has lagged for
+//! [`MAX_AGE`] ([`MAX_AGE_REMOTE`] where clients read the storage by themselves), it is
+//! done under load too, for a [share](LOAD_PAUSE) of the time where it takes the
+//! processors from the jobs. All the time is its own while more than [`SOFT`] jobs or
+//! [`SOFT_BYTES`] lag behind; beyond [`HARD`], submits wait for it. Whoever needs the
+//! files of one job asks for them ([`Settling::catch_up`]), and they come first.
 //!
 //! ```text
 //!  behind? ─▶ write files ─▶ sync ─▶ tell the queue, which drops its copies
@@ -39,9 +41,22 @@ const QUIET: Duration = Duration::from_millis(15);
 const SOFT: u64 = 200_000;
 /// More jobs than this behind, and submits wait.
 const HARD: u64 = 1_000_000;
-/// How long files may lag under load where clients read the storage by themselves.
-/// Most short jobs are through by then, and need one status document, not three.
-const PATIENCE: Duration = Duration::from_millis(500);
+/// About as many bytes behind as this, and the work is done all the time under load:
+/// they take room in the queue, which never gives it back to the file system.
+const SOFT_BYTES: u64 = 64 << 20;
+/// How long files may lag under load.
+const MAX_AGE: Duration = Duration::from_secs(1);
+/// The same where clients read the storage by themselves. Most short jobs are through
+/// by then, and need one status document, not three.
+const MAX_AGE_REMOTE: Duration = Duration::from_millis(150);
+/// How many times as long as a batch took the next one waits under load, where making
+/// files takes as long as the jobs themselves.
+const LOAD_PAUSE: u32 = 4;
+/// How long a job that failed or was cancelled waits for its input to come to storage
+/// before that is told.
+const STORE_AT_END: Duration = Duration::from_millis(500);
+/// How many inputs are looked for at once.
+const LOOKS: usize = 32;
 
 /// The settler's side that others see.
 #[derive(Debug)]
@@ -210,6 +225,10 @@ struct Round {
     again: Instant,
     /// Since when something lags.
     since: Instant,
+    /// Under load, the next batch comes no sooner.
+    resume_at: Instant,
+    /// How many bytes a job had that lagged, in the last batch on average.
+    mean_bytes: u64,
     trouble: bool,
     /// Between tries at what was refused.
     refused: Backoff,
@@ -222,7 +241,16 @@ impl Settler {
         let (shared, settling) = (Arc::clone(&self.shared), Arc::clone(&self.settling));
         let now = Instant::now();
         let (refused, away) = (store_backoff(), store_backoff());
-        let mut round = Round { passed: 0, again: now, since: now, trouble: false, refused, away };
+        let mut round = Round {
+            passed: 0,
+            again: now,
+            since: now,
+            resume_at: now,
+            mean_bytes: 0,
+            trouble: false,
+            refused,
+            away,
+        };
         loop {
             let behind = shared.queue.behind_count();
             settling.behind.store(behind, Ordering::Relaxed);
@@ -284,8 +312,9 @@ async fn is_due(shared: &Shared, settling: &Settling, behind: u64, round: &mut R
         round.since = Instant::now();
         return false;
     }
-    let late = shared.storage_is_remote() && round.since.elapsed() >= PATIENCE;
-    if behind >= SOFT || late {
+    let max_age = if shared.storage_is_remote() { MAX_AGE_REMOTE } else { MAX_AGE };
+    let is_late = round.since.elapsed() >= max_age && Instant::now() >= round.resume_at;
+    if is_late || behind >= SOFT || behind.saturating_mul(round.mean_bytes) >= SOFT_BYTES {
         return true;
     }
     let seen = settling.activity.load(Ordering::Relaxed);
@@ -296,8 +325,14 @@ async fn is_due(shared: &Shared, settling: &Settling, behind: u64, round: &mut R
 /// Writes the next batch, and says how long to rest after it. What cannot be
 /// written is passed over for a while, so that it holds up nothing.
 async fn go_on(shared: &Shared, settling: &Settling, round: &mut Round) -> Duration {
-    let (error, rest) = match settle_batch(shared, settling, round.passed).await {
-        Ok(Written { jobs, lagging, failed }) => {
+    let begun = Instant::now();
+    let written = settle_batch(shared, settling, round.passed).await;
+    if !shared.storage_is_remote() {
+        round.resume_at = Instant::now() + LOAD_PAUSE * begun.elapsed();
+    }
+    let (error, rest) = match written {
+        Ok(Written { jobs, bytes, lagging, failed }) => {
+            round.mean_bytes = bytes.checked_div(jobs as u64).unwrap_or(round.mean_bytes);
             let error = failed.into_values().next().map(|error| error.to_string());
             // A storage that refused all of a batch is away, most likely.
             let rest = if error.is_some() && lagging == jobs { round.away.step() } else { Duration::ZERO };
@@ -355,6 +390,8 @@ pub(crate) async fn settle_rest(shared: &Shared, settling: &Settling, budget: Du
 struct Written {
     /// How many jobs of the line were looked at.
     jobs: usize,
+    /// How many bytes of them lagged.
+    bytes: u64,
     /// How many of them still lag.
     lagging: usize,
     /// Whose files could not be written, and why.
@@ -365,11 +402,12 @@ async fn settle_batch(shared: &Shared, settling: &Settling, skip: usize) -> Resu
     let _batch = settling.batch.lock().await;
     let behind = shared.queue.behind(skip, BATCH).await.map_err(|e| e.to_string())?;
     let line: Vec<JobId> = behind.iter().map(|behind| behind.job.spec.id.clone()).collect();
+    let bytes = behind.iter().flat_map(|behind| &behind.objects).map(|(_, data)| data.len() as u64).sum();
     let touched = lock(&settling.touched).clone();
     let failed = write(shared, settling, behind, touched).await?;
     let jobs = line.len();
     let lagging = line.into_iter().filter(|job| failed.contains_key(job)).count();
-    Ok(Written { jobs, lagging, failed })
+    Ok(Written { jobs, bytes, lagging, failed })
 }
 
 async fn settle_these(

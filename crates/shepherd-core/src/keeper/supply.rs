@@ -60,6 +60,11 @@ impl Keeper {
         let mut jobs = Vec::with_capacity(claimed.len());
         for claimed in claimed {
             self.shared.live.note(&claimed.job);
+            if self.shared.storage_is_remote() {
+                // A claim puts no job behind, but clients read the document by themselves. That of a short
+                // job is written when it is done.
+                self.settling.touch(&claimed.job.spec.id);
+            }
             let is_overdue = claims_overdue && claimed.job.submitted_at < overdue && jobs.is_empty();
             self.since_overdue = if is_overdue { 0 } else { self.since_overdue.saturating_add(1) };
             let job = Job { record: claimed.job, attempt: claimed.attempt, first: claimed.first, is_overdue };
