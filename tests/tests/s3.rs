@@ -321,3 +321,47 @@ async fn a_proxy_of_the_environment_is_not_in_the_way_of_storage() {
     let done = daemon.client().run("direct", SCRIPTED, &Script::Say("x".into())).await;
     assert_eq!(done["status"], "done", "{done}");
 }
+
+#[tokio::test]
+async fn the_bucket_is_there_when_a_payload_is_accepted() {
+    let server = S3Server::start();
+    let site = Site::on_s3(&server.url(), Layout::BucketPerJob);
+    let daemon = site.start().await;
+    for number in 0..20 {
+        let job = format!("bucket-{number}");
+        daemon.client().submit(&job, SCRIPTED, &Script::Say("x".into())).await.expect_status(200);
+        assert!(server.root().join(&job).is_dir(), "{job}");
+    }
+}
+
+/// Among short jobs that follow one another without a pause.
+#[tokio::test]
+async fn status_documents_follow_each_change_under_load() {
+    let server = S3Server::start();
+    let site = Site::on_s3(&server.url(), Layout::BucketPerJob).with_sheep("other", json!({}));
+    let daemon = site.start().await;
+    let client = daemon.client();
+    let document = |job: &str, status: &'static str| {
+        let path = server.root().join(job).join("job_status.json");
+        let said = format!("\"status\":\"{status}\"");
+        eventually(status, move || std::fs::read_to_string(&path).ok()?.contains(&said).then_some(()))
+    };
+    let load = async {
+        for number in 0.. {
+            client.run(&format!("short-{number}"), SCRIPTED, &Script::Say("x".into())).await;
+        }
+    };
+    let watched = async {
+        let gates = ["first", "second"].map(|name| site.path(name));
+        for (job, gate) in ["long-1", "long-2"].into_iter().zip(&gates) {
+            client.submit(job, SCRIPTED, &Script::Gate(gate.clone())).await.expect_status(200);
+            document(job, "processing").await;
+            site.open_gate(gate);
+            document(job, "done").await;
+        }
+    };
+    tokio::select! {
+        () = watched => {}
+        () = load => unreachable!("the load goes on"),
+    }
+}

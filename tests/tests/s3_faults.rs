@@ -348,3 +348,69 @@ async fn a_storm_loses_nothing() {
     }
     ready(&client, 200).await;
 }
+
+/// The old input rides in the queue while the storage does not take it; its client mends it as soon as it
+/// hears that the job has ended.
+#[tokio::test]
+async fn a_corrected_input_is_never_replaced_by_the_old_one() {
+    for is_restarted in [false, true] {
+        let behind = Behind::new(Layout::BucketPerJob).await;
+        let mut daemon = behind.site.start().await;
+        let refused = behind.proxy.inject(Fault::Answer(503), u64::MAX, |head| {
+            head.method == "PUT" && head.target.contains("/inputs/")
+        });
+        let client = daemon.client();
+        let gate = behind.site.path("gate");
+        let bad = Script::Fail("bad input".to_owned());
+        behind.start(&client, &start_body("failed", SCRIPTED, &bad.text())).await;
+        assert_eq!(client.finished("failed").await["status"], "failed");
+        behind.start(&client, &start_body("cancelled", SCRIPTED, &Script::Gate(gate).text())).await;
+        let cancelled = client.ask(http::Method::POST, "/jobs/cancelled/cancel").await;
+        assert_eq!(cancelled.status, 200, "{cancelled:?}");
+        refused.hit(1).await;
+        for job in ["failed", "cancelled"] {
+            behind.s3().put(job, "inputs/input", Script::Files(outputs(job)).text()).await;
+        }
+        if is_restarted {
+            daemon.kill().await;
+            refused.lift();
+            daemon = behind.site.start().await;
+        }
+        refused.lift();
+        let client = daemon.client();
+        for job in ["failed", "cancelled"] {
+            behind.see_document(job, "failed").await;
+            let kept = behind.s3().get(job, "inputs/input").await.unwrap();
+            assert_eq!(kept, Script::Files(outputs(job)).text().as_bytes(), "{job}");
+            behind.start(&client, &json!({"job_id": job, "model": SCRIPTED.json()})).await;
+            behind.see_done(&client, job).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_is_away_or_hangs_is_told_to_who_asks_for_files() {
+    let behind = Behind::new(Layout::BucketPerJob).await;
+    let daemon = behind.site.start().await;
+    let client = daemon.client();
+    behind.start(&client, &start_body("before", SCRIPTED, &Script::Files(outputs("before")).text())).await;
+    behind.see_done(&client, "before").await;
+    let asks =
+        ["/jobs/before/result/part-0", "/jobs/before/input", "/jobs/unknown/status", "/jobs/unknown/result"];
+    let see_refused = async || {
+        for ask in asks {
+            assert!(!client.get(ask).await.message(503).is_empty(), "{ask}");
+        }
+        assert!(!client.start_job(&start_body("refused", SCRIPTED, "x")).await.message(503).is_empty());
+        assert_eq!(client.status("before").await["status"], "done");
+    };
+    let hole = behind.proxy.inject(Fault::Hole, u64::MAX, |head| {
+        head.target.contains("/before/")
+            || head.target.contains("/unknown")
+            || head.target.contains("/refused")
+    });
+    see_refused().await;
+    hole.lift();
+    behind.proxy.away().await;
+    see_refused().await;
+}

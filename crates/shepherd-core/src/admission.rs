@@ -15,7 +15,7 @@
 //! written before it says that it may have to be removed: by the same task when
 //! the submit fails, by the next start when the daemon was killed in between.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -345,6 +345,8 @@ async fn admit_batch(shared: &Shared, settling: &Settling, markers: &Path, batch
         () = shared.tasks.draining.cancelled() => {}
     }
     let batch = check_data(shared, markers, batch).await;
+    let is_new = |request: &Request| request.check == DataCheck::Absent && shared.storage_is_remote();
+    let new: HashSet<JobId> = batch.iter().filter(|r| is_new(r)).map(|r| r.job.spec.id.clone()).collect();
     let (jobs, answers): (Vec<_>, Vec<_>) =
         batch.into_iter().map(|r| (r.job, (r.answer, r.reserved))).unzip();
     if jobs.is_empty() {
@@ -352,6 +354,7 @@ async fn admit_batch(shared: &Shared, settling: &Settling, markers: &Path, batch
     }
     match shared.queue.submit(jobs).await {
         Ok(outcomes) => {
+            make_homes(shared, &outcomes, &new).await;
             for (outcome, (answer, _held)) in outcomes.into_iter().zip(answers) {
                 let _ = answer.send(match outcome {
                     Submitted::Accepted(record) => Ok(Accepted::Queued(record)),
@@ -370,6 +373,24 @@ async fn admit_batch(shared: &Shared, settling: &Settling, markers: &Path, batch
                 let _ = answer.send(Err(error));
             }
         }
+    }
+}
+
+/// Makes the places in storage of those accepted jobs that are `new` there: whoever hears
+/// that a job was accepted may put more beside its input. It was accepted all the same
+/// where that cannot be done now, and the place is made together with its input.
+async fn make_homes(shared: &Shared, outcomes: &[Submitted], new: &HashSet<JobId>) {
+    let accepted = outcomes.iter().filter_map(|outcome| match outcome {
+        Submitted::Accepted(record) => Some(&record.spec.id),
+        Submitted::Live(_) | Submitted::Conflict => None,
+    });
+    let jobs: Vec<JobId> = accepted.filter(|id| new.contains(*id)).cloned().collect();
+    if jobs.is_empty() {
+        return;
+    }
+    let made = shared.storage.make_homes(&jobs).await;
+    if let Some((job, error)) = jobs.iter().zip(made).find_map(|(job, made)| Some((job, made.err()?))) {
+        tracing::warn!(%job, %error, "cannot make the place of an accepted job in storage yet");
     }
 }
 

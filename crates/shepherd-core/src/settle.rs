@@ -21,6 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::stream::{self, StreamExt as _};
 use shepherd_job::{JobId, ObjectPath, STATUS_OBJECT};
 use shepherd_queue::{Behind, JobRecord};
 use shepherd_storage::StorageError;
@@ -152,6 +153,19 @@ impl Settling {
         answered.await.map_err(|_| ShepherdError::ShuttingDown)?.map_err(ShepherdError::Unavailable)
     }
 
+    /// [`store_inputs`](Self::store_inputs) of a job that is about to end without outputs,
+    /// for a moment: one whose storage does not take them is told to have ended all the
+    /// same, and they come to storage later, where they replace nothing.
+    pub(crate) async fn store_inputs_soon(&self, shared: &Shared, job: &JobId) {
+        let stored = tokio::time::timeout(STORE_AT_END, self.store_inputs(shared, job));
+        let error = match stored.await {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("the storage did not take it within {STORE_AT_END:?}"),
+        };
+        tracing::warn!(%job, error, "the input of a job that ends comes to storage later");
+    }
+
     /// Stores the small inputs that the queue still has of a job, so that whoever
     /// hears that it has ended finds all of it in storage, and nothing is written
     /// there behind a client's back from then on.
@@ -171,7 +185,7 @@ impl Settling {
             return Ok(());
         }
         let objects = objects.into_iter().map(|(path, bytes)| (job.clone(), path, bytes)).collect();
-        shared.storage.put_batch(objects).await?.into_iter().collect::<Result<Vec<()>, _>>()?;
+        shared.storage.put_new(objects).await?.into_iter().collect::<Result<Vec<()>, _>>()?;
         shared.storage.sync().await?;
         lock(&self.inputs).insert(job.clone(), Inputs::Stored);
         Ok(())
@@ -447,7 +461,9 @@ async fn write(
             Some(Inputs::InBatch) | None => false,
         };
         for (path, data) in objects {
-            if let Some(file) = shared.attic.path_of(id, path) {
+            if path.as_str().starts_with("outputs/") {
+                // Without a file where its name is too long for the attic.
+                let file = shared.attic.path_of(id, path).unwrap_or_default();
                 outputs.push((id.clone(), path.clone(), data.clone(), file));
             } else if *path == log_path {
                 logs.push((id.clone(), path.clone(), data.clone()));
@@ -465,13 +481,29 @@ async fn write(
     }
 
     let mut failed = HashMap::new();
-    let mut note = |ids: Vec<JobId>, results: Vec<Result<(), StorageError>>| {
+    let note = |failed: &mut HashMap<_, _>, ids: Vec<JobId>, results: Vec<Result<(), StorageError>>| {
         failed.extend(ids.into_iter().zip(results).filter_map(|(id, result)| Some((id, result.err()?))));
     };
     let ids = outputs.iter().map(|(id, ..)| id.clone()).collect();
-    note(ids, shared.storage.adopt_batch(outputs).await.map_err(|e| e.to_string())?);
+    let stored = if shared.storage_is_remote() {
+        // Those of jobs that failed: their clients know it, and may have removed all of it.
+        let (files, outputs): (Vec<_>, Vec<_>) =
+            outputs.into_iter().map(|(id, path, data, file)| (file, (id, path, data))).unzip();
+        for file in files {
+            // No storage takes it. There is none of a stranger's output.
+            let _ = tokio::fs::remove_file(file).await;
+        }
+        shared.storage.put_beside(outputs).await
+    } else {
+        shared.storage.adopt_batch(outputs).await
+    };
+    note(&mut failed, ids, stored.map_err(|e| e.to_string())?);
+    let ended = documented.iter().filter(|job| job.state.is_finished()).map(|job| &job.spec.id).collect();
+    let (inputs, unknown) = new_inputs(shared, inputs, &ended).await;
+    failed.extend(unknown);
     let ids = inputs.iter().map(|(id, ..)| id.clone()).collect();
-    note(ids, shared.storage.put_batch(inputs).await.map_err(|e| e.to_string())?);
+    let mut note = |ids: Vec<JobId>, results: Vec<Result<(), StorageError>>| note(&mut failed, ids, results);
+    note(ids, shared.storage.put_new(inputs).await.map_err(|e| e.to_string())?);
     // None brings back what its client has removed.
     if !logs.is_empty() {
         let ids = logs.iter().map(|(id, ..)| id.clone()).collect();
@@ -511,4 +543,33 @@ async fn write(
         }
     }
     Ok(failed)
+}
+
+/// Those of the inputs that are to be stored. Where a job has ended, its client may
+/// have put a better one in the place of the one that the queue still has: a service
+/// that passes over conditions on puts would replace it, so it is looked for first.
+/// Gives also of which jobs that cannot be known now.
+async fn new_inputs(
+    shared: &Shared,
+    inputs: Vec<(JobId, ObjectPath, Bytes)>,
+    ended: &HashSet<&JobId>,
+) -> (Vec<(JobId, ObjectPath, Bytes)>, Vec<(JobId, StorageError)>) {
+    if !shared.storage_is_remote() {
+        return (inputs, Vec::new());
+    }
+    let (looked_for, mut new): (Vec<_>, Vec<_>) = inputs.into_iter().partition(|(id, ..)| ended.contains(id));
+    let looks = stream::iter(looked_for).map(|input| async move {
+        let found = shared.storage.head(&input.0, &input.1).await;
+        (input, found)
+    });
+    let mut looks = looks.buffer_unordered(LOOKS);
+    let mut unknown = Vec::new();
+    while let Some((input, found)) = looks.next().await {
+        match found {
+            Ok(_) => {}
+            Err(StorageError::NotFound) => new.push(input),
+            Err(error) => unknown.push((input.0, error)),
+        }
+    }
+    (new, unknown)
 }

@@ -244,14 +244,25 @@ impl Shepherd {
         if let Some(reason) = self.inner.models.refusal(&submit.spec).await {
             return Err(ShepherdError::UnknownModel(reason));
         }
-        if matches!(submit.data, Data::Stored) && self.inner.shared.storage_is_remote() {
-            // What the queue still has of an earlier run must not come behind what its client has put
-            // there since.
-            self.catch_up(&submit.spec.id).await?;
+        if matches!(submit.data, Data::Stored) {
+            self.settle_earlier_run(&submit.spec.id).await?;
         }
         let accepted = self.inner.admission.submit(submit).await;
         self.inner.settling.stir();
         accepted
+    }
+
+    /// Brings what an earlier run of the job left to storage before it runs again: it must
+    /// neither come behind what its client has put there since, nor be taken for that.
+    async fn settle_earlier_run(&self, id: &JobId) -> Result<(), ShepherdError> {
+        if !self.inner.shared.queue.get(id).await?.is_some_and(|record| record.state.is_finished()) {
+            return Ok(());
+        }
+        let settled = tokio::time::timeout(SUBMIT_WAITS, self.catch_up(id)).await;
+        settled.unwrap_or_else(|_| {
+            let message = "the storage has not taken what an earlier run of the job left yet";
+            Err(ShepherdError::Unavailable(message.to_owned()))
+        })
     }
 
     /// One job's record.
@@ -313,10 +324,7 @@ impl Shepherd {
         let shared = &self.inner.shared;
         if shared.storage_is_remote() {
             // From then on its input in storage is its client's to replace.
-            let stored = self.inner.settling.store_inputs(shared, id);
-            if !matches!(tokio::time::timeout(CANCEL_STORES, stored).await, Ok(Ok(()))) {
-                tracing::warn!(job = %id, "the input of a cancelled job comes to storage later");
-            }
+            self.inner.settling.store_inputs_soon(shared, id).await;
         }
         let objects = shared.live.log_object(id).into_iter().collect();
         let change = Change { job: id.clone(), event: Event::Cancel { at: now() }, objects };
@@ -515,8 +523,8 @@ impl Shepherd {
     }
 }
 
-/// How long a cancel waits for the job's input to come to storage.
-const CANCEL_STORES: Duration = Duration::from_secs(5);
+/// How long a submit waits for what an earlier run of the job left to come to storage.
+const SUBMIT_WAITS: Duration = Duration::from_millis(1500);
 
 /// What giving back and killing take at the most, when there is no grace left.
 const FORCED: Duration = Duration::from_secs(2);

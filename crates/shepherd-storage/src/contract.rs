@@ -86,6 +86,7 @@ const CHECKS: &[(&str, Check)] = checks![
     objects::a_put_that_is_dropped_leaves_nothing,
     objects::puts_of_one_key_at_once_never_mix,
     objects::a_batch_stores_in_order,
+    objects::what_is_there_already_is_not_stored_anew,
     objects::what_goes_with_others_is_stored_beside_them,
     objects::ranges_are_clipped_or_refused,
     objects::an_open_object_outlives_its_replacement,

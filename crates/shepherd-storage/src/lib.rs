@@ -109,6 +109,13 @@ pub trait Storage: Send + Sync + 'static {
         answers
     }
 
+    /// Makes the places of jobs where others are to find them before anything is stored
+    /// there (on S3, buckets), in the order given; one that exists is no error. A job
+    /// whose place needs no making has none.
+    async fn make_homes(&self, jobs: &[JobId]) -> Vec<Result<()>> {
+        jobs.iter().map(|_| Ok(())).collect()
+    }
+
     /// Stores one object, in place of an older one. It becomes visible whole or
     /// not at all, and is durable after the next [`sync`](Storage::sync).
     async fn put(&self, job: &JobId, path: &ObjectPath, body: Body) -> Result<ObjectMeta>;
@@ -116,6 +123,12 @@ pub trait Storage: Send + Sync + 'static {
     /// Stores many small objects, each visible whole or not at all, durable after
     /// the next [`sync`](Storage::sync). Outcomes are in the order given.
     async fn put_batch(&self, objects: Vec<(JobId, ObjectPath, Bytes)>) -> Result<Vec<Result<()>>>;
+
+    /// [`put_batch`](Storage::put_batch) of objects that nobody is to have stored yet:
+    /// where there is one already, it stays, which is no error. An S3 service that
+    /// passes over conditions on puts replaces it all the same: look first where one
+    /// may be there.
+    async fn put_new(&self, objects: Vec<(JobId, ObjectPath, Bytes)>) -> Result<Vec<Result<()>>>;
 
     /// [`put_batch`](Storage::put_batch) of objects that go with others: that of a
     /// job which has no data, or none any more, is left out, which is no error. A

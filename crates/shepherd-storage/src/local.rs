@@ -203,6 +203,10 @@ impl Storage for LocalStorage {
         self.run(move |disk| Ok(disk.put_batch(&objects))).await
     }
 
+    async fn put_new(&self, objects: Vec<(JobId, ObjectPath, Bytes)>) -> Result<Vec<Result<()>>> {
+        self.run(move |disk| Ok(disk.put_new(&objects))).await
+    }
+
     async fn get(&self, job: &JobId, path: &ObjectPath, range: Option<Range<u64>>) -> Result<Object> {
         let (job, path) = (job.clone(), path.clone());
         self.run(move |disk| disk.get(&job, &path, range)).await.map(Object::from)

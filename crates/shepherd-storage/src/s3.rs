@@ -12,6 +12,7 @@
 //! # Requests
 //! ```text
 //! contains                 1   list, at most one key
+//! make_homes               1   none with a prefix, or where the bucket was seen
 //! put, up to `part` bytes  1   more when the bucket is missing: it is made first
 //! get, head                1
 //! stage                    1 + inputs that are not empty (and 1 more a thousand)
@@ -31,6 +32,8 @@
 //!
 //! # What is whole, and when it is durable
 //! A server shows an object whole or not at all, and keeps it when it says 200.
+//! What is to replace nothing is put on the condition that nothing is there; a
+//! service that knows no such condition replaces it.
 //! Outputs come one by one, and those that are published again are replaced one by
 //! one: whoever must see all of them waits for the job to be done.
 //!
@@ -75,8 +78,9 @@ use self::fault::{Fault, Kind};
 use self::hints::Hint;
 use self::layout::{Home, Layout};
 pub use self::options::{S3Credentials, S3Layout, S3Limits, S3Options};
+use self::put::Put;
 use self::retry::Tries;
-use self::store::{Missing, Store};
+use self::store::Store;
 use self::wire::Call;
 use crate::{
     Body, Object, ObjectMeta, Replaces, Result, RunnerDir, SmallObjects, Storage, StorageError, Transfer,
@@ -120,16 +124,24 @@ impl Storage for S3Storage {
         put::contains_each(&self.store, jobs).await
     }
 
+    async fn make_homes(&self, jobs: &[JobId]) -> Vec<Result<()>> {
+        put::make_homes(&self.store, jobs).await
+    }
+
     async fn put(&self, job: &JobId, path: &ObjectPath, body: Body) -> Result<ObjectMeta> {
         put::put(&self.store, self.store.home(job), path, body).await
     }
 
     async fn put_batch(&self, objects: Vec<(JobId, ObjectPath, Bytes)>) -> Result<Vec<Result<()>>> {
-        put::put_batch(&self.store, objects, Missing::Make).await
+        put::put_batch(&self.store, objects, Put::Over).await
     }
 
     async fn put_beside(&self, objects: Vec<(JobId, ObjectPath, Bytes)>) -> Result<Vec<Result<()>>> {
-        put::put_batch(&self.store, objects, Missing::Tell).await
+        put::put_batch(&self.store, objects, Put::Beside).await
+    }
+
+    async fn put_new(&self, objects: Vec<(JobId, ObjectPath, Bytes)>) -> Result<Vec<Result<()>>> {
+        put::put_batch(&self.store, objects, Put::New).await
     }
 
     async fn get(&self, job: &JobId, path: &ObjectPath, range: Option<Range<u64>>) -> Result<Object> {
@@ -168,7 +180,8 @@ impl Storage for S3Storage {
 
     async fn check(&self) -> Result<()> {
         let store = &self.store;
-        let mut tries = Tries::for_(store.wire.limits.ask);
+        // No client waits for this: a slow service is none that is away.
+        let mut tries = Tries::for_(store.wire.limits.answer / 2);
         let (bucket, own) = match &store.layout {
             Layout::BucketPerJob => (&self.nobody, true),
             Layout::Prefix { bucket, .. } => (bucket, false),
@@ -201,7 +214,7 @@ fn one_key(home: &Home) -> Call {
 
 async fn contains(store: &Store, job: &JobId) -> Result<bool> {
     let home = store.home(job);
-    let mut tries = Tries::for_(store.wire.limits.ask);
+    let mut tries = store.ask_tries();
     match store.ask(&home, &one_key(&home), &mut tries).await {
         Ok(_) if home.own => {
             store.hints.set(&home.bucket, Hint::There);

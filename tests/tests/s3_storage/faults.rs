@@ -17,6 +17,8 @@ fn impatient(url: &str) -> S3Options {
     let mut options = bucket_per_job(url);
     options.limits.answer = Duration::from_secs(1);
     options.limits.progress = Duration::from_secs(1);
+    // An answer that does not come leaves time for another try.
+    options.limits.ask = Duration::from_secs(5);
     options.limits.part = 5 << 20;
     options
 }

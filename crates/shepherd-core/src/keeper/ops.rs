@@ -385,12 +385,8 @@ pub(super) fn apply(
         if shared.storage_is_remote() {
             let failing = changes.iter().filter(|change| matches!(change.event, Event::Fail { .. }));
             // Once it is known that a job failed, its input in storage is its client's to mend.
-            let stored = failing.map(|change| settling.store_inputs(&shared, &change.job));
-            for result in futures::future::join_all(stored).await {
-                if let Err(error) = result {
-                    tracing::warn!(%error, "the input of a job that failed comes to storage later");
-                }
-            }
+            let stored = failing.map(|change| settling.store_inputs_soon(&shared, &change.job));
+            futures::future::join_all(stored).await;
         }
         let mut backoff = store_backoff();
         let results = loop {

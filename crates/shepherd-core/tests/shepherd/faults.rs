@@ -37,6 +37,10 @@ pub(crate) struct Faulty {
     /// How many puts are stored from now on and yet said to have failed.
     unheard: AtomicU32,
     away: AtomicBool,
+    /// Nothing is published for want of room.
+    full: AtomicBool,
+    /// New objects are neither stored nor refused.
+    hangs: AtomicBool,
     asked: Mutex<Vec<String>>,
 }
 
@@ -52,6 +56,8 @@ impl Faulty {
             unpublished: AtomicU32::new(0),
             unheard: AtomicU32::new(0),
             away: AtomicBool::new(false),
+            full: AtomicBool::new(false),
+            hangs: AtomicBool::new(false),
             asked: Mutex::default(),
         }
     }
@@ -106,6 +112,14 @@ impl Storage for Faulty {
             }
         }
         Ok(results)
+    }
+
+    /// As a service that passes over the condition: what is there is replaced.
+    async fn put_new(&self, objects: Vec<(JobId, ObjectPath, Bytes)>) -> Result<Vec<Result<()>>> {
+        if self.hangs.load(Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
+        self.put_batch(objects).await
     }
 
     async fn get(&self, job: &JobId, path: &ObjectPath, range: Option<Range<u64>>) -> Result<Object> {

@@ -145,6 +145,26 @@ pub(super) async fn a_batch_stores_in_order(b: Backend<'_>) {
     }
 }
 
+pub(super) async fn what_is_there_already_is_not_stored_anew(b: Backend<'_>) {
+    let (job, other) = (job("new"), job("new-other"));
+    let object = |job: &JobId, path: &str, bytes: &'static str| {
+        (job.clone(), key(path), Bytes::from_static(bytes.as_bytes()))
+    };
+    assert!(b.storage.put_new(Vec::new()).await.unwrap().is_empty());
+    let objects = vec![object(&job, "inputs/input", "ours"), object(&other, "inputs/a/b", "")];
+    let outcomes = b.storage.put_new(objects).await.unwrap();
+    assert!(matches!(outcomes[..], [Ok(()), Ok(())]), "{outcomes:?}");
+    assert_eq!(b.read(&job, "inputs/input").await, b"ours");
+    b.put(&job, "inputs/input", "theirs").await;
+    let objects = vec![object(&job, "inputs/input", "ours"), object(&job, "inputs/more", "more")];
+    let outcomes = b.storage.put_new(objects).await.unwrap();
+    assert!(matches!(outcomes[..], [Ok(()), Ok(())]), "{outcomes:?}");
+    assert_eq!(b.read(&job, "inputs/input").await, b"theirs");
+    assert_eq!(b.list(&job, "inputs/").await, ["inputs/input", "inputs/more"]);
+    b.remove(&job).await;
+    b.remove(&other).await;
+}
+
 pub(super) async fn what_goes_with_others_is_stored_beside_them(b: Backend<'_>) {
     let (job, gone) = (job("beside"), job("beside-nothing"));
     b.put(&job, "inputs/input", "x").await;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::StreamExt as _;
-use rustix::fs::AtFlags;
+use rustix::fs::{AtFlags, OFlags, RenameFlags};
 use rustix::io::Errno;
 use shepherd_job::{JobId, ObjectPath};
 use tokio::task::JoinHandle;
@@ -90,11 +90,38 @@ impl Disk {
         let mut parents = Parents::default();
         let mut put = |(job, path, bytes): &(JobId, ObjectPath, Bytes)| {
             let upload = self.write(None, std::slice::from_ref(bytes))?;
-            self.place(&upload.temp, job, path, &mut parents)?;
+            self.place(&upload.temp, job, path, &mut parents, RenameFlags::empty())?;
             upload.temp.placed();
             Ok(())
         };
         objects.iter().map(&mut put).collect()
+    }
+
+    /// Stores small objects where there are none, one after another.
+    pub(super) fn put_new(&self, objects: &[(JobId, ObjectPath, Bytes)]) -> Vec<Result<()>> {
+        let mut parents = Parents::default();
+        let mut put = |(job, path, bytes): &(JobId, ObjectPath, Bytes)| {
+            if self.holds_object(job, path)? {
+                return Ok(());
+            }
+            let temp = self.write(None, std::slice::from_ref(bytes))?.temp;
+            match self.place(&temp, job, path, &mut parents, RenameFlags::NOREPLACE) {
+                Ok(()) => temp.placed(),
+                // It came between the two steps.
+                Err(_) if self.holds_object(job, path)? => {}
+                Err(error) => return Err(error),
+            }
+            Ok(())
+        };
+        objects.iter().map(&mut put).collect()
+    }
+
+    fn holds_object(&self, job: &JobId, path: &ObjectPath) -> Result<bool> {
+        match self.find(job, path.as_str(), OFlags::PATH) {
+            Ok(_) => Ok(true),
+            Err(StorageError::NotFound) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Stores small objects of jobs that have data, one after another.
@@ -118,7 +145,7 @@ impl Disk {
                 Some(temp) => temp,
                 None => self.write(None, std::slice::from_ref(bytes))?.temp,
             };
-            self.place(&temp, job, path, &mut parents)?;
+            self.place(&temp, job, path, &mut parents, RenameFlags::empty())?;
             temp.placed();
             Ok(())
         };
@@ -156,17 +183,24 @@ impl Disk {
     ) -> Result<ObjectMeta> {
         let stat = rustix::fs::fstat(&upload.file)
             .map_err(|errno| failed(format_args!("look at {path:?} of job {job}"), errno))?;
-        self.place(&upload.temp, job, path, parents)?;
+        self.place(&upload.temp, job, path, parents, RenameFlags::empty())?;
         upload.temp.placed();
         Ok(meta(path, &stat))
     }
 
     /// Renames a temporary to where the key belongs.
-    fn place(&self, temp: &Temp, job: &JobId, path: &ObjectPath, parents: &mut Parents) -> Result<()> {
+    fn place(
+        &self,
+        temp: &Temp,
+        job: &JobId,
+        path: &ObjectPath,
+        parents: &mut Parents,
+        flags: RenameFlags,
+    ) -> Result<()> {
         let key = path.as_str();
         if is_plain(key) {
             let place = format!("{job}/{key}");
-            match self.place_at(temp, &place, parents) {
+            match self.place_below(&self.root, temp, &place, parents, flags) {
                 Ok(made) => {
                     if !made.iter().any(|dir| dir == job.as_str()) {
                         self.unlink_encoded(job, key)?;
@@ -174,12 +208,15 @@ impl Disk {
                     self.changes.note();
                     return Ok(());
                 }
-                Err(errno) if is_refused(errno) => {}
+                // Only where nothing is to be replaced does this say that an object is there.
+                Err(errno)
+                    if is_refused(errno)
+                        && !(errno == Errno::EXIST && flags.contains(RenameFlags::NOREPLACE)) => {}
                 Err(errno) => return Err(failed(format_args!("store {path} of job {job}"), errno)),
             }
         }
         let place = format!("{job}/{}", encoded(key));
-        self.place_at(temp, &place, parents)
+        self.place_below(&self.root, temp, &place, parents, flags)
             .map_err(|errno| failed(format_args!("store {key:?} of job {job}"), errno))?;
         self.changes.note();
         Ok(())
@@ -192,16 +229,18 @@ impl Disk {
         place: &str,
         parents: &mut Parents,
     ) -> rustix::io::Result<Vec<String>> {
-        self.place_below(&self.root, temp, place, parents)
+        self.place_below(&self.root, temp, place, parents, RenameFlags::empty())
     }
 
-    /// The same below a directory.
+    /// The same below a directory. On a file system that cannot see to it that nothing is
+    /// replaced, it may be.
     pub(super) fn place_below(
         &self,
         root: &OwnedFd,
         temp: &Temp,
         place: &str,
         parents: &mut Parents,
+        mut flags: RenameFlags,
     ) -> rustix::io::Result<Vec<String>> {
         let (parent, name) = split(place);
         let mut tries = TRIES;
@@ -209,10 +248,14 @@ impl Disk {
             let mut made = Vec::new();
             let placed = parents
                 .make(self.resolve, root, parent, &mut made)
-                .and_then(|dir| rustix::fs::renameat(temp.dir(), temp.name(), dir, name));
+                .and_then(|dir| rustix::fs::renameat_with(temp.dir(), temp.name(), dir, name, flags));
             let Err(errno) = placed else { return Ok(made) };
             parents.forget();
             self.resolve.unmake(root, &made);
+            if errno == Errno::INVAL && !flags.is_empty() {
+                flags = RenameFlags::empty();
+                continue;
+            }
             tries -= 1;
             // The directory was removed between the two steps.
             if errno != Errno::NOENT || tries == 0 {

@@ -71,7 +71,7 @@ pub(super) async fn head(store: &Store, home: &Home, path: &ObjectPath) -> Resul
     let key = home.known_key(path)?;
     let call = Call::object(Method::HEAD, &home.bucket, &key);
     let head =
-        store.open_body(home, &call, &mut store.tries()).await.and_then(|response| Head::of(&response));
+        store.open_body(home, &call, &mut store.ask_tries()).await.and_then(|response| Head::of(&response));
     let head = head.map_err(|fault| fault.of(format_args!("look at {}/{key}", home.bucket)))?;
     Ok(ObjectMeta { path: path.clone(), size: head.size, modified: head.modified })
 }
@@ -94,7 +94,8 @@ pub(super) async fn get(
         }
         return Ok(Object { meta, range: asked.start..asked.start, body: stream::empty().boxed() });
     }
-    let opened = Reading::open(store, home.clone(), key.clone(), asked.clone(), whole).await;
+    let tries = &mut store.ask_tries();
+    let opened = Reading::open(store, home.clone(), key.clone(), asked.clone(), whole, tries).await;
     let (reading, size, modified) = match opened {
         Ok(opened) => opened,
         Err(fault) if fault.kind == Kind::Range => {
@@ -115,12 +116,13 @@ impl Reading {
         key: String,
         asked: Range<u64>,
         whole: bool,
+        tries: &mut Tries,
     ) -> std::result::Result<(Self, u64, Timestamp), Fault> {
         let mut call = Call::object(Method::GET, &home.bucket, &key);
         if !whole {
             call = call.header(RANGE, &range_header(&asked));
         }
-        let response = store.open_body(&home, &call, &mut store.tries()).await?;
+        let response = store.open_body(&home, &call, tries).await?;
         let head = Head::of(&response)?;
         if !whole && asked.start >= head.size {
             return Err(Fault::new(Kind::Range, "the server passed over the range"));

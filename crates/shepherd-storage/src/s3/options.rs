@@ -104,7 +104,7 @@ impl Default for S3Limits {
             connect: Duration::from_secs(5),
             answer: Duration::from_secs(10),
             progress: Duration::from_secs(30),
-            ask: Duration::from_secs(5),
+            ask: Duration::from_millis(1500),
             retry: Duration::from_secs(12),
             part: 8 << 20,
             held: 24 << 20,

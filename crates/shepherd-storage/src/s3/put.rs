@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use futures::stream::{self, StreamExt as _};
 use http::Method;
+use http::header::IF_NONE_MATCH;
 use shepherd_job::{JobId, ObjectPath, Timestamp};
 
 use super::fault::Kind;
@@ -50,13 +51,35 @@ pub(super) async fn put_one(store: &Store, home: &Home, key: &str, body: Payload
     }
 }
 
-/// Stores what goes with other data of its job, if there is any.
-async fn put_beside(store: &Store, home: &Home, key: &str, bytes: Bytes) -> Result<()> {
+/// How a small object of a batch is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Put {
+    /// In place of one that is there.
+    Over,
+    /// Only where there is none.
+    New,
+    /// With other data of its job, if there is any.
+    Beside,
+}
+
+async fn put_small(store: &Store, home: &Home, key: &str, bytes: Bytes, how: Put) -> Result<()> {
     let call = Call::object(Method::PUT, &home.bucket, key).body(Payload::Bytes(bytes));
-    match store.send(home, &call, Missing::Tell).await {
-        Ok(_) => Ok(()),
-        Err(fault) if fault.kind == Kind::NoBucket => Ok(()),
-        Err(fault) => Err(not_stored(key, fault.of(format_args!("put {}/{key}", home.bucket)))),
+    let sent = match how {
+        Put::Over => store.send(home, &call, Missing::Make).await,
+        Put::Beside => store.send(home, &call, Missing::Tell).await,
+        Put::New => {
+            match store.send(home, &call.clone().header(IF_NONE_MATCH, "*"), Missing::Make).await {
+                // The server knows no conditions on puts.
+                Err(fault) if fault.kind == Kind::Unknown => store.send(home, &call, Missing::Make).await,
+                sent => sent,
+            }
+        }
+    };
+    match (sent, how) {
+        (Ok(_), _) => Ok(()),
+        (Err(fault), Put::New) if fault.kind == Kind::Changed => Ok(()),
+        (Err(fault), Put::Beside) if fault.kind == Kind::NoBucket => Ok(()),
+        (Err(fault), _) => Err(not_stored(key, fault.of(format_args!("put {}/{key}", home.bucket)))),
     }
 }
 
@@ -74,13 +97,12 @@ pub(super) fn not_stored(key: &str, error: StorageError) -> StorageError {
     }
 }
 
-/// [`Storage::put_batch`](crate::Storage::put_batch), or, where a missing bucket is
-/// not made, [`Storage::put_beside`](crate::Storage::put_beside). Objects are stored at once,
-/// but of those with one key only the last, as the others would be replaced.
+/// [`Storage::put_batch`](crate::Storage::put_batch) and its kin. Objects are stored at
+/// once, but of those with one key only the last, as the others would be replaced.
 pub(super) async fn put_batch(
     store: &Arc<Store>,
     objects: Vec<(JobId, ObjectPath, Bytes)>,
-    missing: Missing,
+    how: Put,
 ) -> Result<Vec<Result<()>>> {
     let mut newest = HashMap::with_capacity(objects.len());
     for (job, path, bytes) in &objects {
@@ -91,10 +113,7 @@ pub(super) async fn put_batch(
             let _turn = store.turn().await?;
             let home = store.home(&job);
             let key = home.key(&path)?;
-            match missing {
-                Missing::Make => put_one(store, &home, &key, Payload::Bytes(bytes)).await.map(drop),
-                Missing::Tell => put_beside(store, &home, &key, bytes).await,
-            }
+            put_small(store, &home, &key, bytes, how).await
         };
         let outcome = put.await;
         ((job, path), outcome)
@@ -125,4 +144,17 @@ fn again(error: &StorageError) -> StorageError {
 pub(super) async fn contains_each(store: &Arc<Store>, jobs: &[JobId]) -> Vec<Result<bool>> {
     let asked = stream::iter(jobs.to_vec()).map(|job| async move { super::contains(store, &job).await });
     asked.buffered(store.wire.limits.at_once.max(1)).collect().await
+}
+
+/// Makes the buckets of jobs that have their own.
+pub(super) async fn make_homes(store: &Arc<Store>, jobs: &[JobId]) -> Vec<Result<()>> {
+    let made = stream::iter(jobs.to_vec()).map(|job| async move {
+        let home = store.home(&job);
+        if !home.own {
+            return Ok(());
+        }
+        let made = store.make(&home, &mut store.ask_tries()).await;
+        made.map_err(|fault| fault.of(format_args!("make the bucket {}", home.bucket)))
+    });
+    made.buffered(store.wire.limits.at_once.max(1)).collect().await
 }

@@ -121,7 +121,8 @@ async fn fetch(store: &Arc<Store>, home: Home, key: String, file: File) -> Resul
         _ => fault.of(&what),
     };
     let _turn = store.turn().await?;
-    let (mut reading, ..) = Reading::open(store, home, key, 0..u64::MAX, true).await.map_err(&fail)?;
+    let tries = &mut store.tries();
+    let (mut reading, ..) = Reading::open(store, home, key, 0..u64::MAX, true, tries).await.map_err(&fail)?;
     let mut writing: Option<JoinHandle<Result<File>>> = None;
     let (mut file, mut part, mut held, mut size) = (Some(file), Vec::new(), 0, 0_u64);
     loop {

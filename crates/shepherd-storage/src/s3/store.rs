@@ -73,6 +73,11 @@ impl Store {
         Tries::for_(self.wire.limits.retry)
     }
 
+    /// Tries within the time that a question has which a client waits for.
+    pub(super) fn ask_tries(&self) -> Tries {
+        Tries::for_(self.wire.limits.ask)
+    }
+
     /// A turn to move an object.
     pub(super) async fn turn(&self) -> Result<OwnedSemaphorePermit> {
         acquire(&self.turns, 1).await
@@ -111,7 +116,7 @@ impl Store {
         let mut tries = self.tries();
         let makes = home.own && missing == Missing::Make;
         if makes && self.hints.get(&home.bucket) == Some(Hint::Missing) {
-            self.make(home).await?;
+            self.make(home, &mut self.tries()).await?;
         }
         for _ in 0..MAKES {
             match self.wire.call(call, self.wire.limits.answer, &mut tries).await {
@@ -123,7 +128,7 @@ impl Store {
                 }
                 Err(fault) if fault.kind == Kind::NoBucket && makes => {
                     self.hints.set(&home.bucket, Hint::Missing);
-                    self.make(home).await?;
+                    self.make(home, &mut self.tries()).await?;
                 }
                 Err(fault) => return Err(self.seen(home, fault)),
             }
@@ -131,13 +136,12 @@ impl Store {
         Err(Fault::new(Kind::Away, "the bucket is removed again and again"))
     }
 
-    /// Makes the job's bucket.
-    async fn make(&self, home: &Home) -> std::result::Result<(), Fault> {
+    /// Makes the job's bucket, unless it was seen to be there.
+    pub(super) async fn make(&self, home: &Home, tries: &mut Tries) -> std::result::Result<(), Fault> {
         let _turn = self.hints.turn(&home.bucket).await;
         if self.hints.get(&home.bucket) == Some(Hint::There) {
             return Ok(());
         }
-        let mut tries = self.tries();
         let plain = Call::bucket(Method::PUT, &home.bucket);
         // The first region is the one that must not be named.
         let mut call = plain.clone();
@@ -148,12 +152,12 @@ impl Store {
                  <LocationConstraint>{region}</LocationConstraint></CreateBucketConfiguration>"
             ))));
         }
-        let mut made = self.wire.text(&call, self.wire.limits.answer, &mut tries).await;
+        let mut made = self.wire.text(&call, self.wire.limits.answer, tries).await;
         if made.as_ref().is_err_and(|fault| {
             matches!(&*fault.code, "InvalidLocationConstraint" | "IllegalLocationConstraintException")
         }) {
             // Servers with names of their own for places.
-            made = self.wire.text(&plain, self.wire.limits.answer, &mut tries).await;
+            made = self.wire.text(&plain, self.wire.limits.answer, tries).await;
         }
         match made {
             Ok(_) => {}

@@ -5,7 +5,7 @@ use std::io::{Read as _, Seek as _, SeekFrom};
 use std::ops::Range;
 use std::os::fd::OwnedFd;
 
-use rustix::fs::{AtFlags, FileType, OFlags, Stat};
+use rustix::fs::{AtFlags, FileType, OFlags, RenameFlags, Stat};
 use rustix::io::Errno;
 use shepherd_job::{JobId, ObjectPath};
 
@@ -245,13 +245,13 @@ impl Disk {
     fn place_in(&self, bucket: &OwnedFd, temp: &Temp, key: &str) -> rustix::io::Result<()> {
         let mut parents = Parents::default();
         if is_plain(key) {
-            match self.place_below(bucket, temp, key, &mut parents) {
+            match self.place_below(bucket, temp, key, &mut parents, RenameFlags::empty()) {
                 Ok(_) => return self.unlink_in(bucket, &encoded(key)).map(drop),
                 Err(errno) if is_refused(errno) => {}
                 Err(errno) => return Err(errno),
             }
         }
-        self.place_below(bucket, temp, &encoded(key), &mut parents).map(drop)
+        self.place_below(bucket, temp, &encoded(key), &mut parents, RenameFlags::empty()).map(drop)
     }
 
     fn delete_object(&self, bucket: &JobId, key: &ObjectPath, condition: &Condition) -> Result<()> {
