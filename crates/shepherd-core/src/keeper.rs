@@ -35,6 +35,7 @@ use std::time::Duration;
 
 use shepherd_job::{Attempt, Event as JobEvent, GiveBack, JobId, ModelRef};
 use shepherd_protocol::FromRunner;
+use shepherd_queue::Change;
 use shepherd_sheep::Sheep;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
@@ -499,13 +500,16 @@ impl Keeper {
             }
             Outcome::Collected { jobs, large } => {
                 self.hand.collecting -= jobs.len();
-                for job in large {
-                    ops::publish(&mut self.outcomes, &self.shared, &self.settling, &self.dirs, job);
+                for (job, fate) in large {
+                    ops::publish(&mut self.outcomes, &self.shared, &self.settling, &self.dirs, job, fate);
                 }
                 for (job, result) in jobs {
                     self.hand.housed.remove(job.id());
                     self.hand.changes.extend(match result {
-                        Collected::Kept(objects) => Some(job.done(objects)),
+                        Collected::Kept(ops::Fate::Done, objects) => Some(job.done(objects)),
+                        Collected::Kept(ops::Fate::Failed(error), objects) => {
+                            Some(Change { objects, ..job.failed(error) })
+                        }
                         Collected::Fault(error) => Some(job.failed(error)),
                         Collected::Lost => Some(job.given_back(GiveBack::Blameless, RUN_AGAIN)),
                         Collected::Stale => None,

@@ -61,7 +61,7 @@ impl Keeper {
                         if sent.let_go_by.is_some() {
                             ops::release(&mut self.outcomes, &self.dirs, vec![sent.job.id().clone()]);
                         } else {
-                            finished.push(sent.job);
+                            finished.push((sent.job, ops::Fate::Done));
                         }
                     }
                     None if matches!(self.state, State::Stopping(..)) => break,
@@ -75,10 +75,11 @@ impl Keeper {
                             continue;
                         }
                         answers += 1;
-                        if sent.let_go_by.is_none() {
-                            self.hand.changes.push(sent.job.failed(error));
+                        if sent.let_go_by.is_some() {
+                            ops::release(&mut self.outcomes, &self.dirs, vec![sent.job.id().clone()]);
+                        } else {
+                            finished.push((sent.job, ops::Fate::Failed(error)));
                         }
-                        ops::release(&mut self.outcomes, &self.dirs, vec![sent.job.id().clone()]);
                     }
                 }
                 FromRunner::Progress { job, attempt, fraction, message } => {

@@ -4,13 +4,14 @@
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use shepherd_job::{GiveBack, JobError, JobId};
+use shepherd_job::{Event, GiveBack, JobError, JobId};
 use shepherd_protocol::ToRunner;
 use shepherd_queue::Change;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::hand::{Job, Sent};
+use super::ops::SmallOutputs;
 use super::runner::ModelFailure;
 use super::{CAREFUL, End, Keeper, State, ops, runner};
 use crate::schedule::UNKNOWN;
@@ -244,7 +245,26 @@ impl Keeper {
         if matches!(end, End::Died(_) | End::Unreliable(_)) {
             self.rest();
         }
-        self.vacate(&sent.into_iter().map(|sent| sent.job).collect::<Vec<_>>(), changes);
+        self.decide(sent.into_iter().map(|sent| sent.job), changes);
+    }
+
+    /// Throws away what a runner that is gone has left of jobs, but keeps the outputs of
+    /// those that fail.
+    fn decide(&mut self, jobs: impl Iterator<Item = Job>, mut changes: Vec<Change>) {
+        let (mut failed, mut given_up) = (Vec::new(), Vec::new());
+        for job in jobs {
+            let fails =
+                |change: &Change| change.job == *job.id() && matches!(change.event, Event::Fail { .. });
+            match changes.iter().position(fails).map(|index| changes.remove(index).event) {
+                Some(Event::Fail { error, .. }) => failed.push((job, ops::Fate::Failed(error))),
+                Some(_) | None => given_up.push(job),
+            }
+        }
+        self.vacate(&given_up, changes);
+        if !failed.is_empty() {
+            self.hand.collecting += failed.len();
+            ops::collect(&mut self.outcomes, &self.shared, &self.dirs, failed, SmallOutputs::Ride);
+        }
     }
 
     /// No runner of the model could be started here. That is the sheep's failure and not the

@@ -35,7 +35,7 @@ pub(super) enum Outcome {
     Collected {
         jobs: Vec<(Job, Collected)>,
         /// Jobs whose outputs must be published as files.
-        large: Vec<Job>,
+        large: Vec<(Job, Fate)>,
     },
     /// The jobs' directories are free.
     Released(Vec<JobId>),
@@ -54,11 +54,20 @@ pub(super) enum Unprepared {
     Later(Duration),
 }
 
+/// What a job comes to that its runner is through with.
+#[derive(Clone, Debug)]
+pub(super) enum Fate {
+    /// It is done once its outputs are kept.
+    Done,
+    /// It failed, whatever becomes of the outputs that it has.
+    Failed(JobError),
+}
+
 /// What became of a job's outputs.
 #[derive(Debug)]
 pub(super) enum Collected {
     /// They are in storage, or here to ride in the queue's commit.
-    Kept(Vec<SmallObject>),
+    Kept(Fate, Vec<SmallObject>),
     /// They cannot be kept: the job fails.
     Fault(JobError),
     /// The storage took them and may have lost them: the job runs again.
@@ -179,34 +188,44 @@ pub(super) enum SmallOutputs {
 }
 
 /// Takes the jobs' outputs out of their directories where they are small and may
-/// ride.
+/// ride. Those of a job that failed always may: nobody waits for them, and the storage
+/// may be away.
 pub(super) fn collect(
     outcomes: &mut JoinSet<Outcome>,
     shared: &Arc<Shared>,
     dirs: &Arc<WorkDirs>,
-    jobs: Vec<Job>,
+    jobs: Vec<(Job, Fate)>,
     small: SmallOutputs,
 ) {
-    let max_bytes = shared.small_objects().outputs;
+    let limits = shared.small_objects();
     let dirs = Arc::clone(dirs);
     outcomes.spawn_blocking(move || {
         let mut collected = Vec::with_capacity(jobs.len());
         let mut large = Vec::new();
-        for job in jobs {
-            // Only publishing replaces what an earlier attempt may have left in storage.
-            let rides = small == SmallOutputs::Ride && job.first && max_bytes > 0;
+        for (job, fate) in jobs {
+            let (rides, max_bytes) = match fate {
+                // Only publishing replaces what an earlier attempt may have left in storage.
+                Fate::Done => (small == SmallOutputs::Ride && job.first, limits.outputs),
+                Fate::Failed(_) => (true, limits.inputs),
+            };
+            let rides = rides && max_bytes > 0;
             match if rides { dirs.collect(job.id(), max_bytes) } else { Ok(Outputs::Files) } {
                 Ok(Outputs::Small(objects)) => {
                     dirs.release(job.id());
-                    collected.push((job, Collected::Kept(objects)));
+                    collected.push((job, Collected::Kept(fate, objects)));
                 }
-                Ok(Outputs::Files) => large.push(job),
+                Ok(Outputs::Files) => large.push((job, fate)),
                 // They are there, and may be read another time.
-                Err(error) if unopened(&error).is_transient() => large.push(job),
+                Err(error) if unopened(&error).is_transient() => large.push((job, fate)),
                 Err(error) => {
                     dirs.discard(job.id());
-                    let error = fault(&job, "The job's outputs cannot be read", &error);
-                    collected.push((job, Collected::Fault(error)));
+                    let kept = match fate {
+                        Fate::Done => {
+                            Collected::Fault(fault(&job, "The job's outputs cannot be read", &error))
+                        }
+                        Fate::Failed(_) => Collected::Kept(fate, Vec::new()),
+                    };
+                    collected.push((job, kept));
                 }
             }
         }
@@ -214,13 +233,15 @@ pub(super) fn collect(
     });
 }
 
-/// Publishes a job's outputs, durably, however long the storage is away.
+/// Publishes a job's outputs, durably, however long the storage is away. Those of a job
+/// that failed are given up when the storage does not take them: it is told that it failed.
 pub(super) fn publish(
     outcomes: &mut JoinSet<Outcome>,
     shared: &Arc<Shared>,
     settling: &Arc<Settling>,
     dirs: &Arc<WorkDirs>,
     job: Job,
+    fate: Fate,
 ) {
     let (shared, settling, dirs) = (Arc::clone(shared), Arc::clone(settling), Arc::clone(dirs));
     outcomes.spawn(async move {
@@ -228,13 +249,20 @@ pub(super) fn publish(
             // What an earlier run left to the settler comes to storage before this, or not at all.
             drop(settling.batch.lock().await);
         }
-        let result = publish_outputs(&shared, &settling, &dirs, &job).await;
+        let result = publish_outputs(&shared, &settling, &dirs, &job, fate).await;
         free(&dirs, vec![job.id().clone()], WorkDirs::release).await;
         Outcome::Collected { jobs: vec![(job, result)], large: Vec::new() }
     });
 }
 
-async fn publish_outputs(shared: &Shared, settling: &Settling, dirs: &Arc<WorkDirs>, job: &Job) -> Collected {
+async fn publish_outputs(
+    shared: &Shared,
+    settling: &Settling,
+    dirs: &Arc<WorkDirs>,
+    job: &Job,
+    fate: Fate,
+) -> Collected {
+    let has_failed = matches!(fate, Fate::Failed(_));
     let replaces = if job.first { Replaces::Nothing } else { Replaces::Earlier };
     let mut backoff = store_backoff();
     loop {
@@ -244,7 +272,7 @@ async fn publish_outputs(shared: &Shared, settling: &Settling, dirs: &Arc<WorkDi
             if !is_current(shared, job).await? {
                 return Ok(None);
             }
-            if shared.storage_is_remote() {
+            if shared.storage_is_remote() && !has_failed {
                 settling.store_inputs(shared, job.id()).await?;
             }
             let id = job.id().clone();
@@ -257,6 +285,10 @@ async fn publish_outputs(shared: &Shared, settling: &Settling, dirs: &Arc<WorkDi
         match tried {
             Ok(Some(_)) => break,
             Ok(None) => return Collected::Stale,
+            Err(error) if has_failed => {
+                tracing::warn!(job = %job.id(), %error, "the outputs of a job that failed are not kept");
+                return Collected::Kept(fate, Vec::new());
+            }
             Err(error) if error.is_transient() => retry(job, &error, &mut backoff).await,
             Err(error) => {
                 return Collected::Fault(fault(job, "The job's outputs cannot be stored", &error));
@@ -264,7 +296,11 @@ async fn publish_outputs(shared: &Shared, settling: &Settling, dirs: &Arc<WorkDi
         }
     }
     match shared.storage.sync().await {
-        Ok(()) => Collected::Kept(Vec::new()),
+        Ok(()) => Collected::Kept(fate, Vec::new()),
+        Err(error) if has_failed => {
+            tracing::warn!(job = %job.id(), %error, "the outputs of a job that failed may be lost");
+            Collected::Kept(fate, Vec::new())
+        }
         Err(error) => {
             // The runner's files are the storage's now: there is nothing to store again.
             tracing::error!(job = %job.id(), %error, "a job's outputs may be lost; it runs again");
