@@ -1,12 +1,12 @@
 //! The life of jobs.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::fake::{Farm, PATIENCE, Script, echo, echoing, file, spec};
 use bytes::Bytes;
-use shepherd_core::{Accepted, Data, Keeping, SheepState, ShepherdError, Submit};
+use shepherd_core::{Accepted, Data, Keeping, MAX_STATUS_DOCUMENT, SheepState, ShepherdError, Submit};
 use shepherd_job::{JobState, ObjectPath, STATUS_OBJECT, SheepId};
 use shepherd_storage::{Storage as _, body};
 
@@ -404,6 +404,101 @@ async fn a_runner_with_several_slots_gets_several_jobs() {
     let ids = [farm.submit("job-1", "m", "x").await, farm.submit("job-2", "m", "x").await];
     for id in &ids {
         farm.is_done(id).await;
+    }
+    farm.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_status_document_that_only_storage_has_is_read_whatever_its_size() {
+    let farm = Farm::with(echoing()).await;
+    let id = spec("old", "m").id;
+    assert!(matches!(farm.shepherd.stored_status(&id).await, Err(ShepherdError::UnknownJob)));
+    for (size, is_read) in [(0, true), (300_000, true), (MAX_STATUS_DOCUMENT + 1, false)] {
+        let document = Bytes::from(vec![b'x'; size]);
+        farm.storage.put(&id, &path(STATUS_OBJECT), body(document.clone())).await.unwrap();
+        match farm.shepherd.stored_status(&id).await {
+            Ok(read) => assert!(is_read && read == document, "{size}"),
+            Err(error) => assert!(!is_read && matches!(error, ShepherdError::UnknownJob), "{size}: {error}"),
+        }
+    }
+    farm.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn outputs_of_a_failed_job_are_kept() {
+    let farm = Farm::with(Arc::new(|io| {
+        while let Some(input) = io.next() {
+            let name = input.job.as_str();
+            let size = if name.starts_with("large") { 300_000 } else { 3 };
+            std::fs::write(file(&input, "outputs/output"), vec![b'x'; size]).unwrap();
+            if name.ends_with("dies") {
+                return;
+            }
+            io.fail(&input, "no luck");
+        }
+    }))
+    .await;
+    for (name, size) in [("small", 3), ("large", 300_000), ("small-dies", 3), ("large-dies", 300_000)] {
+        let id = farm.submit(name, "m", "x").await;
+        farm.failure(&id).await;
+        assert_eq!(farm.read(&id, "outputs/output").await.len(), size, "{name}");
+        farm.shepherd.catch_up(&id).await.unwrap();
+        let output = farm.dir.path().join("storage").join(name).join("outputs/output");
+        assert_eq!(std::fs::metadata(output).unwrap().len(), size as u64, "{name}");
+    }
+    farm.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_come_to_storage_under_a_load_that_never_pauses() {
+    let farm = Arc::new(Farm::with(echoing()).await);
+    let first = farm.submit("first", "m", "hello").await;
+    let is_over = Arc::new(AtomicBool::new(false));
+    let load = tokio::spawn({
+        let (farm, is_over) = (Arc::clone(&farm), Arc::clone(&is_over));
+        async move {
+            for number in 0.. {
+                if is_over.load(Ordering::SeqCst) {
+                    return number;
+                }
+                // Two at once, so that there is always one under way.
+                let [one, two] = ["a", "b"].map(|which| format!("job-{which}-{number}"));
+                let (one, two) = tokio::join!(farm.submit(&one, "m", "x"), farm.submit(&two, "m", "x"));
+                tokio::join!(farm.is_done(&one), farm.is_done(&two));
+            }
+            unreachable!("the load ends when it is told to");
+        }
+    });
+    let document = farm.dir.path().join("storage/first").join(STATUS_OBJECT);
+    let comes = async {
+        while !std::fs::read(&document).is_ok_and(|document| document == b"Done") {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    farm.is_done(&first).await;
+    tokio::time::timeout(PATIENCE, comes).await.expect("the load does not hold it up");
+    is_over.store(true, Ordering::SeqCst);
+    load.await.unwrap();
+    farm.shepherd.shutdown(Duration::from_secs(5)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_runner_writes_into_its_input_does_not_reach_the_stored_one() {
+    let farm = Farm::with(Arc::new(|io| {
+        while let Some(input) = io.next() {
+            echo(&input);
+            std::fs::write(file(&input, "inputs/input"), "changed").unwrap();
+            io.done(&input);
+        }
+    }))
+    .await;
+    let id = spec("job-1", "m").id;
+    farm.storage.put(&id, &path("inputs/input"), body("as it was")).await.unwrap();
+    for _ in 0..2 {
+        farm.shepherd.submit(Submit { spec: spec("job-1", "m"), data: Data::Stored }).await.unwrap();
+        farm.is_done(&id).await;
+        assert_eq!(farm.read(&id, "outputs/output").await, b"as it was");
+        assert_eq!(farm.read(&id, "inputs/input").await, b"as it was");
     }
     farm.shutdown().await;
 }
