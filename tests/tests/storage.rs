@@ -1,7 +1,7 @@
 //! Storage that is full, away, or changed behind the daemon's back.
 
 use serde_json::json;
-use shepherd_tests::ids::SCRIPTED;
+use shepherd_tests::ids::{SCRIPTED, SHEEP};
 use shepherd_tests::{Script, Site, SmallDisk, eventually_async, skip, start_body};
 
 const NO_MOUNT: &str = "a file system cannot be mounted here";
@@ -145,4 +145,69 @@ async fn a_storage_outage_delays_jobs_and_loses_none() {
     let reply = client.start_job(&start_body("refused", SCRIPTED, "x")).await;
     assert_eq!(reply.status, 200, "a refused submit left something behind: {reply:?}");
     assert_eq!(client.finished("refused").await["status"], "done");
+}
+
+#[tokio::test]
+async fn an_output_larger_than_the_storage_fails_with_the_reason() {
+    let Some((site, _disk)) = on_small_disk(24 << 20) else { return skip(NO_MOUNT) };
+    let daemon = site.start().await;
+    let client = daemon.client();
+    let failed = client.run("too-big", SCRIPTED, &Script::Big(32 << 20)).await;
+    assert_eq!(failed["status"], "failed", "{failed}");
+    let message = failed["error_details"]["message"].as_str().unwrap();
+    assert!(message.contains("the storage's whole file system has"), "{message}");
+    assert_eq!(client.run("fits", SCRIPTED, &Script::Big(4 << 20)).await["status"], "done");
+}
+
+#[tokio::test]
+async fn readiness_tells_of_a_full_state_directory_whatever_the_storage() {
+    let site = Site::new();
+    let state = site.path("disk/state");
+    let site = site.with(json!({"state_dir": state}));
+    let Ok(disk) = SmallDisk::mount(&site.path("disk"), 24 << 20) else { return skip(NO_MOUNT) };
+    let daemon = site.start().await;
+    let ballast = disk.fill();
+    let reply = eventually_async("readiness to tell", || async {
+        let reply = daemon.client().get("/readyz").await;
+        (reply.status == 503).then_some(reply)
+    })
+    .await;
+    assert!(reply.text().contains("`state_dir` is full"), "{}", reply.text());
+    std::fs::remove_file(ballast).unwrap();
+    eventually_async("readiness to return", || async {
+        (daemon.client().get("/readyz").await.status == 200).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn jobs_wait_while_the_disk_of_their_directories_is_full() {
+    let site = Site::new();
+    let data = site.path("disk/data");
+    let site = site.with(json!({"data_root": data}));
+    let Ok(disk) = SmallDisk::mount(&site.path("disk"), 24 << 20) else { return skip(NO_MOUNT) };
+    let daemon = site.start().await;
+    let client = daemon.client();
+    assert_eq!(client.run("before", SCRIPTED, &Script::Say("fine".into())).await["status"], "done");
+    let ballast = disk.fill();
+    for job in ["waits-1", "waits-2"] {
+        client.submit(job, SCRIPTED, &Script::Say(job.into())).await.expect_status(200);
+    }
+    eventually_async("the sheep to tell", || async {
+        let problem = client.sheep(SHEEP).await["problem"].as_str().unwrap_or_default().to_owned();
+        problem.contains("`data_root` is full").then_some(())
+    })
+    .await;
+    eventually_async("readiness to tell", || async {
+        (client.get("/readyz").await.status == 503).then_some(())
+    })
+    .await;
+    for job in ["waits-1", "waits-2"] {
+        assert_eq!(client.status(job).await["status"], "queued", "{job}");
+    }
+    std::fs::remove_file(ballast).unwrap();
+    for job in ["waits-1", "waits-2"] {
+        assert_eq!(client.finished(job).await["status"], "done", "{job}");
+    }
+    assert_eq!(client.sheep(SHEEP).await["problem"], serde_json::Value::Null);
 }

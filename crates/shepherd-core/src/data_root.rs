@@ -31,6 +31,10 @@ const OTHERS: u32 = 0o007;
 const MARKER: &str = ".shepherd-data-root";
 /// How the names begin of what was set aside.
 const ASIDE: &str = ".not-removable-";
+/// Less room than this, in bytes, and the disk is full.
+const MIN_FREE: u64 = 64 << 20;
+/// The same for a small disk, as a part of it.
+const MIN_FREE_SHARE: u64 = 50;
 /// How many names are tried for something that is set aside.
 const TRIES: u32 = 10_000;
 
@@ -113,6 +117,20 @@ pub(crate) async fn reclaim(data_root: &Path, sheep: impl Iterator<Item = &dyn S
         }
     }
     Ok(())
+}
+
+/// Why jobs should not be worked on in this directory now, if its file system has next
+/// to no room left: what runners cannot write there, their jobs would fail for.
+pub(crate) fn shortage(dir: impl AsFd) -> Option<String> {
+    // One that cannot be asked fails where it is used.
+    let all = rustix::fs::fstatvfs(dir).ok()?;
+    let size = all.f_blocks.saturating_mul(all.f_frsize);
+    let free = all.f_bavail.saturating_mul(all.f_frsize);
+    if free < MIN_FREE.min(size / MIN_FREE_SHARE) {
+        return Some(format!("the disk of `data_root` is full: {free} bytes are free"));
+    }
+    let has_inodes = all.f_files == 0 || all.f_favail > 0;
+    (!has_inodes).then(|| "the disk of `data_root` is full: no inodes are free".to_owned())
 }
 
 fn empty(dir: &OwnedFd, path: &Path, keep: &Path, marker: &Path) -> io::Result<()> {

@@ -103,6 +103,8 @@ const CAREFUL: usize = 256;
 const RUN_AGAIN: Duration = Duration::from_secs(5);
 /// A rest that is no longer than this is not worth having jobs made ready anew.
 const SHORT_REST: Duration = Duration::from_secs(1);
+/// How often the disk of the working directories is looked at while it is full.
+const SPACE_CHECK: Duration = Duration::from_secs(1);
 /// Answers remembered to tell a repeated one from one that was never asked for.
 const REMEMBERED: usize = 1024;
 
@@ -201,6 +203,8 @@ pub(crate) struct Keeper {
     /// Until then the sheep cannot run anything.
     unfit_until: Option<Instant>,
     sheep_failures: Backoff,
+    /// The disk of the working directories has no room for jobs.
+    lacks_space: bool,
 }
 
 /// What a keeper is given.
@@ -277,6 +281,7 @@ impl Keeper {
             rests: Rests::default(),
             unfit_until: None,
             sheep_failures: Backoff::new(Duration::from_secs(1), Duration::from_secs(60)),
+            lacks_space: false,
         }
     }
 

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use shepherd_queue::{JobRecord, Queue};
 use shepherd_storage::{SmallObjects, Storage};
 
+use crate::health::Unpublished;
 use crate::live::Live;
 use crate::supervise::Tasks;
 use crate::turns::Turns;
@@ -23,6 +24,7 @@ pub(crate) struct Shared {
     pub(crate) tasks: Tasks,
     pub(crate) attic: Arc<Attic>,
     pub(crate) turns: Turns,
+    pub(crate) unpublished: Unpublished,
     pub(crate) status_document: Option<StatusDocument>,
 }
 

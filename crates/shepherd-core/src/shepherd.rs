@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::admission::{Accepted, Admission, Data, Submit};
 use crate::clock::now;
 use crate::flock::{Cell, Command, SheepView, drive};
-use crate::health::Health;
+use crate::health::{Health, Places, Unpublished};
 use crate::keeper::{Charge, Keeper, Keeping};
 use crate::live::{EventId, JobEvent, Live, Progress};
 use crate::models::{Models, UnknownModels};
@@ -157,6 +157,7 @@ impl Shepherd {
             tasks,
             attic: Arc::clone(&attic),
             turns: Turns::default(),
+            unpublished: Unpublished::default(),
             status_document,
         });
         let mut homes = Vec::with_capacity(flock.len());
@@ -177,7 +178,7 @@ impl Shepherd {
             shared.tasks.draining.cancel();
             return Err(error.into());
         }
-        let health = Health::start(&shared).await;
+        let health = Health::start(&shared, Places { data_root, state_dir }).await;
         let stirred = Arc::new(Notify::new());
         let forced = CancellationToken::new();
         let (cells, commands): (Vec<_>, Vec<_>) = flock
@@ -475,7 +476,8 @@ impl Shepherd {
         if let Some(name) = tasks.fallen_name() {
             problems.push(format!("the task `{name}` of the shepherd has ended"));
         }
-        problems.extend(self.inner.health.problem());
+        problems.extend(self.inner.health.problems());
+        problems.extend(self.inner.shared.unpublished.problem());
         problems.extend(fitness::problem(&self.inner.cells));
         Readiness { problems, notices: self.inner.orphans.notices() }
     }

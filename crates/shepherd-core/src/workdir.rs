@@ -38,6 +38,8 @@ use fence::{Fence, Handed};
 use looks::{Tidied, read_small, tidy};
 use trash::Trash;
 
+use crate::data_root;
+
 pub(crate) use attic::{ATTIC, Attic};
 
 mod attic;
@@ -295,6 +297,11 @@ impl WorkDirs {
         // Out of the way first: the job may come again before the removal ends.
         self.throw_away(self.back(), job.as_str());
         self.forget(job);
+    }
+
+    /// Why no job should be worked on here now, if the disk has no room for it.
+    pub(crate) fn shortage(&self) -> Option<String> {
+        data_root::shortage(&self.root)
     }
 
     /// Whether the runners are strangers.

@@ -250,6 +250,7 @@ pub(super) fn publish(
             drop(settling.batch.lock().await);
         }
         let result = publish_outputs(&shared, &settling, &dirs, &job, fate).await;
+        shared.unpublished.forget(job.id());
         free(&dirs, vec![job.id().clone()], WorkDirs::release).await;
         Outcome::Collected { jobs: vec![(job, result)], large: Vec::new() }
     });
@@ -289,7 +290,12 @@ async fn publish_outputs(
                 tracing::warn!(job = %job.id(), %error, "the outputs of a job that failed are not kept");
                 return Collected::Kept(fate, Vec::new());
             }
-            Err(error) if error.is_transient() => retry(job, &error, &mut backoff).await,
+            Err(error) if error.is_transient() => {
+                if matches!(error, StorageError::Full) {
+                    shared.unpublished.note(job.id());
+                }
+                retry(job, &error, &mut backoff).await;
+            }
             Err(error) => {
                 return Collected::Fault(fault(job, "The job's outputs cannot be stored", &error));
             }

@@ -9,7 +9,7 @@ use shepherd_queue::{Claim, Pins};
 use tokio::time::Instant;
 
 use super::hand::{Job, Sent};
-use super::{Keeper, MAX_FINISHING, State, ops};
+use super::{Keeper, MAX_FINISHING, SPACE_CHECK, State, ops};
 use crate::clock::now;
 
 /// Of so many jobs one may be one that waited too long.
@@ -19,7 +19,6 @@ impl Keeper {
     /// Claims as many jobs as are to be made ready now, and begins with that.
     pub(super) async fn claim(&mut self) {
         self.hungry = false;
-        let Some(model) = &self.model else { return };
         let resting = matches!(self.state, State::None) && self.rest_until().is_some();
         let full =
             self.sharing && (self.hand.sent.len() >= self.slots || matches!(self.state, State::Starting(..)));
@@ -32,6 +31,10 @@ impl Keeper {
         if ready * 2 > wanted || (ready > 0 && wanted == 1) {
             return;
         }
+        let Some(model) = self.model.clone() else { return };
+        if self.is_short_of_space() {
+            return;
+        }
         let limit = wanted - ready;
         self.changes.mark_unchanged();
         let sheep = {
@@ -41,7 +44,7 @@ impl Keeper {
             facts.claiming = true;
             facts.view.id.clone()
         };
-        let mut claim = Claim::new(model.clone(), sheep, limit, now());
+        let mut claim = Claim::new(model, sheep, limit, now());
         if let Some(removed) = self.orphans.unpinned() {
             claim.pins = Pins::OwnAnd(removed);
         }
@@ -82,6 +85,31 @@ impl Keeper {
         }
     }
 
+    /// Whether jobs have to wait because the disk that they are worked on is full. What it
+    /// has no room for is no fault of theirs.
+    fn is_short_of_space(&mut self) -> bool {
+        let shortage = self.dirs.shortage();
+        let had_space = !std::mem::replace(&mut self.lacks_space, shortage.is_some());
+        let mut facts = self.cell.facts();
+        match shortage {
+            Some(problem) => {
+                if had_space {
+                    tracing::error!(sheep = %facts.view.id, %problem, "the sheep takes no jobs");
+                }
+                facts.view.problem = Some(problem);
+                self.unfit_until = Some(Instant::now() + SPACE_CHECK);
+                true
+            }
+            None => {
+                if !had_space {
+                    tracing::info!(sheep = %facts.view.id, "there is room on the disk again; the sheep takes jobs");
+                    facts.view.problem = None;
+                }
+                false
+            }
+        }
+    }
+
     /// Sends the runner as many prepared jobs as it is to have, in their order.
     pub(super) fn send_prepared(&mut self) {
         let State::Running(runner) = &mut self.state else { return };
@@ -98,9 +126,10 @@ impl Keeper {
         };
         let room = at_once.saturating_sub(self.hand.sent.len());
         let count = room.min(in_order);
-        if count == 0 {
+        if count == 0 || self.is_short_of_space() {
             return;
         }
+        let State::Running(runner) = &mut self.state else { return };
         if self.hand.sent.is_empty() {
             // What came before is no job's.
             self.hand.printed(runner, &self.shared.live);

@@ -153,6 +153,9 @@ impl Storage for Faulty {
         self.at_gate.add_permits(1);
         self.gate.acquire().await.unwrap().forget();
         self.answers()?;
+        if self.full.load(Ordering::SeqCst) {
+            return Err(StorageError::Full);
+        }
         if Self::counts_down(&self.unpublished) {
             return Err(StorageError::Unavailable("not now".into()));
         }
@@ -388,15 +391,7 @@ async fn a_storage_that_is_away_does_not_keep_the_shepherd_from_starting() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_input_that_its_client_mended_is_not_replaced_by_the_old_one() {
-    let script: Script = Arc::new(|io: &mut Io| {
-        while let Some(input) = io.next() {
-            match std::fs::read(file(&input, "inputs/input")).unwrap() == b"good" {
-                true => io.done(&input),
-                false => io.fail(&input, "bad input"),
-            }
-        }
-    });
-    let (farm, storage) = farm(vec![script], |faulty| faulty.remote = true).await;
+    let (farm, storage) = farm(vec![particular()], |faulty| faulty.remote = true).await;
     for number in 0..20 {
         let id = farm.submit(&format!("job-{number}"), "m", "bad").await;
         assert_eq!(farm.failure(&id).await.message, "bad input");
@@ -426,5 +421,101 @@ async fn a_large_submit_that_broke_off_can_be_repeated() {
     farm.is_done(&id("job-1")).await;
     assert_eq!(farm.read(&id("job-1"), "outputs/output").await, payload);
     assert_eq!(std::fs::read_dir(farm.dir.path().join("state/incoming")).unwrap().count(), 0);
+    farm.shutdown().await;
+}
+
+/// A runner that fails every job whose input is not `good`.
+fn particular() -> Script {
+    Arc::new(move |io: &mut Io| {
+        while let Some(input) = io.next() {
+            match std::fs::read(file(&input, "inputs/input")).unwrap() == b"good" {
+                true => io.done(&input),
+                false => io.fail(&input, "bad input"),
+            }
+        }
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_input_that_its_client_mended_stays_when_the_old_one_could_not_be_stored_before() {
+    let ids = ["failed", "cancelled"].map(id);
+    let refuse = |faulty: &mut Faulty| {
+        faulty.remote = true;
+        faulty.refused = Mutex::new(ids.iter().cloned().collect());
+    };
+    let (farm, storage) = farm(vec![particular()], refuse).await;
+    farm.submit("failed", "m", "bad").await;
+    assert_eq!(farm.failure(&ids[0]).await.message, "bad input");
+    let mut waits = spec("cancelled", "m");
+    waits.model = shepherd_job::ModelRef::parse("other", "1").unwrap();
+    farm.shepherd.submit(Submit { spec: waits, data: Data::Payload("bad".into()) }).await.unwrap();
+    // It may have failed before it is cancelled: either way it has ended, and its client knows.
+    let _ = farm.shepherd.cancel(&ids[1]).await;
+    for id in &ids {
+        assert!(farm.shepherd.catch_up(id).await.is_err(), "the old input is not stored yet");
+        storage.local.put(id, &path("inputs/input"), body("good")).await.unwrap();
+    }
+    storage.refused.lock().unwrap().clear();
+    for id in &ids {
+        farm.shepherd.catch_up(id).await.unwrap();
+        assert_eq!(farm.read(id, "inputs/input").await, b"good");
+        let again = Submit { spec: spec(id.as_str(), "m"), data: Data::Stored };
+        farm.shepherd.submit(again).await.unwrap();
+        farm.is_done(id).await;
+    }
+    farm.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failure_and_a_cancel_are_told_while_the_storage_takes_no_input() {
+    let hang = |faulty: &mut Faulty| {
+        faulty.remote = true;
+        faulty.hangs = AtomicBool::new(true);
+    };
+    let (working, _storage) = farm(vec![particular()], hang).await;
+    let failed = working.submit("failed", "m", "bad").await;
+    assert_eq!(working.failure(&failed).await.message, "bad input");
+    let (idle, _storage) = farm(Vec::new(), hang).await;
+    let waits = idle.submit("cancelled", "m", "bad").await;
+    let cancelled = tokio::time::timeout(PATIENCE, idle.shepherd.cancel(&waits)).await;
+    cancelled.expect("the cancel is answered").unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn outputs_of_a_failed_job_come_to_a_remote_storage_and_not_when_they_were_removed() {
+    let script: Script = Arc::new(|io: &mut Io| {
+        while let Some(input) = io.next() {
+            let size = if input.job.as_str() == "large" { 300_000 } else { 3 };
+            std::fs::write(file(&input, "outputs/output"), vec![b'x'; size]).unwrap();
+            io.fail(&input, "no luck");
+        }
+    });
+    let (farm, storage) = farm(vec![script], |faulty| faulty.remote = true).await;
+    for (name, size) in [("small", 3), ("large", 300_000)] {
+        let id = farm.submit(name, "m", "x").await;
+        assert_eq!(farm.failure(&id).await.message, "no luck");
+        farm.shepherd.catch_up(&id).await.unwrap();
+        assert_eq!(farm.read(&id, "outputs/output").await.len(), size, "{name}");
+    }
+    // One whose storage is away fails all the same, and a large output of it is given up.
+    let away = farm.submit("small-2", "m", "x").await;
+    assert_eq!(farm.failure(&away).await.message, "no luck");
+    storage.unpublished.store(u32::MAX, Ordering::SeqCst);
+    farm.shepherd.submit(Submit { spec: spec("large", "m"), data: Data::Stored }).await.unwrap();
+    assert_eq!(farm.failure(&id("large")).await.message, "no luck");
+    let attic = farm.dir.path().join("data/.attic");
+    eventually(async || std::fs::read_dir(&attic).unwrap().count() == 0).await;
+    farm.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn outputs_that_wait_for_room_in_the_storage_are_told() {
+    let (farm, storage) = farm(vec![large("a")], |faulty| faulty.full = AtomicBool::new(true)).await;
+    let id = farm.submit("job-1", "m", "x").await;
+    let problems = || farm.shepherd.readiness().problems;
+    eventually(async || problems() == ["the storage is full: the outputs of 1 jobs wait for room"]).await;
+    storage.full.store(false, Ordering::SeqCst);
+    farm.is_done(&id).await;
+    assert!(problems().is_empty());
     farm.shutdown().await;
 }

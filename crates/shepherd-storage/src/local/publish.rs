@@ -94,13 +94,37 @@ impl Disk {
 
     /// Copies what is in the directory, and removes it there.
     fn take_copy(&self, job: &JobId, from: &RunnerDir, source: &OwnedFd) -> Result<Transfer> {
-        let (copy, copied) = self.copy(job, from.trust(), source)?;
+        let (copy, copied) = self.copy(job, from.trust(), source).map_err(|error| match error {
+            StorageError::Full => self.full_or_too_small(from.trust(), source),
+            error => error,
+        })?;
         self.unlink_encoded_outputs(job)?;
         self.install(job, copy.dir(), OsStr::new(copy.name())).map_err(|errno| publish_failed(job, errno))?;
         if let Err(errno) = empty(source) {
             tracing::warn!(dir = %from.shown(), error = %errno, "copied outputs cannot be removed");
         }
         Ok(copied)
+    }
+
+    /// What it means that a runner's files do not fit: that others must go first, or that
+    /// the file system has no room for them even when it is empty.
+    fn full_or_too_small(&self, trust: Trust, source: &OwnedFd) -> StorageError {
+        let mut needed = 0;
+        let surveyed = each_file(self.resolve, source, trust, |file| {
+            // A sparse file takes less than its size.
+            let blocks = u64::try_from(file.stat.st_blocks).unwrap_or(0).saturating_mul(512);
+            needed += size(&file.stat).min(blocks);
+            Ok(())
+        });
+        match (surveyed, rustix::fs::fstatvfs(&self.root)) {
+            (Ok(()), Ok(all)) if needed > all.f_blocks.saturating_mul(all.f_frsize) => {
+                let room = all.f_blocks.saturating_mul(all.f_frsize);
+                StorageError::Invalid(format!(
+                    "the outputs take {needed} bytes, the storage's whole file system has {room}"
+                ))
+            }
+            _ => StorageError::Full,
+        }
     }
 
     /// Puts the directory `from` in the place of the job's outputs, in one step

@@ -92,9 +92,14 @@ async fn a_full_disk_is_said_to_be_full_and_keeps_what_it_had() {
     let from = TempDir::new_in("/tmp").unwrap();
     let from = from.path().join("outputs");
     fs::create_dir(&from).unwrap();
-    fs::write(from.join("output"), vec![1; 2 << 20]).unwrap();
+    fs::write(from.join("output"), vec![1; (1 << 20) - (4 << 10)]).unwrap();
     let full = storage.publish(&job(), &ours(&from), Replaces::Earlier).await;
     assert!(matches!(full, Err(StorageError::Full)), "{full:?}");
+    // No room will ever be enough for this one.
+    fs::write(from.join("output"), vec![1; 2 << 20]).unwrap();
+    let too_large = storage.publish(&job(), &ours(&from), Replaces::Earlier).await;
+    let Err(StorageError::Invalid(said)) = too_large else { panic!("{too_large:?}") };
+    assert_eq!(said, "the outputs take 2097152 bytes, the storage's whole file system has 1048576");
     assert!(from.join("output").exists());
     let listed = storage.list(&job(), "", None, 9).await.unwrap();
     let listed: Vec<_> = listed.iter().map(|meta| meta.path.as_str()).collect();
