@@ -105,10 +105,10 @@ pub fn without_paths(text: &str) -> String {
     while let Some(at) = rest.find('/') {
         let (before, path) = rest.split_at(at);
         shown.push_str(before);
-        let begins_here =
-            before.chars().next_back().is_none_or(|c| c.is_whitespace() || "\"'`(=".contains(c));
+        let last = shown.chars().next_back();
+        let begins_here = last.is_none_or(|c| c.is_whitespace() || "\"'`(=".contains(c));
         // In quotes it may hold spaces.
-        let end = match before.chars().next_back() {
+        let end = match last {
             Some(quote @ ('"' | '\'' | '`')) => path.find(quote),
             Some(_) | None => path.find(|c: char| c.is_whitespace() || ":,;)".contains(c)),
         }
