@@ -1,7 +1,8 @@
 //! Who may: one pair of keys, and only what was signed with it.
 //!
 //! s3s computes signatures. What it leaves open is closed here: which headers must
-//! be among the signed ones, and for how long a presigned URL may hold. Version 2
+//! be among the signed ones, for how long a presigned URL may hold, and whether a
+//! body that becomes no object is what its headers say. Version 2
 //! signatures, which it would take, never reach it (`endpoint`).
 
 use std::fmt;
@@ -13,8 +14,16 @@ use s3s::access::{S3Access, S3AccessContext};
 use s3s::auth::{S3Auth, SecretKey};
 use s3s::{S3Error, S3ErrorCode, S3Result, s3_error};
 
+use crate::checks::{self, Checks};
+use crate::error::faulty;
+use crate::intake::Held;
+
 /// The longest that a presigned URL may hold: a week, as everywhere.
 const LONGEST: u64 = 7 * 24 * 3600;
+
+/// The largest body that becomes no object: an XML document of a thousand keys of a
+/// thousand bytes, each of which may be escaped.
+pub(crate) const MAX_DOCUMENT: usize = 8 << 20;
 
 /// The keys that clients sign with.
 #[derive(Clone)]
@@ -81,7 +90,18 @@ impl S3Access for Signed {
                 "X-Amz-Expires must be 1 to 604800 seconds"
             ));
         }
-        supported(cx.headers())
+        supported(cx.headers())?;
+        let held = cx.extensions_mut().get::<Held>().cloned().ok_or_else(|| s3_error!(InternalError))?;
+        let operation = cx.s3_op().name();
+        if matches!(operation, "PutObject" | "UploadPart") {
+            held.open();
+            return Ok(());
+        }
+        if held.is_chunked() {
+            return Err(s3_error!(NotImplemented, "Only objects and parts may come as `aws-chunked`"));
+        }
+        let checks = Checks::of_document(cx.headers(), operation)?;
+        checks.hold(&held.read(MAX_DOCUMENT).await.map_err(faulty)?, cx.headers())
     }
 }
 
@@ -112,10 +132,12 @@ pub(crate) fn query(uri: &Uri, wanted: &str) -> Option<String> {
 /// was done.
 fn supported(headers: &HeaderMap) -> S3Result<()> {
     for (name, value) in headers {
+        checks::supported(name.as_str())?;
         let refused = match name.as_str() {
-            "x-amz-acl" => !matches!(value.as_bytes(), b"private" | b"bucket-owner-full-control"),
+            "x-amz-acl" => !matches!(value.as_bytes(), b"" | b"private" | b"bucket-owner-full-control"),
+            // Every object is kept in the one class there is, which is told of it.
             "x-amz-storage-class" => {
-                if value != "STANDARD" {
+                if !matches!(value.as_bytes(), b"" | b"STANDARD" | b"REDUCED_REDUNDANCY") {
                     return Err(s3_error!(InvalidStorageClass));
                 }
                 false

@@ -6,6 +6,10 @@ use shepherd_storage::buckets::{Attributes, Described};
 
 /// What the names of checksums begin with.
 pub(crate) const CHECKSUM: &str = "x-amz-checksum-";
+/// The header and attribute that says of what an object's checksum is.
+pub(crate) const CHECKSUM_TYPE: &str = "x-amz-checksum-type";
+/// Its value where nothing else was kept: of all bytes.
+pub(crate) const FULL_OBJECT: &str = "FULL_OBJECT";
 
 const META: &str = "x-amz-meta-";
 /// S3's bound on the names and values of a client's own metadata.
@@ -83,6 +87,9 @@ pub(crate) fn given(described: &Described, wanted: bool) -> HeaderMap {
         {
             headers.insert(name, value);
         }
+    }
+    if headers.keys().any(|name| name.as_str().starts_with(CHECKSUM)) {
+        headers.entry(CHECKSUM_TYPE).or_insert(HeaderValue::from_static(FULL_OBJECT));
     }
     headers.entry(http::header::CONTENT_TYPE).or_insert_with(|| guessed(described.meta.path.as_str()));
     headers

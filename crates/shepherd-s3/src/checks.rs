@@ -6,16 +6,17 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::HeaderMap;
 use s3s::checksum::ChecksumHasher;
-use s3s::crypto::{Checksum as _, Crc32, Crc32c, Crc64Nvme, Sha1, Sha256};
+use s3s::crypto::{Checksum as _, Crc32, Crc32c, Crc64Nvme, Md5, Sha1, Sha256};
 use s3s::dto::Checksum;
 use s3s::{S3Error, S3Result, TrailingHeaders, s3_error};
 use shepherd_storage::Body;
 use shepherd_storage::buckets::{Attributes, Content, Inspect};
 
-use crate::attributes::{self, CHECKSUM};
+use crate::attributes::{self, CHECKSUM, CHECKSUM_TYPE, FULL_OBJECT};
+use crate::error::digest_mismatch;
 
 /// The names of checksums behind [`CHECKSUM`].
-const NAMES: [&str; 5] = ["crc32", "crc32c", "crc64nvme", "sha1", "sha256"];
+pub(crate) const NAMES: [&str; 5] = ["crc32", "crc32c", "crc64nvme", "sha1", "sha256"];
 
 /// What is to be verified, and what is to be kept with the object.
 pub(crate) struct Checks {
@@ -48,13 +49,15 @@ impl Checks {
             }
         };
         let announced = text("x-amz-trailer").unwrap_or_default().to_ascii_lowercase();
+        for trailer in announced.split(',').map(str::trim) {
+            supported(trailer)?;
+        }
         let asked = text("x-amz-sdk-checksum-algorithm").unwrap_or_default().to_ascii_lowercase();
         let mut expected = Vec::new();
         let mut hasher = ChecksumHasher::default();
         for name in NAMES {
             let header = format!("{CHECKSUM}{name}");
-            // One of the parts' checksums, whose parts were verified each.
-            let value = text(&header).filter(|value| !value.contains('-')).map(str::to_owned);
+            let value = text(&header).map(str::to_owned);
             let trails = announced.split(',').any(|trailer| trailer.trim() == header);
             if value.is_none() && !trails && asked != name {
                 continue;
@@ -74,12 +77,51 @@ impl Checks {
         Ok(Self { length, md5, expected, trailers, hasher, attributes })
     }
 
-    /// What the headers of a request say of an object that is not its body, if they
-    /// say anything.
-    pub(crate) fn of_whole(headers: &HeaderMap, length: Option<i64>) -> S3Result<Option<Self>> {
-        // The digest in them is that of the body.
-        let checks = Self { md5: None, ..Self::new(headers, None, length, Attributes::default())? };
-        Ok((checks.length.is_some() || !checks.expected.is_empty()).then_some(checks))
+    /// Makes checksums of what is shown to it, and refuses nothing.
+    pub(crate) fn sums(names: &[&str]) -> Self {
+        let mut hasher = ChecksumHasher::default();
+        names.iter().for_each(|name| begin(&mut hasher, name));
+        Self {
+            length: None,
+            md5: None,
+            expected: Vec::new(),
+            trailers: None,
+            hasher,
+            attributes: Attributes::default(),
+        }
+    }
+
+    /// The checksums of some bytes.
+    #[cfg(test)]
+    pub(crate) fn sums_of(bytes: &[u8], names: &[&str]) -> S3Result<Attributes> {
+        let mut checks = Self::sums(names);
+        checks.hasher.update(bytes);
+        checks.verify("", bytes.len() as u64)
+    }
+
+    /// What the headers of a request say of a body that becomes no object; the
+    /// checksums of a `CompleteMultipartUpload` are those of the object.
+    pub(crate) fn of_document(headers: &HeaderMap, operation: &str) -> S3Result<Self> {
+        let mut checks = Self::new(headers, None, None, Attributes::default())?;
+        if operation == "CompleteMultipartUpload" {
+            checks.expected.clear();
+            checks.hasher = ChecksumHasher::default();
+        }
+        Ok(checks)
+    }
+
+    /// Holds a whole body against them and against `x-amz-content-sha256`.
+    pub(crate) fn hold(mut self, body: &[u8], headers: &HeaderMap) -> S3Result<()> {
+        let digest = headers.get("x-amz-content-sha256").map(http::HeaderValue::as_bytes);
+        // Other values are names for how the body is signed.
+        if let Some(digest) = digest.filter(|digest| digest.len() == 64)
+            && attributes::hex(&Sha256::checksum(body)).as_bytes() != digest
+        {
+            return Err(digest_mismatch());
+        }
+        self.hasher.update(body);
+        let md5 = attributes::hex(&Md5::checksum(body));
+        self.verify(&md5, body.len() as u64).map(drop)
     }
 
     /// A body that is held against them.
@@ -126,7 +168,7 @@ impl Inspect for Checks {
     }
 }
 
-fn begin(hasher: &mut ChecksumHasher, name: &str) {
+pub(crate) fn begin(hasher: &mut ChecksumHasher, name: &str) {
     match name {
         "crc32" => hasher.crc32 = Some(Crc32::new()),
         "crc32c" => hasher.crc32c = Some(Crc32c::new()),
@@ -136,7 +178,7 @@ fn begin(hasher: &mut ChecksumHasher, name: &str) {
     }
 }
 
-fn value_of<'a>(checksum: &'a Checksum, name: &str) -> Option<&'a String> {
+pub(crate) fn value_of<'a>(checksum: &'a Checksum, name: &str) -> Option<&'a String> {
     match name {
         "crc32" => checksum.checksum_crc32.as_ref(),
         "crc32c" => checksum.checksum_crc32c.as_ref(),
@@ -145,3 +187,49 @@ fn value_of<'a>(checksum: &'a Checksum, name: &str) -> Option<&'a String> {
         _ => checksum.checksum_sha256.as_ref(),
     }
 }
+
+/// Refuses a checksum that cannot be verified.
+pub(crate) fn supported(header: &str) -> S3Result<()> {
+    match header.strip_prefix(CHECKSUM) {
+        Some(name) if !NAMES.contains(&name) && !matches!(name, "algorithm" | "mode" | "type") => {
+            Err(s3_error!(
+                NotImplemented,
+                "The checksum `{header}` is not implemented; there are CRC32, CRC32C, CRC64NVME, SHA1 and SHA256"
+            ))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The checksums that were kept, for a document.
+pub(crate) fn kept(attributes: &Attributes) -> Checksum {
+    let sum = |name: &str| attributes.get(&format!("{CHECKSUM}{name}")).map(str::to_owned);
+    let sums = NAMES.map(sum);
+    let kind = attributes.get(CHECKSUM_TYPE).unwrap_or(FULL_OBJECT).to_owned();
+    let checksum_type = sums.iter().any(Option::is_some).then(|| kind.into());
+    let [checksum_crc32, checksum_crc32c, checksum_crc64nvme, checksum_sha1, checksum_sha256] = sums;
+    Checksum {
+        checksum_crc32,
+        checksum_crc32c,
+        checksum_crc64nvme,
+        checksum_sha1,
+        checksum_sha256,
+        checksum_type,
+    }
+}
+
+/// A shape of s3s with the checksums that were kept; they share fields and no trait.
+macro_rules! with_sums {
+    ($attributes:expr, $shape:expr) => {{
+        let sums = $crate::checks::kept($attributes);
+        let mut shape = $shape;
+        shape.checksum_crc32 = sums.checksum_crc32;
+        shape.checksum_crc32c = sums.checksum_crc32c;
+        shape.checksum_crc64nvme = sums.checksum_crc64nvme;
+        shape.checksum_sha1 = sums.checksum_sha1;
+        shape.checksum_sha256 = sums.checksum_sha256;
+        shape
+    }};
+}
+
+pub(crate) use with_sums;

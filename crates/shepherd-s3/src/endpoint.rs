@@ -9,12 +9,13 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE};
 use http::{HeaderValue, Request, Response, StatusCode};
 use s3s::config::{S3Config, StaticConfigProvider};
+use s3s::dto::{Timestamp, TimestampFormat};
 use s3s::service::{S3Service, S3ServiceBuilder};
 use s3s::validation::NameValidation;
 use shepherd_job::{JobId, JobIdRule};
@@ -22,15 +23,16 @@ use shepherd_serve::{Drain, Drained, ServeOptions};
 use shepherd_storage::LocalStorage;
 use tokio::net::TcpListener;
 
-use crate::access::{Credentials, Signed, query};
+use crate::access::{Credentials, MAX_DOCUMENT, Signed, query};
 use crate::error::meaning;
-use crate::intake::Intake;
+use crate::hosts::Hosts;
+use crate::intake::{Held, Intake};
+use crate::listing::{is_xml, is_xml_text};
 use crate::mirror::Mirror;
 use crate::store::Store;
 
-/// The largest XML document of a request: a thousand keys of a thousand bytes, each
-/// of which may be escaped.
-const MAX_XML: usize = 8 << 20;
+/// How far a request's time may be from the time here.
+const MAX_SKEW: Duration = Duration::from_secs(15 * 60);
 
 /// A storage directory as an S3 service. Cheap to clone.
 #[derive(Clone)]
@@ -46,19 +48,23 @@ struct Shared {
 pub type EndpointFuture = Pin<Box<dyn Future<Output = Result<Response<s3s::Body>, Infallible>> + Send>>;
 
 impl Endpoint {
-    /// Serves `storage` to those who hold the keys; `region` is what clients are told.
+    /// Serves `storage` to those who hold the keys, under the names of `hosts`;
+    /// `region` is what clients are told.
     pub fn new(
         storage: Arc<LocalStorage>,
         mirror: Arc<dyn Mirror>,
         credentials: Credentials,
+        hosts: Hosts,
         region: impl Into<String>,
     ) -> Self {
         let mut service = S3ServiceBuilder::new(Store::new(storage.buckets(), mirror, region.into()));
         service.set_auth(credentials);
         service.set_access(Signed);
         service.set_validation(Names);
+        service.set_host(hosts);
         let mut config = S3Config::default();
-        config.xml_max_body_size = MAX_XML;
+        config.xml_max_body_size = MAX_DOCUMENT;
+        config.presigned_url_max_skew_time_secs = u32::try_from(MAX_SKEW.as_secs()).unwrap_or(u32::MAX);
         // No forms come here.
         config.post_object_max_file_size = 0;
         config.form_max_fields_size = 0;
@@ -74,12 +80,16 @@ impl Endpoint {
         let (mut parts, body) = request.into_parts();
         // Not the query, which may hold a signature.
         let (method, path) = (parts.method.clone(), parts.uri.path().to_owned());
+        let date = parts.headers.get("x-amz-date").and_then(|date| Some(date.to_str().ok()?.to_owned()));
+        let date = date.or_else(|| query(&parts.uri, "X-Amz-Date"));
         let mut response = match turned_away(&parts) {
             Some((code, message)) => refusal(code, message),
             None => {
                 let (intake, noted) = Intake::new(body, &parts.headers);
+                let (held, body) = Held::new(intake, noted.clone());
                 parts.extensions.insert(noted);
-                let request = Request::from_parts(parts, s3s::Body::http_body_unsync(intake));
+                parts.extensions.insert(held);
+                let request = Request::from_parts(parts, s3s::Body::http_body_unsync(body));
                 self.0.s3.call(request).await.unwrap_or_else(|error| {
                     tracing::error!(?error, "an answer could not be written");
                     let mut response = Response::new(s3s::Body::empty());
@@ -90,7 +100,12 @@ impl Endpoint {
         };
         let id = format!("{:016X}", self.0.requests.fetch_add(1, Ordering::Relaxed));
         if response.status().is_client_error() || response.status().is_server_error() {
-            explain(&mut response, &id);
+            explain(&mut response, &id, date.as_deref());
+        }
+        make_well_formed(&mut response);
+        // s3s does not know that a HEAD may be of a part.
+        if response.status() == StatusCode::OK && response.headers().contains_key(CONTENT_RANGE) {
+            *response.status_mut() = StatusCode::PARTIAL_CONTENT;
         }
         if let Ok(id) = HeaderValue::from_str(&id) {
             response.headers_mut().insert("x-amz-request-id", id);
@@ -162,8 +177,9 @@ fn refusal(code: &str, message: &str) -> Response<s3s::Body> {
     response
 }
 
-/// Says in words what went wrong, where s3s gave a code only: clients show it.
-fn explain(response: &mut Response<s3s::Body>, id: &str) {
+/// Says in words what went wrong, where s3s gave a code only: clients show it. One
+/// whose clock is wrong is told both times; `date` is the request's.
+fn explain(response: &mut Response<s3s::Body>, id: &str, date: Option<&str>) {
     const END: &str = "</Code>";
     let Some(bytes) = response.body().bytes() else { return };
     let Ok(text) = std::str::from_utf8(&bytes) else { return };
@@ -174,7 +190,41 @@ fn explain(response: &mut Response<s3s::Body>, id: &str) {
     } else {
         format!("<Message>{}</Message>", meaning(code))
     };
-    let text = format!("{before}{END}{message}<RequestId>{id}</RequestId>{after}");
+    let times = match date {
+        // s3s has parsed it, so nothing in it needs escaping.
+        Some(date) if code == "RequestTimeTooSkewed" => format!(
+            "<RequestTime>{date}</RequestTime><ServerTime>{}</ServerTime>\
+             <MaxAllowedSkewMilliseconds>{}</MaxAllowedSkewMilliseconds>",
+            server_time(),
+            MAX_SKEW.as_millis()
+        ),
+        _ => String::new(),
+    };
+    replace(response, format!("{before}{END}{message}{times}<RequestId>{id}</RequestId>{after}"));
+}
+
+/// The time here, as S3 writes it.
+fn server_time() -> String {
+    let mut text = Vec::new();
+    let written = Timestamp::from(SystemTime::now()).format(TimestampFormat::DateTime, &mut text);
+    written.map_or_else(|_| String::new(), |()| String::from_utf8_lossy(&text).into_owned())
+}
+
+/// Makes of a document one that XML parsers take and read as it was meant: s3s
+/// escapes the five characters of XML's syntax only. Keys that XML cannot hold are
+/// encoded in listings, so what is replaced here is what a client said, in an error.
+fn make_well_formed(response: &mut Response<s3s::Body>) {
+    let is_document = response.headers().get(CONTENT_TYPE).is_some_and(|kind| kind == "application/xml");
+    let Some(bytes) = response.body().bytes().filter(|_| is_document) else { return };
+    let Ok(text) = std::str::from_utf8(&bytes) else { return };
+    if text.contains('\r') || !is_xml_text(text) {
+        // A parser would read a bare carriage return as a line feed.
+        let fixed = text.replace('\r', "&#13;").replace(|char| !is_xml(char), "\u{FFFD}");
+        replace(response, fixed);
+    }
+}
+
+fn replace(response: &mut Response<s3s::Body>, text: String) {
     response.headers_mut().remove(CONTENT_LENGTH);
     *response.body_mut() = s3s::Body::from(text);
 }

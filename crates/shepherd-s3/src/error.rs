@@ -62,10 +62,7 @@ pub(crate) fn of_body(error: BucketError, noted: Option<&Noted>) -> S3Error {
     let broke_off = matches!(error, BucketError::Storage(StorageError::Invalid(_)));
     match noted {
         Some(noted) if broke_off && noted.was_failed() => match noted.fault() {
-            Some(Fault::Broken) => s3_error!(IncompleteBody),
-            Some(Fault::Stalled) => s3_error!(RequestTimeout),
-            Some(Fault::Framing) => s3_error!(InvalidRequest, "The body is not encoded as `aws-chunked`"),
-            Some(Fault::Chunk) => s3_error!(EntityTooLarge, "A signed chunk may have 16 MiB at most"),
+            Some(fault) => faulty(fault),
             // The body was whole: what s3s verifies of it was wrong.
             None if noted.is_chunked() => {
                 s3_error!(SignatureDoesNotMatch, "The signature of a chunk is wrong")
@@ -76,7 +73,21 @@ pub(crate) fn of_body(error: BucketError, noted: Option<&Noted>) -> S3Error {
     }
 }
 
-fn digest_mismatch() -> S3Error {
+/// The answer to a body that did not come as it should.
+pub(crate) fn faulty(fault: Fault) -> S3Error {
+    match fault {
+        Fault::Broken => s3_error!(IncompleteBody),
+        Fault::Stalled => s3_error!(RequestTimeout),
+        Fault::Framing => s3_error!(InvalidRequest, "The body is not encoded as `aws-chunked`"),
+        Fault::Chunk => s3_error!(EntityTooLarge, "A signed chunk may have 16 MiB at most"),
+        Fault::Large => s3_error!(
+            MaxMessageLengthExceeded,
+            "The body of a request that stores no object may have 8 MiB at most"
+        ),
+    }
+}
+
+pub(crate) fn digest_mismatch() -> S3Error {
     let code = S3ErrorCode::Custom("XAmzContentSHA256Mismatch".into());
     let mut error =
         S3Error::with_message(code, "The x-amz-content-sha256 you gave is not that of the body that came");

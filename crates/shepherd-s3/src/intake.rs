@@ -4,15 +4,20 @@
 //! s3s wraps the body in streams that verify it, and their errors cannot be told
 //! apart from outside. So it is noted here whether the body itself broke off; when
 //! it did not and the streams still fail, then what they verify is wrong.
+//!
+//! s3s parses a document before it has verified its digest, and verifies no other
+//! checksum of it. So a body is [`Held`] until the access check has seen who sends
+//! it for which operation: the bytes of an object then stream through, and any other
+//! body is read and verified as a whole before the operation sees it.
 
-use std::future::Future as _;
+use std::future::{Future as _, poll_fn};
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep};
@@ -33,6 +38,8 @@ pub(crate) enum Fault {
     Framing,
     /// A signed chunk is too large.
     Chunk,
+    /// A body that is read as a whole is too large.
+    Large,
 }
 
 /// What was noted of a request's body; travels with the request.
@@ -164,5 +171,104 @@ impl<B: Body<Data = Bytes>> Body for Intake<B> {
 
     fn size_hint(&self) -> SizeHint {
         if self.chunks.is_some() { SizeHint::default() } else { self.body.size_hint() }
+    }
+}
+
+type Unread = Pin<Box<dyn Body<Data = Bytes, Error = io::Error> + Send>>;
+
+/// The access check's handle of a body; travels with the request.
+#[derive(Clone)]
+pub(crate) struct Held {
+    hold: Arc<Mutex<Hold>>,
+    noted: Noted,
+}
+
+enum Hold {
+    /// The access check has not decided.
+    Closed(Unread),
+    /// The operation reads it.
+    Open(Unread),
+    /// It was read as a whole.
+    Whole(Bytes),
+}
+
+impl Held {
+    /// Holds `body` back, of which `noted` tells; s3s is given the other end.
+    pub(crate) fn new(
+        body: impl Body<Data = Bytes, Error = io::Error> + Send + 'static,
+        noted: Noted,
+    ) -> (Self, HeldBody) {
+        let held = Self { hold: Arc::new(Mutex::new(Hold::Closed(Box::pin(body)))), noted };
+        (held.clone(), HeldBody(held))
+    }
+
+    /// Lets the operation read the body.
+    pub(crate) fn open(&self) {
+        let mut hold = self.lock();
+        if let Hold::Closed(body) = std::mem::replace(&mut *hold, Hold::Whole(Bytes::new())) {
+            *hold = Hold::Open(body);
+        }
+    }
+
+    /// Reads the body, of `limit` bytes at most, and leaves it to the operation.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(crate) async fn read(&self, limit: usize) -> Result<Bytes, Fault> {
+        let taken = std::mem::replace(&mut *self.lock(), Hold::Whole(Bytes::new()));
+        let mut body = match taken {
+            Hold::Closed(body) | Hold::Open(body) => body,
+            Hold::Whole(bytes) => return Ok(bytes),
+        };
+        if body.size_hint().lower() > u64::try_from(limit).unwrap_or(u64::MAX) {
+            return Err(Fault::Large);
+        }
+        let mut whole = BytesMut::new();
+        while let Some(frame) = poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
+            let frame = frame.map_err(|_| self.noted.fault().unwrap_or(Fault::Broken))?;
+            if let Ok(bytes) = frame.into_data() {
+                if whole.len() + bytes.len() > limit {
+                    return Err(Fault::Large);
+                }
+                whole.extend_from_slice(&bytes);
+            }
+        }
+        let whole = whole.freeze();
+        *self.lock() = Hold::Whole(whole.clone());
+        Ok(whole)
+    }
+
+    /// Whether it is framed as `aws-chunked`.
+    pub(crate) fn is_chunked(&self) -> bool {
+        self.noted.is_chunked()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Hold> {
+        self.hold.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The end of a held body that s3s reads.
+pub(crate) struct HeldBody(Held);
+
+impl Body for HeldBody {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        match &mut *self.0.lock() {
+            // Nobody who was not checked is read from.
+            Hold::Closed(_) => Poll::Ready(Some(Err(io::ErrorKind::PermissionDenied.into()))),
+            Hold::Open(body) => body.as_mut().poll_frame(cx),
+            Hold::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
+            Hold::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &*self.0.lock() {
+            Hold::Closed(body) | Hold::Open(body) => body.size_hint(),
+            Hold::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+        }
     }
 }

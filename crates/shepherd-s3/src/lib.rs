@@ -14,7 +14,12 @@
 //! it streams to a file aside, against everything the client said of it (length,
 //! `Content-MD5`, `x-amz-content-sha256`, `x-amz-checksum-*`, chunk signatures),
 //! and becomes visible only when all of that is true. A put that breaks off leaves
-//! nothing.
+//! nothing. A body that becomes no object, such as the list of what to delete, is
+//! verified in the same way before anything is done that it asks for.
+//!
+//! # Which bucket
+//! The first segment of the path, or what stands in the `Host` before a name of the
+//! endpoint ([`Hosts`]).
 //!
 //! # Who may
 //! One pair of keys. Requests are signed with signature version 4, in the header or
@@ -31,7 +36,7 @@
 //! ```
 //! use std::sync::Arc;
 //!
-//! use shepherd_s3::{Credentials, Endpoint, NoMirror, ServeOptions, serve};
+//! use shepherd_s3::{Credentials, Endpoint, Hosts, NoMirror, ServeOptions, serve};
 //! use shepherd_storage::LocalStorage;
 //! use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 //! use tokio::net::{TcpListener, TcpStream};
@@ -41,7 +46,7 @@
 //! # let dir = tempfile::tempdir()?;
 //! let storage = Arc::new(LocalStorage::open(dir.path()).map_err(std::io::Error::other)?);
 //! let keys = Credentials::new("shepherd", "a long secret");
-//! let endpoint = Endpoint::new(storage, Arc::new(NoMirror), keys, "us-east-1");
+//! let endpoint = Endpoint::new(storage, Arc::new(NoMirror), keys, Hosts::default(), "us-east-1");
 //!
 //! let listener = TcpListener::bind("127.0.0.1:0").await?;
 //! let address = listener.local_addr()?;
@@ -67,9 +72,11 @@ mod access;
 mod attributes;
 mod checks;
 mod chunks;
+mod composite;
 mod conditions;
 mod endpoint;
 mod error;
+mod hosts;
 mod intake;
 mod listing;
 mod mirror;
@@ -77,5 +84,6 @@ mod store;
 
 pub use access::Credentials;
 pub use endpoint::{Endpoint, EndpointFuture, serve};
+pub use hosts::Hosts;
 pub use mirror::{Mirror, NoMirror};
 pub use shepherd_serve::{Drained, ServeOptions};

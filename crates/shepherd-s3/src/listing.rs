@@ -38,6 +38,14 @@ pub(crate) struct Page {
     pub(crate) next: Option<String>,
 }
 
+impl Page {
+    /// The texts that an answer has of it.
+    pub(crate) fn texts(&self) -> impl Iterator<Item = &str> {
+        let keys = self.objects.iter().map(|object| object.meta.path.as_str());
+        keys.chain(self.prefixes.iter().map(String::as_str))
+    }
+}
+
 /// Reads a page.
 pub(crate) async fn page(buckets: &Buckets, bucket: &JobId, query: &Query<'_>) -> S3Result<Page> {
     let rolled = |key: &str| {
@@ -131,6 +139,29 @@ pub(crate) fn most(asked: Option<i32>) -> S3Result<usize> {
     Ok(asked.min(MOST))
 }
 
+/// The key of an object that is to be made: one that XML can hold, since others can
+/// be neither listed as they are nor named in a document.
+pub(crate) fn new_key(text: &str) -> S3Result<ObjectPath> {
+    match text.chars().find(|char| !is_xml(*char)) {
+        None => key(text),
+        Some(char) => Err(s3_error!(
+            InvalidArgument,
+            "A key must not hold U+{:04X}, which cannot be written in XML",
+            u32::from(char)
+        )),
+    }
+}
+
+/// Whether XML 1.0 can hold the text.
+pub(crate) fn is_xml_text(text: &str) -> bool {
+    text.chars().all(is_xml)
+}
+
+/// Whether XML 1.0 can hold the character.
+pub(crate) fn is_xml(char: char) -> bool {
+    matches!(char, '\t' | '\n' | '\r' | ' '..='\u{FFFD}' | '\u{10000}'..)
+}
+
 /// Writes keys as the client asks for.
 #[derive(Clone, Copy)]
 pub(crate) struct Encoding(bool);
@@ -142,6 +173,17 @@ impl Encoding {
             Some(EncodingType::URL) => Ok(Self(true)),
             Some(_) => Err(s3_error!(InvalidArgument, "Invalid Encoding Method specified in Request")),
         }
+    }
+
+    /// Encodes all the same where XML cannot hold a text that is to be told: files
+    /// that were put into the directory may have any name.
+    pub(crate) fn or_needed<'a>(self, texts: impl IntoIterator<Item = &'a str>) -> Self {
+        Self(self.0 || !texts.into_iter().all(is_xml_text))
+    }
+
+    /// What the client is told of it.
+    pub(crate) fn told(self) -> Option<EncodingType> {
+        self.0.then(|| EncodingType::from_static(EncodingType::URL))
     }
 
     pub(crate) fn text(self, text: &str) -> String {

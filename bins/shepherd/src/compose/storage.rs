@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use shepherd_config::{Config, S3Storage as S3Config, Secret, ServeS3, StorageConfig};
 use shepherd_core::Shepherd;
 use shepherd_job::JobId;
-use shepherd_s3::{Credentials, Endpoint, Mirror};
+use shepherd_s3::{Credentials, Endpoint, Hosts, Mirror};
 use shepherd_storage::{LocalStorage, S3Credentials, S3Layout, S3Options, S3Storage, Staging, Storage};
 use tokio::net::TcpListener;
 
@@ -24,6 +24,7 @@ pub(super) struct Served {
     listener: TcpListener,
     storage: Arc<LocalStorage>,
     credentials: Credentials,
+    hosts: Hosts,
 }
 
 /// Opens the storage. Of an S3 service nothing is asked yet, so one that is away keeps nobody from starting.
@@ -43,6 +44,7 @@ pub(super) async fn open(config: &Config) -> anyhow::Result<Opened> {
                     listener: listen(serve).await?,
                     storage: Arc::clone(&storage),
                     credentials: Credentials::new(serve.access_key.expose(), serve.secret_key.expose()),
+                    hosts: Hosts::new(serve.hosts.iter().cloned()),
                 }),
             };
             Ok(Opened { storage, served })
@@ -85,7 +87,7 @@ impl Served {
     /// The endpoint of this storage, which `shepherd` keeps up to date.
     pub(super) fn over(self, shepherd: &Shepherd) -> (TcpListener, Endpoint) {
         let mirror = Arc::new(Queued(shepherd.clone()));
-        (self.listener, Endpoint::new(self.storage, mirror, self.credentials, REGION))
+        (self.listener, Endpoint::new(self.storage, mirror, self.credentials, self.hosts, REGION))
     }
 }
 

@@ -1,5 +1,5 @@
-//! `storage.serve_s3: {listen, access_key, secret_key}`: the local storage, served
-//! over the S3 protocol.
+//! `storage.serve_s3: {listen, hosts, access_key, secret_key}`: the local storage,
+//! served over the S3 protocol.
 
 use crate::paths::Located;
 use crate::read::Value;
@@ -16,6 +16,8 @@ pub struct ServeS3 {
     pub host: String,
     /// The port to listen at; 0 stands for any free one.
     pub port: u16,
+    /// Names under which clients reach it, besides those that it has anyway.
+    pub hosts: Vec<String>,
     /// The id of the key that clients sign requests with.
     pub access_key: Secret,
     /// The key that clients sign requests with.
@@ -34,11 +36,29 @@ pub(super) fn read(value: &Value<'_>, kept: &mut Vec<Located>) -> Option<ServeS3
             listen
         }
     };
+    let hosts = match section.get("hosts") {
+        None => Some(Vec::new()),
+        Some(value) => value.list(|name| {
+            let text = name.text()?;
+            if !is_host_name(text) {
+                name.wrong("a host name without a port, such as s3.example.com");
+                return None;
+            }
+            Some(text.to_owned())
+        }),
+    };
     let access_key = section.require_secret("access_key", "access_key_file").map(|found| found.keep(kept));
+    // The header that names the key separates it by a slash from what follows.
+    let can_travel = |key: &Secret| key.expose().bytes().all(|b| matches!(b, b' '..=b'~') && b != b'/');
+    if access_key.as_ref().is_some_and(|key| !can_travel(key))
+        && let Some(value) = section.get("access_key").or_else(|| section.get("access_key_file"))
+    {
+        value.fail("cannot be sent in a request, expected printable ASCII characters other than `/`");
+    }
     let secret_key = section.require_secret("secret_key", "secret_key_file").map(|found| found.keep(kept));
     section.finish(&[]);
     let (host, port) = listen?;
-    Some(ServeS3 { host, port, access_key: access_key?, secret_key: secret_key? })
+    Some(ServeS3 { host, port, hosts: hosts?, access_key: access_key?, secret_key: secret_key? })
 }
 
 /// `HOST:PORT`, with the brackets of an IPv6 address removed.

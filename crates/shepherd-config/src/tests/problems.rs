@@ -248,7 +248,7 @@ sheep:
 
 #[test]
 fn storage_is_checked() {
-    let cases: [(&str, &[&str]); 13] = [
+    let cases: [(&str, &[&str]); 14] = [
         (
             "storage: {url: 'ftp://x', access_key: a, secret_key: b}\n",
             &["c.yml:3:16: storage.url: does not begin with http:// or https://, expected file:///DIR or \
@@ -323,7 +323,16 @@ fn storage_is_checked() {
                 "c.yml:3:30: storage.serve_s3.listen: is `7000`, expected an address to listen at, such as \
                  127.0.0.1:7000",
                 "c.yml:3:53: storage.serve_s3.keys: is not a known key, expected `access_key`, \
-                 `access_key_file`, `listen`, `secret_key` or `secret_key_file`",
+                 `access_key_file`, `hosts`, `listen`, `secret_key` or `secret_key_file`",
+            ],
+        ),
+        (
+            "storage: {serve_s3: {access_key: a/b, secret_key: c, hosts: [s3.example.com, 'h:7000']}}\n",
+            &[
+                "c.yml:3:34: storage.serve_s3.access_key: cannot be sent in a request, expected printable ASCII \
+                 characters other than `/`",
+                "c.yml:3:78: storage.serve_s3.hosts[1]: is `h:7000`, expected a host name without a port, such as \
+                 s3.example.com",
             ],
         ),
         (

@@ -89,6 +89,14 @@ fn a_directory_may_be_served_over_s3() {
     let served = local.serve_s3.as_ref().unwrap();
     assert_eq!((served.host.as_str(), served.port), ("127.0.0.1", 7000));
     assert_eq!((served.access_key.expose(), served.secret_key.expose()), ("a", "b"));
+    assert!(served.hosts.is_empty());
+    let config = valid("storage: {serve_s3: {access_key: a, secret_key: b, hosts: [s3.example.com]}}\n");
+    let StorageConfig::Local(local) = &config.storage else { panic!("{:?}", config.storage) };
+    assert_eq!(local.serve_s3.as_ref().unwrap().hosts, ["s3.example.com"]);
+    for access_key in ["a/b", "klíč", "'a\tb'"] {
+        let served = format!("storage: {{serve_s3: {{access_key: {access_key}, secret_key: b}}}}\n");
+        parse(&format!("{VALID}{served}"), &[]).unwrap_err();
+    }
     for (listen, host, port) in
         [("'[::1]:0'", "::1", 0), ("0.0.0.0:9000", "0.0.0.0", 9000), ("localhost:7000", "localhost", 7000)]
     {

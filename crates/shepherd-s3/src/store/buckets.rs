@@ -7,6 +7,7 @@ use futures::stream::{self, StreamExt as _};
 use s3s::dto;
 use s3s::{S3Response, s3_error};
 use shepherd_job::{JobId, JobIdRule};
+use shepherd_storage::buckets::BucketError;
 
 use super::{Answer, Store, unavailable};
 use crate::conditions::time;
@@ -15,13 +16,19 @@ use crate::error::answer;
 /// How many buckets are caught up with at once.
 const AT_ONCE: usize = 512;
 
-/// The region that S3 tells by not telling one.
+/// The region that S3 tells by not telling one: the first, with rules of its own.
 const UNNAMED: &str = "us-east-1";
 
 impl Store {
     pub(super) async fn make_bucket(&self, input: dto::CreateBucketInput) -> Answer<dto::CreateBucketOutput> {
         let bucket = self.bucket(&input.bucket).await?;
-        self.buckets.make(&bucket).await.map_err(answer)?;
+        match self.buckets.make(&bucket).await {
+            // There, making one's own bucket again is no error.
+            Err(BucketError::Exists) if self.region == UNNAMED => {
+                self.buckets.find(&bucket).await.map_err(|_| s3_error!(BucketAlreadyExists))?;
+            }
+            made => made.map_err(answer)?,
+        }
         Ok(S3Response::new(dto::CreateBucketOutput { location: Some(format!("/{bucket}")) }))
     }
 

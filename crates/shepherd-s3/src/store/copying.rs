@@ -6,16 +6,17 @@ use shepherd_storage::buckets::{Condition, Described, Source};
 
 use super::{Answer, Store, only_version};
 use crate::attributes::kept;
+use crate::checks::{self, with_sums};
 use crate::conditions::{Of, Wanted, tag, time};
 use crate::error::answer;
-use crate::listing::key;
+use crate::listing::{key, new_key};
 
 impl Store {
     pub(super) async fn copy(&self, req: S3Request<dto::CopyObjectInput>) -> Answer<dto::CopyObjectOutput> {
         let input = req.input;
         let from = self.source(&input.copy_source).await?;
         let bucket = self.bucket(&input.bucket).await?;
-        let key = key(&input.key)?;
+        let key = new_key(&input.key)?;
         let attributes = match input.metadata_directive.as_ref().map(dto::MetadataDirective::as_str) {
             None | Some(dto::MetadataDirective::COPY) => None,
             Some(dto::MetadataDirective::REPLACE) => Some(kept(&req.headers)?),
@@ -51,11 +52,15 @@ impl Store {
         };
         let copy = self.buckets.copy(from, &bucket, &key, condition, choose).await.map_err(answer)??;
         Ok(S3Response::new(dto::CopyObjectOutput {
-            copy_object_result: Some(dto::CopyObjectResult {
-                e_tag: Some(tag(&copy)),
-                last_modified: Some(time(copy.meta.modified)),
-                ..Default::default()
-            }),
+            copy_object_result: Some(with_sums!(
+                &copy.attributes,
+                dto::CopyObjectResult {
+                    e_tag: Some(tag(&copy)),
+                    last_modified: Some(time(copy.meta.modified)),
+                    checksum_type: checks::kept(&copy.attributes).checksum_type,
+                    ..Default::default()
+                }
+            )),
             ..Default::default()
         }))
     }

@@ -7,7 +7,7 @@ use shepherd_storage::buckets::Condition;
 use super::{Answer, Store, only_version};
 use crate::conditions;
 use crate::error::answer;
-use crate::listing::{MOST, key};
+use crate::listing::{MOST, is_xml_text, key};
 
 impl Store {
     pub(super) async fn delete(&self, input: dto::DeleteObjectInput) -> Answer<dto::DeleteObjectOutput> {
@@ -32,7 +32,8 @@ impl Store {
     ) -> Answer<dto::DeleteObjectsOutput> {
         let bucket = self.bucket(&input.bucket).await?;
         let named = input.delete.objects;
-        if named.is_empty() || named.len() > MOST {
+        let is_document = named.iter().all(|object| is_xml_text(&object.key));
+        if named.is_empty() || named.len() > MOST || !is_document {
             return Err(s3_error!(MalformedXML));
         }
         let mut keys = Vec::new();

@@ -29,6 +29,7 @@ impl Store {
         let most = most(input.max_keys)?;
         let query = Query { prefix: &prefix, delimiter: &delimiter, after: &marker, most };
         let page = self.page(&input.bucket, &query).await?;
+        let encoding = encoding.or_needed(page.texts().chain([&*prefix, &*delimiter, &*marker]));
         Ok(S3Response::new(dto::ListObjectsOutput {
             name: Some(input.bucket),
             is_truncated: Some(page.next.is_some()),
@@ -41,7 +42,7 @@ impl Store {
             marker: Some(encoding.text(&marker)),
             delimiter: (!delimiter.is_empty()).then(|| encoding.text(&delimiter)),
             max_keys: i32::try_from(most).ok(),
-            encoding_type: input.encoding_type,
+            encoding_type: encoding.told(),
             request_charged: None,
         }))
     }
@@ -57,6 +58,7 @@ impl Store {
         let most = most(input.max_keys)?;
         let query = Query { prefix: &prefix, delimiter: &delimiter, after: &after, most };
         let page = self.page(&input.bucket, &query).await?;
+        let encoding = encoding.or_needed(page.texts().chain([&*prefix, &*delimiter, &*start]));
         let told = if input.fetch_owner == Some(true) { Owner::Told } else { Owner::Untold };
         Ok(S3Response::new(dto::ListObjectsV2Output {
             name: Some(input.bucket),
@@ -70,7 +72,7 @@ impl Store {
             start_after: (!start.is_empty()).then(|| encoding.text(&start)),
             continuation_token: input.continuation_token,
             max_keys: i32::try_from(most).ok(),
-            encoding_type: input.encoding_type,
+            encoding_type: encoding.told(),
             request_charged: None,
         }))
     }
@@ -85,6 +87,7 @@ impl Store {
         let most = most(input.max_keys)?;
         let query = Query { prefix: &prefix, delimiter: &delimiter, after: &marker, most };
         let page = self.page(&input.bucket, &query).await?;
+        let encoding = encoding.or_needed(page.texts().chain([&*prefix, &*delimiter, &*marker]));
         let versions = page.objects.iter().map(|described| dto::ObjectVersion {
             key: Some(encoding.text(described.meta.path.as_str())),
             version_id: Some("null".to_owned()),
@@ -109,7 +112,7 @@ impl Store {
             key_marker: Some(encoding.text(&marker)),
             delimiter: (!delimiter.is_empty()).then(|| encoding.text(&delimiter)),
             max_keys: i32::try_from(most).ok(),
-            encoding_type: input.encoding_type,
+            encoding_type: encoding.told(),
             ..Default::default()
         }))
     }

@@ -1,17 +1,20 @@
 //! Objects in parts.
 
+use http::HeaderMap;
 use s3s::dto;
 use s3s::{S3Request, S3Response, S3Result, s3_error};
-use shepherd_storage::buckets::{Attributes, Completion, Described, Inspect};
+use shepherd_job::{JobId, ObjectPath};
+use shepherd_storage::buckets::{Attributes, BucketError, Completion, Described};
 
 use super::config::owner;
 use super::{Answer, Store, body};
-use crate::attributes;
-use crate::checks::Checks;
+use crate::attributes::{self, CHECKSUM};
+use crate::checks::{self, Checks, NAMES, with_sums};
+use crate::composite::{Declared, Whole};
 use crate::conditions::{self, Of, Wanted, tag, time};
 use crate::error::{answer, of_body};
 use crate::intake::Noted;
-use crate::listing::{Encoding, key, most};
+use crate::listing::{Encoding, key, most, new_key};
 
 /// S3's bound on the parts of an object.
 const PARTS: i32 = 10_000;
@@ -25,12 +28,19 @@ impl Store {
     ) -> Answer<dto::CreateMultipartUploadOutput> {
         let input = req.input;
         let bucket = self.bucket(&input.bucket).await?;
+        let declared = Declared::asked(&req.headers)?;
         let kept = attributes::kept(&req.headers)?;
-        let id = self.buckets.begin(&bucket, &key(&input.key)?, kept).await.map_err(answer)?;
+        let kept = kept.iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let kept = kept.chain(declared.into_iter().flat_map(Declared::attributes));
+        let kept =
+            Attributes::new(kept).map_err(|name| s3_error!(InvalidArgument, "`{name}` cannot be kept"))?;
+        let id = self.buckets.begin(&bucket, &new_key(&input.key)?, kept).await.map_err(answer)?;
         Ok(S3Response::new(dto::CreateMultipartUploadOutput {
             bucket: Some(input.bucket),
             key: Some(input.key),
             upload_id: Some(id),
+            checksum_algorithm: declared.map(|declared| declared.algorithm().into()),
+            checksum_type: declared.map(|declared| declared.kind().to_owned().into()),
             ..Default::default()
         }))
     }
@@ -52,15 +62,10 @@ impl Store {
             .put_part(&bucket, &key, &input.upload_id, number, content)
             .await
             .map_err(|error| of_body(error, noted.as_ref()))?;
-        Ok(S3Response::new(dto::UploadPartOutput {
-            e_tag: Some(dto::ETag::Strong(part.tag)),
-            checksum_crc32: input.checksum_crc32,
-            checksum_crc32c: input.checksum_crc32c,
-            checksum_crc64nvme: input.checksum_crc64nvme,
-            checksum_sha1: input.checksum_sha1,
-            checksum_sha256: input.checksum_sha256,
-            ..Default::default()
-        }))
+        Ok(S3Response::new(with_sums!(
+            &part.sums,
+            dto::UploadPartOutput { e_tag: Some(dto::ETag::Strong(part.tag)), ..Default::default() }
+        )))
     }
 
     pub(super) async fn copy_part(
@@ -103,19 +108,23 @@ impl Store {
         let most = most(input.max_parts)?;
         let after = u32::try_from(input.part_number_marker.unwrap_or(0))
             .map_err(|_| s3_error!(InvalidArgument, "part-number-marker must not be negative"))?;
-        let all = self.buckets.parts(&bucket, &key, &input.upload_id).await.map_err(answer)?;
+        let (upload, all) = self.buckets.upload(&bucket, &key, &input.upload_id).await.map_err(answer)?;
+        let declared = Declared::of(&upload.attributes);
         let mut left = all.into_iter().filter(|part| part.number > after).peekable();
         let mut parts = Vec::new();
         while parts.len() < most
             && let Some(part) = left.next()
         {
-            parts.push(dto::Part {
-                part_number: i32::try_from(part.number).ok(),
-                e_tag: Some(dto::ETag::Strong(part.tag)),
-                size: i64::try_from(part.size).ok(),
-                last_modified: Some(time(part.modified)),
-                ..Default::default()
-            });
+            parts.push(with_sums!(
+                &part.sums,
+                dto::Part {
+                    part_number: i32::try_from(part.number).ok(),
+                    e_tag: Some(dto::ETag::Strong(part.tag)),
+                    size: i64::try_from(part.size).ok(),
+                    last_modified: Some(time(part.modified)),
+                    ..Default::default()
+                }
+            ));
         }
         let more = left.peek().is_some();
         let next = parts.last().filter(|_| more).and_then(|part| part.part_number);
@@ -123,6 +132,8 @@ impl Store {
             bucket: Some(input.bucket),
             key: Some(input.key),
             upload_id: Some(input.upload_id),
+            checksum_algorithm: declared.map(|declared| declared.algorithm().into()),
+            checksum_type: declared.map(|declared| declared.kind().to_owned().into()),
             part_number_marker: i32::try_from(after).ok(),
             next_part_number_marker: next,
             is_truncated: Some(more),
@@ -175,16 +186,26 @@ impl Store {
                 }
                 None => {
                     last = (key.to_owned(), upload.id.clone());
+                    let declared = Declared::of(&upload.attributes);
                     uploads.push(dto::MultipartUpload {
-                        key: Some(encoding.text(key)),
+                        key: Some(key.to_owned()),
                         upload_id: Some(upload.id),
                         initiated: Some(time(upload.made)),
+                        checksum_algorithm: declared.map(|declared| declared.algorithm().into()),
+                        checksum_type: declared.map(|declared| declared.kind().to_owned().into()),
                         owner: Some(owner()),
                         storage_class: Some(dto::StorageClass::from_static(dto::StorageClass::STANDARD)),
                         ..Default::default()
                     });
                 }
             }
+        }
+        let keys = uploads.iter().filter_map(|upload| upload.key.as_deref());
+        let texts =
+            keys.chain(prefixes.iter().map(String::as_str)).chain([&*prefix, &*delimiter, &*key_marker]);
+        let encoding = encoding.or_needed(texts);
+        for key in uploads.iter_mut().filter_map(|upload| upload.key.as_mut()) {
+            *key = encoding.text(key);
         }
         Ok(S3Response::new(dto::ListMultipartUploadsOutput {
             bucket: Some(input.bucket),
@@ -198,7 +219,7 @@ impl Store {
             key_marker: Some(encoding.text(&key_marker)),
             upload_id_marker: Some(id_marker),
             max_uploads: i32::try_from(most).ok(),
-            encoding_type: input.encoding_type,
+            encoding_type: encoding.told(),
             ..Default::default()
         }))
     }
@@ -211,36 +232,77 @@ impl Store {
         let bucket = self.bucket(&input.bucket).await?;
         let key = key(&input.key)?;
         let condition = conditions::of_write(input.if_match, input.if_none_match)?;
-        let mut parts = Vec::new();
+        let mut named = Vec::new();
         for part in input.multipart_upload.and_then(|upload| upload.parts).unwrap_or_default() {
-            let (Some(at), Some(tag)) = (part.part_number, part.e_tag) else {
-                return Err(s3_error!(MalformedXML));
-            };
-            parts.push((number(at)?, tag.into_value()));
+            named.push(Named::new(part)?);
         }
-        if parts.is_empty() {
+        if named.is_empty() {
             return Err(s3_error!(MalformedXML));
         }
-        // The whole is read again only where the client says something of it.
-        let checks = Checks::of_whole(&req.headers, input.mpu_object_size)?;
-        let inspect = checks.map(|checks| Box::new(checks) as Box<dyn Inspect>);
         let id = &input.upload_id;
-        let made = self
-            .buckets
-            .complete(&bucket, &key, id, Completion { parts, smallest: SMALLEST, inspect, condition })
-            .await
-            .map_err(answer)?;
+        let attributes = self.verify(&bucket, &key, id, &named, &req.headers, input.mpu_object_size).await?;
+        let parts = named.into_iter().map(|part| (part.number, part.tag)).collect();
+        let completion = Completion { parts, smallest: SMALLEST, attributes, condition };
+        let made = self.buckets.complete(&bucket, &key, id, completion).await.map_err(answer)?;
         // The object is what counts; what cannot be removed now is removed when old.
-        if let Err(error) = self.buckets.end(&bucket, &key, id).await {
-            tracing::warn!(%bucket, %error, "a complete upload cannot be removed");
+        match self.buckets.end(&bucket, &key, id).await {
+            // This was said before.
+            Ok(()) | Err(BucketError::NoUpload) => {}
+            Err(error) => tracing::warn!(%bucket, %error, "a complete upload cannot be removed"),
         }
-        Ok(S3Response::new(dto::CompleteMultipartUploadOutput {
-            location: Some(format!("/{}/{}", input.bucket, input.key)),
-            bucket: Some(input.bucket),
-            key: Some(input.key),
-            e_tag: Some(tag(&made)),
-            ..Default::default()
-        }))
+        Ok(S3Response::new(with_sums!(
+            &made.attributes,
+            dto::CompleteMultipartUploadOutput {
+                location: Some(format!("/{}/{}", input.bucket, input.key)),
+                bucket: Some(input.bucket),
+                key: Some(input.key),
+                e_tag: Some(tag(&made)),
+                checksum_type: checks::kept(&made.attributes).checksum_type,
+                ..Default::default()
+            }
+        )))
+    }
+
+    /// Holds what a client says of an upload's parts and of their whole against them,
+    /// and gives the checksum of the whole. A checksum that is not known of a part is
+    /// made of its bytes.
+    async fn verify(
+        &self,
+        bucket: &JobId,
+        key: &ObjectPath,
+        id: &str,
+        named: &[Named],
+        headers: &HeaderMap,
+        size: Option<i64>,
+    ) -> S3Result<Attributes> {
+        let (upload, stored) = match self.buckets.upload(bucket, key, id).await {
+            Ok(found) => found,
+            // The storage tells whether it is complete already.
+            Err(BucketError::NoUpload) => return Ok(Attributes::default()),
+            Err(error) => return Err(answer(error)),
+        };
+        let whole = Whole::said(Declared::of(&upload.attributes), headers)?;
+        let mut parts = Vec::with_capacity(named.len());
+        for named in named {
+            let found = stored.binary_search_by_key(&named.number, |part| part.number);
+            let part = found.ok().map(|at| &stored[at]).filter(|part| part.tag == named.tag);
+            let part = part.ok_or_else(|| answer(BucketError::NoPart(named.number)))?;
+            let wanted: Vec<_> = whole.names().chain(named.sums.iter().map(|(name, _)| *name)).collect();
+            let is_known = |name: &&str| part.sums.get(&format!("{CHECKSUM}{name}")).is_some();
+            let sums = if wanted.iter().all(is_known) {
+                part.sums.clone()
+            } else {
+                let inspect = Box::new(Checks::sums(&wanted));
+                self.buckets.inspect_part(bucket, key, id, part, inspect).await.map_err(answer)?
+            };
+            for (name, value) in &named.sums {
+                if sums.get(&format!("{CHECKSUM}{name}")) != Some(value) {
+                    return Err(s3_error!(InvalidPart, "Part {} has another {name} checksum", named.number));
+                }
+            }
+            parts.push((part.size, sums));
+        }
+        whole.verify(&parts, size)
     }
 
     pub(super) async fn abort(
@@ -250,6 +312,32 @@ impl Store {
         let bucket = self.bucket(&input.bucket).await?;
         self.buckets.end(&bucket, &key(&input.key)?, &input.upload_id).await.map_err(answer)?;
         Ok(S3Response::new(dto::AbortMultipartUploadOutput::default()))
+    }
+}
+
+/// A part as the request that completes an upload names it.
+struct Named {
+    number: u32,
+    tag: String,
+    /// Names of checksums, and values.
+    sums: Vec<(&'static str, String)>,
+}
+
+impl Named {
+    fn new(part: dto::CompletedPart) -> S3Result<Self> {
+        let (Some(at), Some(tag)) = (part.part_number, part.e_tag) else {
+            return Err(s3_error!(MalformedXML));
+        };
+        // In the order of the names.
+        let sums = [
+            part.checksum_crc32,
+            part.checksum_crc32c,
+            part.checksum_crc64nvme,
+            part.checksum_sha1,
+            part.checksum_sha256,
+        ];
+        let sums = NAMES.into_iter().zip(sums).filter_map(|(name, sum)| Some((name, sum?))).collect();
+        Ok(Self { number: number(at)?, tag: tag.into_value(), sums })
     }
 }
 

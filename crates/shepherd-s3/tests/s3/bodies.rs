@@ -1,7 +1,7 @@
 //! Bodies, and what clients say of them.
 
 use crate::client::{Auth, Client, Request};
-use crate::server::{SECRET_KEY, Server, names};
+use crate::server::{SECRET_KEY, Server, element, names};
 use crate::sign;
 
 const SIGNED: &str = "STREAMING-AWS4-HMAC-SHA256-PAYLOAD";
@@ -168,4 +168,101 @@ async fn one_large_unsigned_chunk_is_no_burden() {
     });
     // The checksum is made up; all of the body was read to find that out.
     answer.await.unwrap().fails(400, "BadDigest");
+}
+
+/// Wrong values of everything that a client can say of a body, and what is answered.
+const WRONG: [(&str, &str, &str); 7] = [
+    ("content-md5", "1B2M2Y8AsgTpgAmY7PhCfg==", "BadDigest"),
+    ("content-md5", "nonsense", "InvalidDigest"),
+    ("x-amz-checksum-crc32", "AAAAAA==", "BadDigest"),
+    ("x-amz-checksum-crc32c", "AAAAAA==", "BadDigest"),
+    ("x-amz-checksum-crc64nvme", "AAAAAAAAAAA=", "BadDigest"),
+    ("x-amz-checksum-sha1", "AAAAAAAAAAAAAAAAAAAAAAAAAAA=", "BadDigest"),
+    ("x-amz-checksum-sha256", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=", "BadDigest"),
+];
+
+#[tokio::test]
+async fn nothing_is_deleted_by_a_document_that_is_not_what_its_headers_say() {
+    let server = Server::start().await;
+    let client = server.bucket().await;
+    client.put("/a-job/x", b"1").await.is(200);
+    let named = "<Delete><Object><Key>x</Key></Object></Delete>";
+    let delete = || client.request("POST", "/a-job?delete").body(named.as_bytes());
+    for payload in [None, Some("UNSIGNED-PAYLOAD")] {
+        for (name, value, code) in WRONG {
+            let mut request = delete().header(name, value);
+            if let Some(payload) = payload {
+                request = request.payload(payload);
+            }
+            request.send().await.fails(400, code);
+        }
+    }
+    delete().payload(sign::sha256(b"other")).send().await.fails(400, "XAmzContentSHA256Mismatch");
+    let trailing = delete().payload(UNSIGNED_TRAILER).header("x-amz-trailer", "x-amz-checksum-crc32");
+    let trailing = trailing.header("x-amz-decoded-content-length", named.len().to_string());
+    trailing.send().await.fails(501, "NotImplemented");
+    client.head("/a-job/x").await.is(200);
+    delete().header("x-amz-sdk-checksum-algorithm", "CRC64NVME").send().await.is(200);
+    client.head("/a-job/x").await.is(404);
+}
+
+#[tokio::test]
+async fn every_operation_verifies_the_digest_of_its_body() {
+    let server = Server::start().await;
+    let client = server.bucket().await;
+    client.put("/a-job/x", b"1").await.is(200);
+    let begun = client.post("/a-job/y?uploads", "").await.is(200);
+    let id = element(&begun, "UploadId").unwrap();
+    let part = format!("/a-job/y?partNumber=1&uploadId={id}");
+    let tag = client.put(&part, b"1").await.is(200).header("etag").unwrap().to_owned();
+    let complete = format!(
+        "<CompleteMultipartUpload><Part><PartNumber>1</PartNumber><ETag>{tag}</ETag></Part></CompleteMultipartUpload>"
+    );
+    let upload = format!("/a-job/y?uploadId={id}");
+    for (method, target, body) in [
+        ("GET", "/", ""),
+        ("PUT", "/b-job", ""),
+        ("HEAD", "/a-job", ""),
+        ("GET", "/a-job?list-type=2", ""),
+        ("GET", "/a-job/x", ""),
+        ("HEAD", "/a-job/x", ""),
+        ("PUT", "/a-job/x", ""),
+        ("PUT", "/a-job/x", "2"),
+        ("DELETE", "/a-job/x", ""),
+        ("DELETE", "/a-job", ""),
+        ("POST", "/a-job/y?uploads", ""),
+        ("PUT", part.as_str(), "2"),
+        ("POST", upload.as_str(), complete.as_str()),
+        ("DELETE", upload.as_str(), ""),
+    ] {
+        let request = client.request(method, target).body(body).payload(sign::sha256(b"other"));
+        let answer = request.send().await;
+        assert_eq!(answer.status, 400, "{method} {target}");
+        if method != "HEAD" {
+            answer.fails(400, "XAmzContentSHA256Mismatch");
+        }
+    }
+    assert_eq!(client.get("/a-job/x").await.is(200).text(), "1", "nothing was done");
+    client.head("/b-job").await.is(404);
+    client.post(&upload, &complete).await.is(200);
+}
+
+#[tokio::test]
+async fn a_document_over_the_limit_is_refused_and_one_that_breaks_off_too() {
+    let server = Server::start().await;
+    let client = server.bucket().await;
+    let large = vec![b' '; (8 << 20) + 1];
+    for payload in [None, Some("UNSIGNED-PAYLOAD")] {
+        for (method, target) in [("POST", "/a-job?delete"), ("PUT", "/b-job"), ("DELETE", "/a-job")] {
+            let mut request = client.request(method, target).body(large.clone());
+            if let Some(payload) = payload {
+                request = request.payload(payload);
+            }
+            request.send().await.fails(400, "MaxMessageLengthExceeded");
+        }
+        let cut = client.request("POST", "/a-job?delete").body(vec![b' '; 1000]).cut(500);
+        let answer = cut.send_with(|body, _, _| body).await;
+        assert!(answer.is_none_or(|answer| answer.code().as_deref() == Some("IncompleteBody")));
+    }
+    client.head("/b-job").await.is(404);
 }

@@ -35,6 +35,8 @@ pub(crate) struct Request {
     auth: Auth,
     offset: i64,
     expires: String,
+    /// The name it is sent to, instead of the address.
+    host: Option<String>,
     /// How much of the body is sent before the connection is closed.
     cut: Option<usize>,
 }
@@ -97,6 +99,7 @@ impl Client {
             auth: Auth::Header,
             offset: 0,
             expires: "60".to_owned(),
+            host: None,
             cut: None,
         }
     }
@@ -160,6 +163,11 @@ impl Request {
         self
     }
 
+    pub(crate) fn host(mut self, host: &str) -> Self {
+        self.host = Some(host.to_owned());
+        self
+    }
+
     /// Breaks off in the middle of the body.
     pub(crate) fn cut(mut self, at: usize) -> Self {
         self.cut = Some(at);
@@ -179,7 +187,8 @@ impl Request {
         let (path, query) = self.target.split_once('?').unwrap_or((&self.target, ""));
         let (path, mut query) = (path.to_owned(), query.to_owned());
         let payload = self.payload.clone().unwrap_or_else(|| sign::sha256(&self.body));
-        self.headers.push(("host".to_owned(), self.client.address.to_string()));
+        let host = self.host.take().unwrap_or_else(|| self.client.address.to_string());
+        self.headers.push(("host".to_owned(), host));
         if self.auth == Auth::Header {
             self.headers.push(("x-amz-content-sha256".to_owned(), payload.clone()));
             self.headers.push(("x-amz-date".to_owned(), date.clone()));

@@ -89,3 +89,45 @@ async fn a_key_that_was_a_directory_is_a_file_at_its_own_path_again() {
     client.put("/a-job/inputs/x", b"2").await.is(200);
     assert_eq!(std::fs::read(server.dir.join("a-job/inputs/x")).unwrap(), b"2");
 }
+
+#[tokio::test]
+async fn keys_that_xml_cannot_hold_are_not_made_and_leave_listings_well_formed() {
+    let server = Server::start().await;
+    let client = server.bucket().await;
+    let copy = |key: &str| {
+        client.request("PUT", &format!("/a-job/{key}")).header("x-amz-copy-source", "/a-job/x").send()
+    };
+    client.put("/a-job/x", b"1").await.is(200);
+    for key in ["%01", "a%1Fb", "%EF%BF%BE", "%EF%BF%BF", "%00"] {
+        client.put(&format!("/a-job/{key}"), b"1").await.fails(400, "InvalidArgument");
+        client.post(&format!("/a-job/{key}?uploads"), "").await.fails(400, "InvalidArgument");
+        copy(key).await.fails(400, "InvalidArgument");
+    }
+    // Others put files where they like.
+    std::fs::write(server.dir.join("a-job/b\u{1}"), "1").unwrap();
+    for listing in ["", "list-type=2", "versions"] {
+        let listed = client.get(&format!("/a-job?{listing}")).await.is(200);
+        assert_eq!(elements(&listed, "Key"), ["b%01", "x"], "{listing}");
+        assert_eq!(elements(&listed, "EncodingType"), ["url"], "{listing}");
+        // The control character is in what the client said.
+        let asked = client.get(&format!("/a-job?{listing}&prefix=%02")).await.is(200);
+        assert_eq!(elements(&asked, "Prefix"), ["%02"], "{listing}");
+        let plain = client.get(&format!("/a-job?{listing}&prefix=x")).await.is(200);
+        assert_eq!((elements(&plain, "Key").len(), elements(&plain, "EncodingType").len()), (1, 0));
+    }
+    let uploads = client.get("/a-job?uploads&prefix=%02").await.is(200);
+    assert_eq!(elements(&uploads, "Prefix"), ["%02"]);
+    let error = client.get("/a-job?max-keys=%01").await;
+    assert!(error.text().contains('\u{FFFD}') && !error.text().contains('\u{1}'), "{}", error.text());
+    assert_eq!(client.get("/a-job/b%01").await.is(200).text(), "1");
+    let named = "<Delete><Object><Key>b&#1;</Key></Object></Delete>";
+    client.post("/a-job?delete", named).await.fails(400, "MalformedXML");
+    client.delete("/a-job/b%01").await.is(204);
+
+    // One that a parser would read as another.
+    client.put("/a-job/a%0D%0Ab", b"1").await.is(200);
+    assert_eq!(elements(&client.get("/a-job").await.is(200), "Key"), ["a&#13;\nb", "x"]);
+    let named = "<Delete><Object><Key>a&#13;&#10;b</Key></Object></Delete>";
+    assert_eq!(elements(&client.post("/a-job?delete", named).await.is(200), "Key"), ["a&#13;\nb"]);
+    client.get("/a-job/a%0D%0Ab").await.fails(404, "NoSuchKey");
+}

@@ -123,7 +123,13 @@ async fn what_cannot_be_done_is_refused() {
     let large = client.request("PUT", "/a-job/x").header("x-amz-meta-a", "a".repeat(2048));
     large.send().await.fails(400, "MetadataTooLarge");
     client.get("/a-job/x").await.fails(404, "NoSuchKey");
-    for (name, value) in [("x-amz-acl", "private"), ("x-amz-storage-class", "STANDARD")] {
+    for (name, value) in [
+        ("x-amz-acl", "private"),
+        ("x-amz-acl", ""),
+        ("x-amz-storage-class", "STANDARD"),
+        ("x-amz-storage-class", "REDUCED_REDUNDANCY"),
+        ("x-amz-storage-class", ""),
+    ] {
         client.request("PUT", "/a-job/x").header(name, value).body(*b"1").send().await.is(200);
     }
     client

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use shepherd_s3::{Credentials, Drained, Endpoint, Mirror, NoMirror, ServeOptions, serve};
+use shepherd_s3::{Credentials, Drained, Endpoint, Hosts, Mirror, NoMirror, ServeOptions, serve};
 use shepherd_storage::LocalStorage;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -37,7 +37,8 @@ impl Server {
         let dir = outer.path().join("storage");
         let storage = Arc::new(LocalStorage::open(&dir).unwrap());
         let keys = Credentials::new(ACCESS_KEY, SECRET_KEY);
-        let endpoint = Endpoint::new(storage, mirror, keys, "us-east-1");
+        let hosts = Hosts::new(["s3.example.com".to_owned()]);
+        let endpoint = Endpoint::new(storage, mirror, keys, hosts, "us-east-1");
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();

@@ -39,6 +39,18 @@ const LONGEST: usize = 16 << 10;
 /// Up to how many bytes a file is read to make its tag.
 const HASHED: u64 = 64 << 10;
 
+/// What the names of checksums begin with, which speak of an object's bytes.
+pub(super) const CHECKSUM: &str = "x-amz-checksum-";
+/// The sizes of the parts that an object was made of: `3x5242880,1x7` are three of
+/// 5 MiB and one of 7 bytes.
+pub(super) const PARTS: &str = "x-shepherd-parts";
+/// The id of the upload that an object was made of.
+pub(super) const UPLOAD: &str = "x-shepherd-upload";
+/// S3's bound on the parts of an object.
+const MOST_PARTS: usize = 10_000;
+/// The longest value of [`PARTS`] that is kept: the attributes of a file share a block.
+const LONGEST_PARTS: usize = 512;
+
 /// Lines about an object that travel with it, such as `content-type: text/plain`:
 /// lower-case names, each at most once, and values without line breaks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -74,6 +86,13 @@ impl Attributes {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// Those for which `keep` says so, and `more`, which have none of their names.
+    pub(super) fn with(mut self, more: &Self, keep: impl FnMut(&str) -> bool) -> Self {
+        self.retain(keep);
+        self.0.extend(more.0.iter().cloned());
+        self
     }
 
     /// Leaves those for which `keep` says so.
@@ -120,6 +139,46 @@ pub struct Described {
     pub attributes: Attributes,
 }
 
+impl Described {
+    /// The sizes of the parts that the object was made of; one for an object that was
+    /// stored as a whole, and none where they are not known.
+    pub fn parts(&self) -> Option<Vec<u64>> {
+        if !self.trusted || !self.tag.contains('-') {
+            return Some(vec![self.meta.size]);
+        }
+        let mut sizes = Vec::new();
+        for run in self.attributes.get(PARTS)?.split(',') {
+            let (count, size) = run.split_once('x')?;
+            let (count, size): (usize, u64) = (count.parse().ok()?, size.parse().ok()?);
+            // Whoever may write the file may write there what it likes.
+            if count > MOST_PARTS - sizes.len() {
+                return None;
+            }
+            sizes.extend(std::iter::repeat_n(size, count));
+        }
+        let sum = sizes.iter().try_fold(0_u64, |sum, size| sum.checked_add(*size));
+        (sum == Some(self.meta.size)).then_some(sizes)
+    }
+}
+
+/// The line that keeps the sizes of an object's parts; none when it would be long.
+pub(super) fn parts_line(sizes: &[u64]) -> Option<(String, String)> {
+    let runs = sizes.chunk_by(|a, b| a == b).map(|run| format!("{}x{}", run.len(), run[0]));
+    let line = runs.collect::<Vec<_>>().join(",");
+    (line.len() <= LONGEST_PARTS).then(|| (PARTS.to_owned(), line))
+}
+
+/// Whether an attribute is of the bytes, and not of what a client says about them.
+pub(super) fn is_of_bytes(name: &str) -> bool {
+    name.starts_with(CHECKSUM) || name == PARTS
+}
+
+/// Whether an attribute may be lost: it can be guessed or made again, or spares a
+/// client a failure that is rare.
+fn is_spare(name: &str) -> bool {
+    name == "content-type" || name == UPLOAD || is_of_bytes(name)
+}
+
 impl Disk {
     /// Whether this file system keeps attributes.
     pub(super) fn keeps_attributes(&self) -> Result<bool> {
@@ -156,17 +215,26 @@ pub(super) fn unreadable(path: &ObjectPath, stat: &Stat) -> Described {
 /// the one given.
 pub(super) fn record(file: &File, tag: &str, attributes: &Attributes) -> Result<String> {
     let stat = rustix::fs::fstat(file).map_err(|errno| failed("look at a temporary file", errno))?;
-    let text = format!("1 {} {} {tag}\n{}", size(&stat), mtime(&stat), attributes.lines());
+    let text =
+        |attributes: &Attributes| format!("1 {} {} {tag}\n{}", size(&stat), mtime(&stat), attributes.lines());
+    let mut set = set_attribute(file, &text(attributes));
+    if matches!(set, Err(Errno::TOOBIG | Errno::RANGE | Errno::NOSPC)) {
+        // Rather without what is ours than not at all.
+        let mut fewer = attributes.clone();
+        fewer.retain(|name| name != PARTS && name != UPLOAD);
+        if fewer != *attributes {
+            set = set_attribute(file, &text(&fewer));
+        }
+    }
     let refused =
         || StorageError::Invalid("the object has more metadata than the file system can keep".into());
-    match rustix::fs::fsetxattr(file, NAME, text.as_bytes(), XattrFlags::empty()) {
+    match set {
         Ok(()) => Ok(tag.to_owned()),
         Err(Errno::TOOBIG | Errno::RANGE) => Err(refused()),
         // ext4 has a block for the attributes of a file, and says so when that is full.
-        Err(Errno::NOSPC) if text.len() > 1 << 10 => Err(refused()),
+        Err(Errno::NOSPC) if text(attributes).len() > 1 << 10 => Err(refused()),
         Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::PERM) => {
-            // A type can be guessed again from the name; nothing else can.
-            match attributes.iter().find(|(name, _)| *name != "content-type") {
+            match attributes.iter().find(|(name, _)| !is_spare(name)) {
                 Some((name, _)) => Err(StorageError::Invalid(format!(
                     "the file system of the storage keeps no extended attributes, so `{name}` would be lost"
                 ))),
@@ -176,6 +244,10 @@ pub(super) fn record(file: &File, tag: &str, attributes: &Attributes) -> Result<
         }
         Err(errno) => Err(failed("set an extended attribute", errno)),
     }
+}
+
+fn set_attribute(file: &File, text: &str) -> rustix::io::Result<()> {
+    rustix::fs::fsetxattr(file, NAME, text.as_bytes(), XattrFlags::empty())
 }
 
 /// The MD5 of what is left to read of a file, as a tag.

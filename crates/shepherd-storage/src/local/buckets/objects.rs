@@ -11,7 +11,9 @@ use shepherd_job::{JobId, ObjectPath};
 
 use super::incoming::Content;
 use super::{BucketError, Buckets, Condition, Result, missing};
-use crate::local::attributes::{Attributes, Described, describe, hash, record, unreadable};
+use crate::local::attributes::{
+    Attributes, Described, UPLOAD, describe, hash, is_of_bytes, record, unreadable,
+};
 use crate::local::disk::Disk;
 use crate::local::fault::{failed, failed_io, is_absent, is_refused};
 use crate::local::key::{encoded, is_plain, split};
@@ -118,7 +120,7 @@ impl Buckets {
     }
 
     /// Copies an object; `choose` gives the attributes of the copy, the source's by
-    /// none, or says why there is to be none.
+    /// none, or says why there is to be none. What is known of the bytes goes with them.
     ///
     /// # Errors
     /// [`BucketError::NoBucket`], of either; [`BucketError::NoObject`].
@@ -135,7 +137,7 @@ impl Buckets {
             disk.open_bucket(&bucket)?;
             let (source, stat) = disk.open_object(&from.bucket, &from.key)?;
             let known = describe(&from.key, &source, &stat)?;
-            let mut attributes = match choose(&known) {
+            let attributes = match choose(&known) {
                 Ok(attributes) => attributes.unwrap_or_else(|| known.attributes.clone()),
                 Err(unwanted) => return Ok(Err(unwanted)),
             };
@@ -147,14 +149,15 @@ impl Buckets {
             let again =
                 rustix::fs::fstat(&source).map_err(|errno| failed("look at a source again", errno))?;
             let unchanged = same(&stat, &again);
-            let tag = if known.trusted && unchanged {
-                known.tag
+            let (tag, of_bytes) = if known.trusted && unchanged {
+                let mut of_bytes = known.attributes;
+                of_bytes.retain(is_of_bytes);
+                (known.tag, of_bytes)
             } else {
-                // Sums of other bytes than these.
-                attributes.retain(|name| !name.starts_with("x-amz-checksum-"));
                 let mut copy = reopen(&file).map_err(|error| fail(&error))?;
-                hash(&mut copy).map_err(|error| fail(&error))?
+                (hash(&mut copy).map_err(|error| fail(&error))?, Attributes::default())
             };
+            let attributes = attributes.with(&of_bytes, |name| !is_of_bytes(name) && name != UPLOAD);
             let tag = record(&file, &tag, &attributes)?;
             disk.place_object(temp, &bucket, &key, &condition)?;
             disk.described(&key, &file, tag, attributes).map(Ok)

@@ -42,7 +42,7 @@ fn key(text: &str) -> ObjectPath {
 
 fn completion(parts: &[Part]) -> Completion {
     let parts = parts.iter().map(|part| (part.number, part.tag.clone())).collect();
-    Completion { parts, smallest: 1, inspect: None, condition: Condition::Always }
+    Completion { parts, smallest: 1, attributes: Attributes::default(), condition: Condition::Always }
 }
 
 async fn put(buckets: &Buckets, at: &str, text: &str, pairs: &[(&str, &str)]) -> Result<Described> {
@@ -146,14 +146,16 @@ async fn metadata_that_cannot_be_kept_is_refused() {
 }
 
 #[test]
-fn where_no_attributes_can_be_kept_only_a_type_may_be_lost() {
+fn where_no_attributes_can_be_kept_nothing_is_lost_that_cannot_be_made_again() {
     use crate::local::attributes::record;
 
     // A file that has none, as every file of some file systems.
     let file = File::open("/proc/self/comm").unwrap();
     let of = |name: &str| Attributes::new([(name.to_owned(), "a".to_owned())]).unwrap();
     assert_eq!(record(&file, "tag", &Attributes::default()).unwrap(), "tag");
-    assert_eq!(record(&file, "tag", &of("content-type")).unwrap(), "tag");
+    for spare in ["content-type", "x-amz-checksum-crc32", "x-shepherd-upload", "x-shepherd-parts"] {
+        assert_eq!(record(&file, "tag", &of(spare)).unwrap(), "tag");
+    }
     let refused = record(&file, "tag", &of("x-amz-meta-colour")).unwrap_err();
     assert!(refused.to_string().contains("`x-amz-meta-colour` would be lost"), "{refused}");
 }
@@ -226,4 +228,35 @@ async fn a_part_that_the_machine_may_have_lost_is_read_again() {
     assert_eq!(fs::read(fixture.dir().join("a-job/x")).unwrap(), b"onetwo");
     fixture.buckets.end(&job(), &key("x"), &id).await.unwrap();
     assert!(!dir.exists());
+}
+
+#[tokio::test]
+async fn what_is_known_of_parts_is_in_their_names_and_the_sizes_in_the_object() {
+    let fixture = Fixture::new().await;
+    let sums = [("x-amz-checksum-crc32", "NhCmhg=="), ("x-amz-checksum-sha256", "a/b+c/d=")];
+    let id = fixture.buckets.begin(&job(), &key("x"), Attributes::default()).await.unwrap();
+    let part = fixture.buckets.put_part(&job(), &key("x"), &id, 1, content("hello", &sums)).await.unwrap();
+    let second = put_part(&fixture.buckets, &id, 3, "end").await;
+    let again = LocalStorage::open(&fixture.dir()).unwrap().buckets();
+    let (_, parts) = again.upload(&job(), &key("x"), &id).await.unwrap();
+    assert_eq!(parts, [part.clone(), second.clone()]);
+    assert!(part.sums.iter().eq(sums));
+    let kept = Attributes::new([("x-amz-meta-kept".to_owned(), "a".to_owned())]).unwrap();
+    let inspect = Box::new(Keep(kept.clone()));
+    assert_eq!(again.inspect_part(&job(), &key("x"), &id, &part, inspect).await.unwrap(), kept);
+
+    if !fixture.buckets.keeps_attributes().await.unwrap() {
+        println!("skipped: this file system keeps no extended attributes");
+        return;
+    }
+    let made = again.complete(&job(), &key("x"), &id, completion(&parts)).await.unwrap();
+    assert_eq!(made.parts(), Some(vec![5, 3]));
+    assert_eq!(again.describe(&job(), &key("x")).await.unwrap().parts(), Some(vec![5, 3]));
+    again.end(&job(), &key("x"), &id).await.unwrap();
+    // It is still told once its upload is gone, unless other parts are meant.
+    assert_eq!(again.complete(&job(), &key("x"), &id, completion(&parts)).await.unwrap().tag, made.tag);
+    let other = again.complete(&job(), &key("x"), &id, completion(&[second])).await;
+    assert!(matches!(other, Err(BucketError::NoUpload)), "{other:?}");
+    fs::write(fixture.dir().join("a-job/x"), "written").unwrap();
+    assert_eq!(again.describe(&job(), &key("x")).await.unwrap().parts(), Some(vec![7]));
 }

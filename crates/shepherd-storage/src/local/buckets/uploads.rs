@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! DIR/.shepherd/uploads/<id>/about                        whose it is, and its attributes
-//! DIR/.shepherd/uploads/<id>/<number>.<time>.<md5>        a part
+//! DIR/.shepherd/uploads/<id>/<number>.<time>.<md5>[.<name>=<sum>...]   a part
 //! ```
 //! An upload survives the process: its parts are files of their own, and their
 //! names say what is known of them. Of two files for one part the later counts.
@@ -10,6 +10,9 @@
 //! machine that stopped without a word may have lost some of a part's bytes: parts
 //! of an upload that began before the machine did are read again when they are put
 //! together.
+//!
+//! An object has the id of its upload, so that a completion whose answer was lost is
+//! answered again.
 //!
 //! An upload that nothing was added to for [`KEPT`] is removed at an open.
 
@@ -59,6 +62,8 @@ pub struct Part {
     pub size: u64,
     /// When it was stored.
     pub modified: Timestamp,
+    /// The checksums that are known of its bytes, `x-amz-checksum-NAME`.
+    pub sums: Attributes,
 }
 
 /// What becomes of an upload.
@@ -67,8 +72,9 @@ pub struct Completion {
     pub parts: Vec<(u32, String)>,
     /// How many bytes all but the last must have at least.
     pub smallest: u64,
-    /// Who is to see the whole before it is visible; it is read for this.
-    pub inspect: Option<Box<dyn Inspect>>,
+    /// What the object is to have besides what was said when its upload began. Those
+    /// of the upload that speak of checksums are not the object's.
+    pub attributes: Attributes,
     /// What must hold.
     pub condition: Condition,
 }
@@ -118,7 +124,7 @@ impl Buckets {
         self.run(move |disk| {
             let arrived = incoming.finish(disk, &part)?;
             let (dir, _) = disk.upload(&bucket, &key, &id)?;
-            disk.place_part(&dir, arrived.temp, &arrived.file, number, arrived.md5)
+            disk.place_part(&dir, arrived.temp, &arrived.file, number, arrived.md5, arrived.attributes)
         })
         .await
     }
@@ -157,20 +163,40 @@ impl Buckets {
                 })
                 .and_then(|()| hash(&mut reopen(&file)?))
                 .map_err(|error| failed_io(format_args!("copy a part of {key:?} of {bucket}"), &error))?;
-            disk.place_part(&dir, temp, &file, number, md5).map(Ok)
+            disk.place_part(&dir, temp, &file, number, md5, Attributes::default()).map(Ok)
         })
         .await
     }
 
-    /// The parts of an upload, in the order of their numbers.
+    /// An upload and its parts, in the order of their numbers.
     ///
     /// # Errors
     /// [`BucketError::NoUpload`].
-    pub async fn parts(&self, bucket: &JobId, key: &ObjectPath, id: &str) -> Result<Vec<Part>> {
+    pub async fn upload(&self, bucket: &JobId, key: &ObjectPath, id: &str) -> Result<(Upload, Vec<Part>)> {
         let (bucket, key, id) = (bucket.clone(), key.clone(), id.to_owned());
         self.run(move |disk| {
+            let (dir, about) = disk.upload(&bucket, &key, &id)?;
+            Ok((about.upload, disk.parts(&dir)?.into_iter().map(|stored| stored.part).collect()))
+        })
+        .await
+    }
+
+    /// Shows the bytes of a part, and gives what `inspect` says of them.
+    ///
+    /// # Errors
+    /// [`BucketError::NoUpload`], [`BucketError::NoPart`], [`BucketError::Refused`].
+    pub async fn inspect_part(
+        &self,
+        bucket: &JobId,
+        key: &ObjectPath,
+        id: &str,
+        part: &Part,
+        inspect: Box<dyn Inspect>,
+    ) -> Result<Attributes> {
+        let (bucket, key, id, part) = (bucket.clone(), key.clone(), id.to_owned(), part.clone());
+        self.run(move |disk| {
             let (dir, _) = disk.upload(&bucket, &key, &id)?;
-            Ok(disk.parts(&dir)?.into_iter().map(|stored| stored.part).collect())
+            disk.show_part(&dir, &part, inspect)
         })
         .await
     }
@@ -191,7 +217,8 @@ impl Buckets {
     }
 
     /// Makes the object of an upload's parts. The upload stays until
-    /// [`end`](Self::end), so that a call that failed can be repeated.
+    /// [`end`](Self::end), so that a call that failed can be repeated; one that made
+    /// the object gives it again, while nothing else is in its place.
     ///
     /// # Errors
     /// [`BucketError::NoUpload`], [`BucketError::NoPart`], [`BucketError::PartOrder`],
@@ -205,11 +232,23 @@ impl Buckets {
     ) -> Result<Described> {
         let (bucket, key, id) = (bucket.clone(), key.clone(), id.to_owned());
         self.change(move |disk| {
-            let Completion { parts, smallest, inspect, condition } = completion;
-            let (dir, about) = disk.upload(&bucket, &key, &id)?;
-            let chosen = choose(disk.parts(&dir)?, &parts, smallest)?;
-            disk.holds(&condition, &bucket, &key)?;
-            disk.assemble(&dir, about, &chosen, &bucket, inspect, &condition)
+            if let Some(made) = disk.completed(&bucket, &key, &id, &completion.parts)? {
+                return Ok(made);
+            }
+            let make = || {
+                let Completion { parts, smallest, attributes, condition } = &completion;
+                let (dir, about) = disk.upload(&bucket, &key, &id)?;
+                let chosen = choose(disk.parts(&dir)?, parts, *smallest)?;
+                disk.holds(condition, &bucket, &key)?;
+                disk.assemble(&dir, about, &chosen, &bucket, attributes, condition)
+            };
+            match make() {
+                // Of two at once, the other may have been faster.
+                Err(error @ (BucketError::NoUpload | BucketError::NoPart(_) | BucketError::Unmet)) => {
+                    disk.completed(&bucket, &key, &id, &completion.parts)?.ok_or(error)
+                }
+                made => made,
+            }
         })
         .await
     }
