@@ -191,6 +191,13 @@ impl Settling {
         Ok(())
     }
 
+    /// Whether an object that the queue still has makes the job's data when it is
+    /// written: neither a log does, nor inputs that are in storage already.
+    pub(crate) fn will_make_data(&self, job: &JobId, path: &ObjectPath) -> bool {
+        let is_output = path.as_str().starts_with("outputs/");
+        *path != log_path() && (is_output || lock(&self.inputs).get(job) != Some(&Inputs::Stored))
+    }
+
     fn has_touched(&self) -> bool {
         !lock(&self.touched).is_empty()
     }

@@ -1,5 +1,6 @@
 //! The façade: what a program that embeds the shepherd holds.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
-use shepherd_job::{Event, JobId, JobState, ObjectPath, Phase, Rejected, SheepId};
+use shepherd_job::{Event, JobId, JobState, ObjectPath, Phase, Rejected, SheepId, Timestamp};
 use shepherd_queue::{Change, ChangeRefused, JobRecord, ListQuery, Queue};
 use shepherd_sheep::Sheep;
 use shepherd_storage::{Object, ObjectMeta, Storage, Trust};
@@ -441,24 +442,17 @@ impl Shepherd {
         self.inner.settling.catch_up(&self.inner.shared, id).await
     }
 
-    /// Jobs whose files in storage may lag behind, or be missing yet.
+    /// Jobs with data that is not in storage yet, where nothing of them may be, with
+    /// when each was submitted. It is only told, so it costs little for many.
     ///
     /// # Errors
     /// When the queue does not answer.
-    pub async fn lagging(&self) -> Result<Vec<JobId>, ShepherdError> {
-        // With their objects, so few at a time.
-        const PAGE: usize = 256;
-        // Nothing leaves the line meanwhile.
-        let _batch = self.inner.settling.batch.lock().await;
-        let mut lagging = Vec::new();
-        for page in 0.. {
-            let behind = self.inner.shared.queue.behind(page * PAGE, PAGE).await?;
-            if behind.is_empty() {
-                break;
-            }
-            lagging.extend(behind.into_iter().map(|behind| behind.job.spec.id.clone()));
-        }
-        Ok(lagging)
+    pub async fn lagging(&self) -> Result<Vec<(JobId, Timestamp)>, ShepherdError> {
+        let mut unstored = self.inner.shared.queue.unstored().await?;
+        unstored.retain(|object| self.inner.settling.will_make_data(&object.job, &object.path));
+        let jobs: BTreeMap<_, _> =
+            unstored.into_iter().map(|object| (object.job, object.submitted_at)).collect();
+        Ok(jobs.into_iter().collect())
     }
 
     /// The flock, in the order it was configured.

@@ -12,7 +12,7 @@ use shepherd_job::{
 
 use crate::{
     Behind, Change, ChangeRefused, Claim, Claimed, Existing, JobRecord, ListQuery, NewJob, Queue,
-    SmallObject, Submitted,
+    SmallObject, Submitted, Unstored,
 };
 
 pub(crate) mod files;
@@ -35,7 +35,7 @@ macro_rules! suite {
                 a_finished_job_cannot_be_cancelled, an_unknown_job_is_unknown, claims_and_reruns_are_no_changes,
                 one_batch_may_change_a_job_twice, an_empty_batch_is_nothing;
             files: objects_come_with_the_claim, objects_of_a_change_are_kept, a_refused_change_keeps_nothing,
-                a_submitted_job_is_behind, behind_can_be_asked_by_job, caught_up_drops_what_was_given, a_change_meanwhile_stays_behind,
+                a_submitted_job_is_behind, unstored_objects_are_told_until_they_are_caught_up, behind_can_be_asked_by_job, caught_up_drops_what_was_given, a_change_meanwhile_stays_behind,
                 a_claim_does_not_put_a_job_behind, a_give_back_puts_a_job_behind,
                 behind_is_in_the_order_since_when, a_rerun_keeps_inputs_and_drops_outputs,
                 an_input_of_a_rerun_replaces_the_older, catching_up_with_an_older_run_settles_nothing,

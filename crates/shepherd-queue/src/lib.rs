@@ -77,7 +77,7 @@ pub use error::{QueueError, Result};
 pub use memory::MemoryQueue;
 pub use record::{
     Behind, Change, ChangeRefused, Claim, Claimed, Counts, Existing, Group, JobRecord, ListQuery, NewJob,
-    Pins, Ready, SmallObject, Submitted,
+    Pins, Ready, SmallObject, Submitted, Unstored,
 };
 pub use sqlite::{SqliteOptions, SqliteQueue};
 
@@ -110,6 +110,9 @@ pub trait Queue: Send + Sync + 'static {
 
     /// A job's objects that are not in storage yet, by path.
     async fn objects(&self, job: &JobId) -> Result<Vec<SmallObject>>;
+
+    /// The objects that are not in storage yet, without their data, in no order.
+    async fn unstored(&self) -> Result<Vec<Unstored>>;
 
     /// Jobs whose files lag behind, longest first, at most `limit` beyond the first
     /// `skip`.

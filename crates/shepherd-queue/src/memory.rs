@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use crate::rules;
 use crate::{
     Behind, Change, ChangeRefused, Claim, Claimed, Existing, Group, JobRecord, ListQuery, NewJob, Queue,
-    Ready, Result, SmallObject, Submitted,
+    Ready, Result, SmallObject, Submitted, Unstored,
 };
 
 /// The [`Queue`] that forgets. Nothing it does can fail.
@@ -297,6 +297,18 @@ impl Queue for MemoryQueue {
 
     async fn objects(&self, job: &JobId) -> Result<Vec<SmallObject>> {
         Ok(self.lock().job(job).map(|job| job.objects.clone()).unwrap_or_default())
+    }
+
+    async fn unstored(&self) -> Result<Vec<Unstored>> {
+        let store = self.lock();
+        let objects = store.jobs.values().flat_map(|job| {
+            job.objects.iter().map(|(path, _)| Unstored {
+                job: job.record.spec.id.clone(),
+                submitted_at: job.record.submitted_at,
+                path: path.clone(),
+            })
+        });
+        Ok(objects.collect())
     }
 
     async fn behind(&self, skip: usize, limit: usize) -> Result<Vec<Behind>> {

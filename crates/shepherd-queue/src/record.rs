@@ -15,6 +15,17 @@ use shepherd_job::{
 /// much larger buffer.
 pub type SmallObject = (ObjectPath, Bytes);
 
+/// An object that is not in storage yet.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Unstored {
+    /// Whose it is.
+    pub job: JobId,
+    /// When the job was accepted.
+    pub submitted_at: Timestamp,
+    /// Its key below the job.
+    pub path: ObjectPath,
+}
+
 /// A job to be accepted.
 #[derive(Clone, Debug)]
 pub struct NewJob {

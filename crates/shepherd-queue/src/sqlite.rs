@@ -29,7 +29,7 @@ use tokio::sync::{Semaphore, oneshot, watch};
 
 use crate::{
     Behind, Change, ChangeRefused, Claim, Claimed, Counts, JobRecord, ListQuery, NewJob, Queue, QueueError,
-    Ready, Result, SmallObject, Submitted,
+    Ready, Result, SmallObject, Submitted, Unstored,
 };
 
 mod batch;
@@ -291,6 +291,10 @@ impl Queue for SqliteQueue {
         }
         let id = job.clone();
         self.readers.run(move |reader| reader.objects(&id)).await
+    }
+
+    async fn unstored(&self) -> Result<Vec<Unstored>> {
+        self.readers.run(reader::Reader::unstored).await
     }
 
     async fn behind(&self, skip: usize, limit: usize) -> Result<Vec<Behind>> {

@@ -1,7 +1,7 @@
 //! What the directory does not hold yet.
 
 use async_trait::async_trait;
-use shepherd_job::JobId;
+use shepherd_job::{JobId, Timestamp};
 
 /// A queue may hold small objects of a job that are no files yet. Before a bucket
 /// is looked at or changed, they must be.
@@ -15,11 +15,12 @@ pub trait Mirror: Send + Sync + 'static {
     /// unavailable.
     async fn catch_up(&self, bucket: &JobId) -> Result<(), String>;
 
-    /// The buckets that may be no directories yet.
+    /// The jobs that have data and may be no directories yet, and when each was made.
+    /// Asked for each listing of the buckets, so it must cost little for many.
     ///
     /// # Errors
     /// As [`catch_up`](Self::catch_up).
-    async fn lagging(&self) -> Result<Vec<JobId>, String>;
+    async fn lagging(&self) -> Result<Vec<(JobId, Timestamp)>, String>;
 }
 
 /// For a directory that is all there is.
@@ -32,7 +33,7 @@ impl Mirror for NoMirror {
         Ok(())
     }
 
-    async fn lagging(&self) -> Result<Vec<JobId>, String> {
+    async fn lagging(&self) -> Result<Vec<(JobId, Timestamp)>, String> {
         Ok(Vec::new())
     }
 }

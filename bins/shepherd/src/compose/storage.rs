@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use async_trait::async_trait;
 use shepherd_config::{Config, S3Storage as S3Config, Secret, ServeS3, StorageConfig};
 use shepherd_core::Shepherd;
-use shepherd_job::JobId;
+use shepherd_job::{JobId, Timestamp};
 use shepherd_s3::{Credentials, Endpoint, Hosts, Mirror};
 use shepherd_storage::{LocalStorage, S3Credentials, S3Layout, S3Options, S3Storage, Staging, Storage};
 use tokio::net::TcpListener;
@@ -100,7 +100,7 @@ impl Mirror for Queued {
         self.0.catch_up(bucket).await.map_err(|error| error.to_string())
     }
 
-    async fn lagging(&self) -> Result<Vec<JobId>, String> {
+    async fn lagging(&self) -> Result<Vec<(JobId, Timestamp)>, String> {
         self.0.lagging().await.map_err(|error| error.to_string())
     }
 }

@@ -41,6 +41,19 @@ pub(crate) async fn a_submitted_job_is_behind(queue: &impl Queue) {
     assert!(queue.behind(0, 0).await.unwrap().is_empty());
 }
 
+pub(crate) async fn unstored_objects_are_told_until_they_are_caught_up(queue: &impl Queue) {
+    assert!(queue.unstored().await.unwrap().is_empty());
+    let record = submit(queue, with_objects("job", &[object("inputs/a", "1"), object("inputs/b", "")])).await;
+    submit(queue, job("none")).await;
+    let path = |text| object(text, "").0;
+    let mut told = queue.unstored().await.unwrap();
+    told.sort();
+    let unstored = |text| Unstored { job: id("job"), submitted_at: record.submitted_at, path: path(text) };
+    assert_eq!(told, [unstored("inputs/a"), unstored("inputs/b")]);
+    queue.caught_up(queue.behind(0, 9).await.unwrap()).await.unwrap();
+    assert!(queue.unstored().await.unwrap().is_empty());
+}
+
 pub(crate) async fn behind_can_be_asked_by_job(queue: &impl Queue) {
     for name in ["ann", "bob", "cid"] {
         submit(queue, with_objects(name, &[object("inputs/input", name)])).await;

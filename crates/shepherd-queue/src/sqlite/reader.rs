@@ -12,7 +12,7 @@ use super::cache::Entry;
 use super::fault::Fault;
 use super::rows::{self, Decoder, record_columns};
 use super::schema;
-use crate::{JobRecord, ListQuery, QueueError, Result, SmallObject};
+use crate::{JobRecord, ListQuery, QueueError, Result, SmallObject, Unstored};
 
 /// How many reads run at a time.
 const READERS: usize = 4;
@@ -60,6 +60,10 @@ impl Reader {
             Some(record) => rows::objects(&tx, record.seq),
             None => Ok(Vec::new()),
         }
+    }
+
+    pub(super) fn unstored(&mut self) -> std::result::Result<Vec<Unstored>, Fault> {
+        rows::unstored(&self.conn)
     }
 
     /// Those of these jobs that still exist, with their objects.

@@ -14,7 +14,7 @@ use shepherd_job::{
 
 use super::fault::Fault;
 use super::index::{GroupId, GroupKey};
-use crate::{JobRecord, SmallObject};
+use crate::{JobRecord, SmallObject, Unstored};
 
 /// The columns that [`Decoder::record`] reads, of tables `j`, `l` and `f`.
 macro_rules! record_columns {
@@ -39,6 +39,9 @@ const BY_SEQ: &str = concat!(
     record_columns!(),
     " FROM job j LEFT JOIN live l ON l.seq = j.seq LEFT JOIN fin f ON f.seq = j.seq WHERE j.seq = ?1"
 );
+/// Every spooled object without its data, which lies on pages of its own where it is large.
+const UNSTORED: &str =
+    "SELECT o.seq, j.id, j.submitted_at, o.path FROM object o CROSS JOIN job j ON j.seq = o.seq";
 const OBJECTS: &str = "SELECT path, data FROM object WHERE seq = ?1 ORDER BY path";
 
 /// Reads records over one connection; remembers the groups it met, so that records
@@ -64,8 +67,7 @@ impl Decoder {
     /// The record in a row of [`record_columns`].
     pub(super) fn record(&mut self, conn: &Connection, row: &Row<'_>) -> Result<JobRecord, Fault> {
         let seq = row.get::<_, i64>(0)?.cast_unsigned();
-        let id = row.get_ref(1)?.as_str().map_err(|_| damaged(seq, "its id is no text"))?;
-        let id = JobId::parse(id, JobIdRule::Prefix).map_err(|e| damaged(seq, &format!("its id {e}")))?;
+        let id = job_id(seq, row, 1)?;
         let (model, sheep) = self.group(conn, row.get(2)?)?;
         let spec = JobSpec { id, model, sheep, priority: row.get(3)? };
         let submitted_at = Timestamp::from_micros(row.get(4)?);
@@ -111,12 +113,34 @@ pub(super) fn objects(conn: &Connection, seq: u64) -> Result<Vec<SmallObject>, F
     let mut rows = statement.query([seq.cast_signed()])?;
     let mut out = Vec::new();
     while let Some(row) = rows.next()? {
-        let path = row.get_ref(0)?.as_str().map_err(|_| damaged(seq, "an object's path is no text"))?;
-        let path = ObjectPath::parse(path).map_err(|e| damaged(seq, &format!("an object's path {e}")))?;
+        let path = object_path(seq, row, 0)?;
         let data = row.get_ref(1)?.as_blob().map_err(|_| damaged(seq, "an object holds no bytes"))?;
         out.push((path, Bytes::copy_from_slice(data)));
     }
     Ok(out)
+}
+
+/// Every spooled object, without its data.
+pub(super) fn unstored(conn: &Connection) -> Result<Vec<Unstored>, Fault> {
+    let mut statement = conn.prepare_cached(UNSTORED)?;
+    let mut rows = statement.query([])?;
+    let mut out = Vec::new();
+    while let Some(row) = rows.next()? {
+        let seq = row.get::<_, i64>(0)?.cast_unsigned();
+        let submitted_at = Timestamp::from_micros(row.get(2)?);
+        out.push(Unstored { job: job_id(seq, row, 1)?, submitted_at, path: object_path(seq, row, 3)? });
+    }
+    Ok(out)
+}
+
+fn job_id(seq: u64, row: &Row<'_>, column: usize) -> Result<JobId, Fault> {
+    let id = row.get_ref(column)?.as_str().map_err(|_| damaged(seq, "its id is no text"))?;
+    JobId::parse(id, JobIdRule::Prefix).map_err(|e| damaged(seq, &format!("its id {e}")))
+}
+
+fn object_path(seq: u64, row: &Row<'_>, column: usize) -> Result<ObjectPath, Fault> {
+    let path = row.get_ref(column)?.as_str().map_err(|_| damaged(seq, "an object's path is no text"))?;
+    ObjectPath::parse(path).map_err(|e| damaged(seq, &format!("an object's path {e}")))
 }
 
 /// A record with its objects, read together.

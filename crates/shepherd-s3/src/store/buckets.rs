@@ -1,20 +1,15 @@
 //! Buckets.
 
-use std::future::ready;
-use std::sync::Arc;
+use std::collections::BTreeMap;
 
-use futures::stream::{self, StreamExt as _};
 use s3s::dto;
 use s3s::{S3Response, s3_error};
-use shepherd_job::{JobId, JobIdRule};
+use shepherd_job::{JobId, JobIdRule, Timestamp};
 use shepherd_storage::buckets::BucketError;
 
 use super::{Answer, Store, unavailable};
 use crate::conditions::time;
 use crate::error::answer;
-
-/// How many buckets are caught up with at once.
-const AT_ONCE: usize = 512;
 
 /// The region that S3 tells by not telling one: the first, with rules of its own.
 const UNNAMED: &str = "us-east-1";
@@ -46,20 +41,6 @@ impl Store {
     }
 
     pub(super) async fn all_buckets(&self, input: dto::ListBucketsInput) -> Answer<dto::ListBucketsOutput> {
-        let lagging = self.mirror.lagging().await.map_err(unavailable)?;
-        // Of others than bucket names there are no buckets. Many at once: the queue
-        // does them together.
-        let lagging = lagging.into_iter().filter(|id| JobId::parse(id.as_str(), JobIdRule::Bucket).is_ok());
-        let caught_up = lagging.map(|bucket| {
-            let mirror = Arc::clone(&self.mirror);
-            async move {
-                if let Err(error) = mirror.catch_up(&bucket).await {
-                    // One that cannot be written does not hide the others.
-                    tracing::warn!(%bucket, error, "a bucket that may not be there yet is not listed");
-                }
-            }
-        });
-        stream::iter(caught_up).buffer_unordered(AT_ONCE).for_each(ready).await;
         let most = match input.max_buckets {
             None => usize::MAX,
             Some(most) => usize::try_from(most)
@@ -69,18 +50,25 @@ impl Store {
         };
         let prefix = input.prefix.clone().unwrap_or_default();
         let after = input.continuation_token.unwrap_or_default();
-        let all = self.buckets.all().await.map_err(answer)?;
+        // First: what becomes a directory meanwhile is found below.
+        let lagging = self.mirror.lagging().await.map_err(unavailable)?;
+        // Of others than bucket names there are no buckets.
+        let lagging =
+            lagging.into_iter().filter(|(id, _)| JobId::parse(id.as_str(), JobIdRule::Bucket).is_ok());
+        let mut all: BTreeMap<JobId, Timestamp> = lagging.collect();
+        let found = self.buckets.all().await.map_err(answer)?;
+        all.extend(found.into_iter().map(|bucket| (bucket.name, bucket.made)));
         let mut wanted = all
             .into_iter()
-            .filter(|bucket| bucket.name.as_str().starts_with(&prefix) && *bucket.name.as_str() > *after)
+            .filter(|(name, _)| name.as_str().starts_with(&prefix) && *name.as_str() > *after)
             .peekable();
         let mut buckets = Vec::new();
         while buckets.len() < most
-            && let Some(bucket) = wanted.next()
+            && let Some((name, made)) = wanted.next()
         {
             buckets.push(dto::Bucket {
-                name: Some(bucket.name.to_string()),
-                creation_date: Some(time(bucket.made)),
+                name: Some(name.to_string()),
+                creation_date: Some(time(made)),
                 bucket_region: None,
             });
         }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use shepherd_job::{JobId, JobIdRule};
+use shepherd_job::{JobId, JobIdRule, Timestamp};
 use shepherd_s3::Mirror;
 
 use crate::server::{Server, elements};
@@ -31,9 +31,9 @@ impl Mirror for Queue {
         Ok(())
     }
 
-    async fn lagging(&self) -> Result<Vec<JobId>, String> {
+    async fn lagging(&self) -> Result<Vec<(JobId, Timestamp)>, String> {
         let lags = self.dir.lock().unwrap().is_some();
-        let id = |text| JobId::parse(text, JobIdRule::Prefix).unwrap();
+        let id = |text| (JobId::parse(text, JobIdRule::Prefix).unwrap(), Timestamp::from_micros(1_000_000));
         Ok(if lags { vec![id("a-job"), id("Not_A_Bucket")] } else { Vec::new() })
     }
 }
@@ -66,7 +66,14 @@ async fn buckets_that_are_no_directories_yet_are_listed() {
     let queue = Arc::new(Queue::default());
     let server = Server::with(queue.clone()).await;
     *queue.dir.lock().unwrap() = Some(server.dir.clone());
-    assert_eq!(elements(&server.client().get("/").await.is(200), "Name"), ["a-job"]);
+    let client = server.client();
+    client.put("/b-job", b"").await.is(200);
+    let listed = client.get("/").await.is(200);
+    assert_eq!(elements(&listed, "Name"), ["a-job", "b-job"]);
+    assert_eq!(elements(&listed, "CreationDate")[0], "1970-01-01T00:00:01.000Z");
+    assert!(queue.dir.lock().unwrap().is_some(), "nothing is written for it");
+    client.head("/a-job").await.is(200);
+    assert_eq!(elements(&client.get("/").await.is(200), "Name"), ["a-job", "b-job"], "each is told once");
 }
 
 #[tokio::test]
