@@ -66,7 +66,9 @@ impl Disk {
 
     pub(super) fn contains(&self, job: &JobId) -> Result<bool> {
         match rustix::fs::statat(&self.root, job.as_str(), AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) => Ok(FileType::from_raw_mode(stat.st_mode) == FileType::Directory),
+            Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => Ok(true),
+            // Neither data nor a place for any.
+            Ok(_) => Err(failed(format_args!("use the directory of job {job}"), Errno::NOTDIR)),
             Err(errno) if is_absent(errno) => Ok(false),
             Err(errno) => Err(failed(format_args!("look for job {job}"), errno)),
         }

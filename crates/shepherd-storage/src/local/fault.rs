@@ -11,8 +11,9 @@ pub(super) fn failed(what: impl Display, errno: Errno) -> StorageError {
     match errno {
         Errno::NOSPC | Errno::DQUOT => StorageError::Full,
         Errno::ACCESS | Errno::PERM | Errno::ROFS => StorageError::Denied(format!("{what}: {errno}")),
+        // Nothing that is tried again would change that.
         Errno::LOOP | Errno::NOTDIR => {
-            StorageError::Denied(format!("{what}: a file or a symbolic link is in the way"))
+            StorageError::Invalid(format!("{what}: a file or a symbolic link is in the way"))
         }
         errno => StorageError::Unavailable(format!("{what}: {errno}")),
     }

@@ -129,13 +129,22 @@ async fn a_link_in_place_of_a_job_or_of_its_encoded_keys_is_not_followed() {
     let outside = f.outer.path().join("outside");
     fs::create_dir(&outside).unwrap();
     symlink(&outside, f.dir.join("linked")).unwrap();
-    assert!(!f.storage.contains(&job("linked")).await.unwrap());
-    let put = f.storage.put(&job("linked"), &key("inputs/input"), body("x")).await;
-    assert!(matches!(put, Err(StorageError::Denied(_))), "{put:?}");
+    fs::write(f.dir.join("a-file"), "").unwrap();
+    for id in ["linked", "a-file"] {
+        let there = f.storage.contains(&job(id)).await;
+        assert!(matches!(there, Err(StorageError::Invalid(_))), "{there:?}");
+        let put = f.storage.put(&job(id), &key("inputs/input"), body("x")).await;
+        assert!(matches!(put, Err(StorageError::Invalid(_))), "{put:?}");
+        let from = f.scratch.join(id);
+        fs::create_dir(&from).unwrap();
+        fs::write(from.join("output"), "x").unwrap();
+        let published = f.storage.publish(&job(id), &ours(&from), Replaces::Earlier).await;
+        assert!(matches!(published, Err(StorageError::Invalid(_))), "{published:?}");
+    }
     fs::create_dir(f.dir.join("keys")).unwrap();
     symlink(&outside, f.dir.join("keys/.shepherd-keys")).unwrap();
     let put = f.storage.put(&job("keys"), &key("a//b"), body("x")).await;
-    assert!(matches!(put, Err(StorageError::Denied(_))), "{put:?}");
+    assert!(matches!(put, Err(StorageError::Invalid(_))), "{put:?}");
     f.storage.put(&job("keys"), &key("a"), body("x")).await.unwrap();
     for id in ["linked", "keys"] {
         f.storage.remove(&job(id)).await.unwrap();
