@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use shepherd_tests::ids::{SCRIPTED, SHEEP};
-use shepherd_tests::{Client, Script, Site, eventually, start_body};
+use shepherd_tests::{Client, Daemon, Script, Site, eventually, start_body};
 
 const NOT_AN_OBJECT: &str = "The request body must be a JSON object";
 
@@ -232,35 +232,9 @@ async fn numbers_are_taken_as_text() {
     assert_eq!(client.result("20261122").await.text(), "42");
 }
 
-#[tokio::test]
-async fn a_job_id_that_is_no_bucket_name_is_refused_with_the_rule() {
-    let site = Site::new();
-    let daemon = site.start().await;
+/// Sends submits with these ids, and sees that each is refused and leaves nothing.
+async fn are_refused(site: &Site, daemon: &Daemon, ids: &[&str]) {
     let client = daemon.client();
-    let long = "a".repeat(64);
-    let ids = [
-        "",
-        "ab",
-        &long,
-        "Upper",
-        "under_score",
-        "a/b",
-        "/etc",
-        "..",
-        "../..",
-        "../../escaped",
-        "a..b",
-        "-abc",
-        "abc-",
-        ".abc",
-        "with space",
-        "nul\0byte",
-        "žluť",
-        "%2e%2e",
-        "a\\b",
-        "192.168.0.1",
-        "line\nbreak",
-    ];
     for id in ids {
         for payload in [json!("payload"), Value::Null] {
             let body = json!({"job_id": id, "model": SCRIPTED.json(), "payload": payload});
@@ -269,10 +243,75 @@ async fn a_job_id_that_is_no_bucket_name_is_refused_with_the_rule() {
         }
     }
     // Nothing came to be, inside or outside of the storage.
-    let entries = |dir: &str| std::fs::read_dir(site.path(dir)).unwrap().flatten().collect::<Vec<_>>();
-    let names: Vec<_> = entries("storage").into_iter().map(|entry| entry.file_name()).collect();
+    let entries = std::fs::read_dir(site.path("storage")).expect("the storage can be read");
+    let names: Vec<_> = entries.flatten().map(|entry| entry.file_name()).collect();
     assert!(names.iter().all(|name| name.to_string_lossy().starts_with('.')), "{names:?}");
     assert!(!site.path("escaped").exists() && !site.path("../escaped").exists());
+}
+
+/// No names of directories in a storage of any kind.
+const NO_NAMES: [&str; 13] = [
+    "",
+    "a/b",
+    "/etc",
+    "..",
+    "../..",
+    "../../escaped",
+    ".abc",
+    "with space",
+    "nul\0byte",
+    "žluť",
+    "%2e%2e",
+    "a\\b",
+    "line\nbreak",
+];
+
+#[tokio::test]
+async fn a_job_id_that_is_no_bucket_name_is_refused_with_the_rule_where_jobs_are_buckets() {
+    let served =
+        json!({"storage": {"serve_s3": {"listen": "127.0.0.1:0", "access_key": "a", "secret_key": "b"}}});
+    let site = Site::new().with(served);
+    let daemon = site.start().await;
+    let long = "a".repeat(64);
+    let mut ids = vec!["ab", &long, "Upper", "under_score", "a..b", "-abc", "abc-", "192.168.0.1"];
+    ids.extend(NO_NAMES);
+    are_refused(&site, &daemon, &ids).await;
+}
+
+#[tokio::test]
+async fn a_job_in_a_directory_that_no_s3_client_sees_need_not_be_named_as_a_bucket() {
+    let site = Site::new();
+    let daemon = site.start().await;
+    are_refused(&site, &daemon, &NO_NAMES).await;
+    let client = daemon.client();
+    let long = "a".repeat(128);
+    for id in ["request_id", "Upper", "a", "192.168.0.1", "a..b", "-abc-", &long] {
+        assert_eq!(client.start_job(&start_body(id, SCRIPTED, "x")).await.status, 200, "{id}");
+        assert_eq!(client.finished(id).await["status"], "done", "{id}");
+        assert_eq!(client.result(id).await.text(), "x", "{id}");
+    }
+    let message = client.start_job(&start_body(&"a".repeat(129), SCRIPTED, "x")).await.message(400);
+    assert!(message.contains("128"), "{message}");
+}
+
+#[tokio::test]
+async fn a_job_whose_directory_is_a_link_or_a_file_is_refused_or_fails() {
+    let site = Site::new();
+    let daemon = site.start().await;
+    let client = daemon.client();
+    let outside = site.path("outside");
+    std::fs::create_dir_all(outside.join("inputs")).unwrap();
+    std::fs::write(outside.join("inputs/input"), "x").unwrap();
+    std::os::unix::fs::symlink(&outside, site.path("storage/linked")).unwrap();
+    std::fs::write(site.path("storage/a-file"), "").unwrap();
+    for id in ["linked", "a-file"] {
+        for payload in [json!("payload"), json!("x".repeat(200_000)), Value::Null] {
+            let body = json!({"job_id": id, "model": SCRIPTED.json(), "payload": payload});
+            let message = client.start_job(&body).await.message(400);
+            assert!(message.contains("in the way"), "{message}");
+        }
+    }
+    assert!(std::fs::read_dir(&outside).unwrap().count() == 1, "nothing was written there");
 }
 
 #[tokio::test]

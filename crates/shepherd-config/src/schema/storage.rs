@@ -43,7 +43,7 @@ pub enum StorageConfig {
 pub struct LocalStorage {
     /// The directory that holds one directory a job.
     pub dir: PathBuf,
-    /// Decides which job ids are legal.
+    /// How jobs would lie in an S3 service; a directory has each in one of its own.
     pub layout: StorageLayout,
     /// How inputs reach runners.
     pub staging: Staging,
@@ -67,16 +67,6 @@ pub enum StorageLayout {
     BucketPerJob,
     /// A job is a prefix in one bucket.
     Prefix,
-}
-
-impl StorageLayout {
-    /// Which job ids the layout can hold.
-    pub const fn job_id_rule(self) -> JobIdRule {
-        match self {
-            Self::BucketPerJob => JobIdRule::Bucket,
-            Self::Prefix => JobIdRule::Prefix,
-        }
-    }
 }
 
 /// Job data in an S3 service.
@@ -118,7 +108,9 @@ impl StorageConfig {
     /// Which job ids are legal with it.
     pub fn job_id_rule(&self) -> JobIdRule {
         match self {
-            Self::Local(local) => local.layout.job_id_rule(),
+            // A directory holds more names than S3 has for buckets.
+            Self::Local(local) if local.serve_s3.is_none() => JobIdRule::Prefix,
+            Self::Local(_) => JobIdRule::Bucket,
             Self::S3(s3) => match s3.layout {
                 S3Layout::BucketPerJob => JobIdRule::Bucket,
                 S3Layout::Prefix { .. } => JobIdRule::Prefix,

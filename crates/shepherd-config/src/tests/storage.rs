@@ -90,6 +90,7 @@ fn a_directory_may_be_served_over_s3() {
     assert_eq!((served.host.as_str(), served.port), ("127.0.0.1", 7000));
     assert_eq!((served.access_key.expose(), served.secret_key.expose()), ("a", "b"));
     assert!(served.hosts.is_empty());
+    assert_eq!(config.storage.job_id_rule(), JobIdRule::Bucket);
     let config = valid("storage: {serve_s3: {access_key: a, secret_key: b, hosts: [s3.example.com]}}\n");
     let StorageConfig::Local(local) = &config.storage else { panic!("{:?}", config.storage) };
     assert_eq!(local.serve_s3.as_ref().unwrap().hosts, ["s3.example.com"]);
@@ -146,6 +147,10 @@ fn storage_in_a_directory_is_read() {
     let config = valid("state_dir: /state\nstorage: {layout: prefix}\n");
     let StorageConfig::Local(local) = &config.storage else { panic!("{:?}", config.storage) };
     assert_eq!(local.dir, Path::new("/state/storage"));
+    // Where no S3 client sees them, jobs need no names of buckets.
+    for storage in ["", "storage: {layout: prefix}\n", "storage: {layout: bucket-per-job}\n"] {
+        assert_eq!(valid(storage).storage.job_id_rule(), JobIdRule::Prefix, "{storage}");
+    }
 }
 
 #[test]
