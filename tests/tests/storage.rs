@@ -211,3 +211,26 @@ async fn jobs_wait_while_the_disk_of_their_directories_is_full() {
     }
     assert_eq!(client.sheep(SHEEP).await["problem"], serde_json::Value::Null);
 }
+
+#[tokio::test]
+async fn a_job_s_log_says_that_inputs_have_other_names_than_their_keys() {
+    let site = Site::new();
+    let daemon = site.start().await;
+    let client = daemon.client();
+    // As the storage keeps `inputs//x`, and `inputs/a/b` beside the file `inputs/a`.
+    site.put("keyed", "inputs/a", "1");
+    site.put("keyed", ".shepherd-keys/=inputs%2F%2Fx", "22");
+    site.put("keyed", ".shepherd-keys/=inputs%2Fa%2Fb", "333");
+    site.put("plain", "inputs/a", "1");
+    for job in ["keyed", "plain"] {
+        assert_eq!(client.start_job(&json!({"job_id": job, "model": SCRIPTED.json()})).await.status, 200);
+        assert_eq!(client.finished(job).await["status"], "done");
+    }
+    let listing = client.result("keyed").await.text();
+    let mut lines: Vec<_> = listing.lines().collect();
+    lines.sort_unstable();
+    assert_eq!(lines, [".shepherd-keys/=%2Fx 2", ".shepherd-keys/=a%2Fb 3", "a 1"]);
+    let log = client.get("/jobs/keyed/logs").await.text();
+    assert!(log.contains("`.shepherd-keys`") && log.contains("`input_keys`"), "{log}");
+    assert_eq!(client.get("/jobs/plain/logs").await.text(), "");
+}

@@ -1,8 +1,11 @@
 //! One job, as the runner sees it.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
+use std::fs;
 use std::future::Future;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use shepherd_job::Attempt;
+use shepherd_job::{Attempt, decode_key};
 use shepherd_protocol::{FromRunner, Input, RunnerSender};
 
 use crate::log::{JobLog, LogWriter, Noted};
@@ -82,6 +85,33 @@ impl Job {
     /// The directory with the inputs; a payload is its file `input`.
     pub fn inputs(&self) -> &Path {
         self.inner.inputs.get_or_init(|| self.directory("inputs"))
+    }
+
+    /// The files of [`inputs`](Self::inputs) by the keys that the client gave them, below
+    /// the job's `inputs/`. A key that cannot be the name of a file, such as `a//b` or one
+    /// below the key of another file, is the key of a file with another name.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    pub fn input_keys(&self) -> io::Result<BTreeMap<String, PathBuf>> {
+        let mut found = BTreeMap::new();
+        let mut todo = vec![String::new()];
+        while let Some(dir) = todo.pop() {
+            for entry in fs::read_dir(self.inputs().join(&dir))? {
+                let entry = entry?;
+                // What no key is called so was not staged.
+                let Ok(name) = entry.file_name().into_string() else { continue };
+                let path = if dir.is_empty() { name } else { format!("{dir}/{name}") };
+                let kind = entry.file_type()?;
+                if kind.is_dir() {
+                    todo.push(path);
+                } else if kind.is_file() {
+                    let key = decode_key(&path).map_or(path, |key| key.as_str().to_owned());
+                    found.insert(key, entry.path());
+                }
+            }
+        }
+        Ok(found)
     }
 
     /// The directory that the outputs belong into; the main one is its file

@@ -69,6 +69,44 @@ async fn jobs_are_done_in_order_on_their_files() {
 }
 
 #[tokio::test]
+async fn inputs_are_found_by_their_keys() {
+    let mut shepherd = Shepherd::new();
+    let runner = start(&shepherd, |job| {
+        let mut told = String::new();
+        for (key, path) in job.input_keys()? {
+            told += &format!("{key} {}\n", fs::read_to_string(path)?);
+        }
+        fs::write(job.outputs().join("output"), told)?;
+        Ok(())
+    });
+    shepherd.ready().await;
+    shepherd.stage("keyed", "plain");
+    let inputs = shepherd.path("keyed/inputs");
+    for dir in [".shepherd-keys", "deep/.shepherd-keys"] {
+        fs::create_dir_all(inputs.join(dir)).unwrap();
+    }
+    for name in
+        [".shepherd-keys/=%2Fx", ".shepherd-keys/=d%2F", ".shepherd-keys/other", "deep/.shepherd-keys/=a"]
+    {
+        fs::write(inputs.join(name), name).unwrap();
+    }
+    std::os::unix::fs::symlink("input", inputs.join("link")).unwrap();
+    shepherd.send(&[shepherd.input("keyed")]);
+    assert_eq!(shepherd.message().await, done("keyed"));
+    let told = shepherd.output("keyed");
+    let expected = [
+        ".shepherd-keys/other .shepherd-keys/other",
+        "/x .shepherd-keys/=%2Fx",
+        "d/ .shepherd-keys/=d%2F",
+        "deep/.shepherd-keys/=a deep/.shepherd-keys/=a",
+        "input plain",
+    ];
+    assert_eq!(told.lines().collect::<Vec<_>>(), expected);
+    shepherd.shut_down(LONG);
+    runner.join().unwrap().unwrap();
+}
+
+#[tokio::test]
 async fn errors_and_panics_are_the_jobs_and_the_runner_goes_on() {
     let mut shepherd = Shepherd::new();
     let runner = start(&shepherd, |job| match job.id() {

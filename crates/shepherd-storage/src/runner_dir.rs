@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
+use shepherd_job::ENCODED_KEYS;
 
 use crate::{Result, StorageError};
 
@@ -64,6 +65,15 @@ impl RunnerDir {
     /// How far its runner is trusted.
     pub fn trust(&self) -> Trust {
         self.trust
+    }
+
+    /// Whether inputs were staged in it whose keys are no file names
+    /// ([`ENCODED_KEYS`]). Blocks.
+    pub fn has_encoded_keys(&self) -> bool {
+        let found = self
+            .open(OFlags::PATH)
+            .and_then(|dir| rustix::fs::statat(dir, ENCODED_KEYS, rustix::fs::AtFlags::SYMLINK_NOFOLLOW));
+        found.is_ok()
     }
 
     pub(crate) fn parent(&self) -> BorrowedFd<'_> {

@@ -5,7 +5,7 @@ import logging
 
 import pytest
 
-from shepherd_runner import Config, Options, Runner, SettingsError, cli, wire
+from shepherd_runner import Config, Options, Runner, SettingsError, cli, keys, wire
 from shepherd_runner.errors import ErrorTexts
 from shepherd_runner.legacy import BaseRunner, JSONRunner, n_available_gpus, run, to_json_serializable
 from shepherd_runner.settings import class_beside, make_runner
@@ -274,3 +274,35 @@ def test_gpus_are_counted(monkeypatch, environ, wanted):
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
     assert n_available_gpus() == wanted
+
+
+def test_inputs_are_found_by_their_keys(tmp_path):
+    long = "/" + "ž" * 200
+    names = {
+        "input": "input",
+        "deep/er/two": "deep/er/two",
+        "/x": ".shepherd-keys/=%2Fx",
+        "d/": ".shepherd-keys/=d%2F",
+        "a b//%": ".shepherd-keys/=a%20b%2F%2F%25",
+        ".shepherd-keys/=x": ".shepherd-keys/=.shepherd-keys%2F%3Dx",
+        "a/.shepherd-keys/=b": "a/.shepherd-keys/=b",
+        # Cut into names of at most 126 bytes.
+        long: ".shepherd-keys/" + "/".join(_chunks("%2F" + "%C5%BE" * 200)),
+        # Not ours.
+        ".shepherd-keys/else": ".shepherd-keys/else",
+    }
+    for name in names.values():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+    (tmp_path / "link").symlink_to("input")
+    found = keys.files(tmp_path)
+    assert found == {key: tmp_path / name for key, name in names.items()}
+    assert found["/x"].read_text() == ".shepherd-keys/=%2Fx"
+    with pytest.raises(FileNotFoundError):
+        keys.files(tmp_path / "none")
+
+
+def _chunks(text):
+    parts = [text[at : at + 126] for at in range(0, len(text), 126)]
+    return ["+" + part for part in parts[:-1]] + ["=" + parts[-1]]

@@ -114,6 +114,11 @@ pub(super) fn prepare(
     }
 }
 
+/// What a job's log says where its runner finds inputs under other names.
+const ENCODED_KEYS_NOTE: &str = "shepherd: some keys of the inputs cannot be names of files; these inputs are in \
+                                 `.shepherd-keys` under encoded names, and `input_keys` of the runner SDKs has \
+                                 them by their keys\n";
+
 async fn stage(shared: &Shared, dirs: &Arc<WorkDirs>, job: &Job) -> Result<(), Unprepared> {
     let id = job.id().clone();
     let made = on_disk(dirs, move |dirs| {
@@ -123,7 +128,10 @@ async fn stage(shared: &Shared, dirs: &Arc<WorkDirs>, job: &Job) -> Result<(), U
     let inputs = made.await.map_err(|e| local_fault(&e))?;
     let staged = stage_inputs(shared, &inputs, job).await;
     // Open no longer than needed: there may be many jobs.
-    drop(inputs);
+    let encoded = on_disk(dirs, move |_| inputs.has_encoded_keys()).await;
+    if encoded && staged.is_ok() {
+        shared.live.print(job.id(), job.attempt.number, ENCODED_KEYS_NOTE);
+    }
     if staged.is_err() {
         let id = job.id().clone();
         // A directory that stays would only be in the way of this job's next attempt.

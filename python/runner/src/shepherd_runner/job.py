@@ -6,9 +6,9 @@ import enum
 import threading
 import time
 from pathlib import Path
-from typing import Callable, List, Optional
+from typing import Callable, Dict, List, Optional
 
-from . import wire
+from . import keys, wire
 from .errors import Cancelled
 
 #: Progress is sent at most this often, in seconds.
@@ -59,6 +59,14 @@ class Job:
     def inputs(self) -> Path:
         """The directory with the inputs; a payload is its file ``input``."""
         return Path(self._input.io_data_root, self._input.job_id, "inputs")
+
+    @property
+    def input_keys(self) -> Dict[str, Path]:
+        """The files of :attr:`inputs` by the keys that the client gave them, below the job's ``inputs/``. A key that
+        cannot be the name of a file, such as ``a//b`` or one below the key of another file, is the key of a file with
+        another name.
+        """
+        return keys.files(self.inputs)
 
     @property
     def outputs(self) -> Path:
