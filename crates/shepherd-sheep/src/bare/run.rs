@@ -194,23 +194,28 @@ impl RunningSheep for Handle {
         });
         // Where it cannot be seen, there is nothing to say.
         let listening = listening.await.ok()?;
-        let (port, endpoint) = (self.options.port, &self.endpoint);
+        let port = self.options.port;
+        // Clients are told what follows, and no path of this machine.
         match self.options.transport {
             Transport::Ipc
-                if endpoint.strip_prefix("ipc://").is_some_and(|path| Path::new(path).exists()) =>
+                if self.endpoint.strip_prefix("ipc://").is_some_and(|path| Path::new(path).exists()) =>
             {
                 None
             }
             Transport::Ipc if listening.contains(&port) => Some(Astray {
                 message: format!(
-                    "it listens at port {port}, and not at {endpoint}: it does not know SHEPHERD_LISTEN, as those \
+                    "it listens at port {port}, and not at its socket: it does not know SHEPHERD_LISTEN, as those \
                      that were made for the first shepherd; give the sheep `transport: tcp` and a `port`"
                 ),
                 is_for_good: true,
             }),
             Transport::Tcp if listening.contains(&port) => None,
-            Transport::Ipc | Transport::Tcp => listening.first().map(|other| Astray {
-                message: format!("it listens at port {other}, and not at {endpoint}"),
+            Transport::Ipc => listening.first().map(|other| Astray {
+                message: format!("it listens at port {other}, and not at its socket"),
+                is_for_good: false,
+            }),
+            Transport::Tcp => listening.first().map(|other| Astray {
+                message: format!("it listens at port {other}, and not at port {port}"),
                 is_for_good: false,
             }),
         }
