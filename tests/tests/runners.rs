@@ -229,9 +229,10 @@ async fn a_stranger_at_a_runners_port_gets_no_job_and_is_told_of() {
     let daemon = site.start().await;
     let client = daemon.client();
     client.submit("secret", SCRIPTED, &Script::Say("a secret".into())).await.expect_status(200);
-    eventually("the runner to start", || started.exists().then_some(())).await;
     for (token, problem) in [(None, "that is not the runner's"), (Some("a guess"), "does not know the token")]
     {
+        // Before that, the port would be found taken.
+        eventually("the runner to start", || started.exists().then_some(())).await;
         let bind = || RunnerSocket::bind_with(&url, token.map(Token::new)).ok();
         let (_, sender, mut receiver) = eventually("the port to be free", bind).await.split();
         let closing = sender.clone();
@@ -252,6 +253,7 @@ async fn a_stranger_at_a_runners_port_gets_no_job_and_is_told_of() {
             sheep["problem"].as_str().is_some_and(|told| told.contains(problem)).then_some(())
         })
         .await;
+        std::fs::remove_file(&started).unwrap();
         closing.close();
         tokio::task::spawn_blocking(move || stranger.join().unwrap()).await.unwrap();
     }
