@@ -17,6 +17,12 @@ use crate::yaml::{Entry, Kind, Node};
 
 const PREFIX: &str = "SHEPHERD";
 const SEPARATOR: &str = "__";
+/// Keys at the top that hold a value, as variables write them.
+const SINGLE_KEYS: [&str; 3] = ["DATA_ROOT", "STATE_DIR", "UMASK"];
+/// Keys at the top that hold other keys. `sheep` is not among them: a runner is told its
+/// sheep by `SHEPHERD_SHEEP`, and ids may hold `_`.
+const SECTIONS: [&str; 8] =
+    ["API", "DOCKER", "LIMITS", "LOGGING", "REGISTRY", "SCHEDULER", "SHUTDOWN", "STORAGE"];
 
 /// Environment variables, taken once and passed in, so that reading a
 /// configuration depends on nothing else.
@@ -35,6 +41,23 @@ impl Environment {
     /// A variable's value.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str)
+    }
+
+    /// Variables that look like overrides with a `_` too few, and what they were probably to
+    /// be. Those of runners, whose names begin alike, are not among them.
+    pub(crate) fn misspelt(&self) -> impl Iterator<Item = (&str, String)> {
+        self.0.keys().filter_map(|name| {
+            let rest = name.strip_prefix("SHEPHERD_").filter(|rest| !rest.starts_with('_'))?;
+            if SINGLE_KEYS.contains(&rest) {
+                return Some((name.as_str(), format!("{PREFIX}{SEPARATOR}{rest}")));
+            }
+            let of_section = |section: &&str| {
+                let key = rest.strip_prefix(*section)?.trim_start_matches('_');
+                let is_key = !key.is_empty() && rest.as_bytes()[section.len()] == b'_';
+                is_key.then(|| (name.as_str(), format!("{PREFIX}{SEPARATOR}{section}{SEPARATOR}{key}")))
+            };
+            SECTIONS.iter().find_map(|section| of_section(section))
+        })
     }
 
     /// Sets every override on the tree, in the order of the variables' names.

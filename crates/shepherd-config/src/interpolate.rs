@@ -2,10 +2,12 @@
 //!
 //! `$NAME` and `${NAME}` stand for a variable, anywhere in the text and as often
 //! as wanted; a name is made of upper-case letters, digits and `_`, holds at least
-//! one letter and does not begin with a digit. Any other dollar sign stands for
-//! itself. What a variable holds is not looked at again, so `${DOLLAR}HOME`, with
-//! a dollar sign in `DOLLAR`, is how to write a reference that is not one.
+//! one letter and does not begin with a digit. `$$` stands for one dollar sign, and
+//! any other dollar sign for itself. What a variable holds is not looked at again.
+//!
+//! Quoted text holds no references. It is [escaped](escape) when it is parsed.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::problem::{Place, Problem};
@@ -91,8 +93,13 @@ fn interpolate_map(
     *entries = kept;
 }
 
+/// The text in which a dollar sign stands for each in `text`.
+pub(crate) fn escape(text: &str) -> Cow<'_, str> {
+    if text.contains('$') { text.replace('$', "$$").into() } else { text.into() }
+}
+
 /// The text with its references replaced and the names of the variables, or nothing
-/// where it holds none.
+/// where it holds nothing to replace.
 ///
 /// # Errors
 /// A message for each reference that cannot be replaced.
@@ -103,10 +110,17 @@ fn expand(
     let mut expanded = String::new();
     let mut faults = Vec::new();
     let mut names = Vec::new();
+    let mut has_escapes = false;
     let mut rest = text;
     while let Some(dollar) = rest.find('$') {
         expanded.push_str(&rest[..dollar]);
         rest = &rest[dollar + 1..];
+        if let Some(after) = rest.strip_prefix('$') {
+            expanded.push('$');
+            has_escapes = true;
+            rest = after;
+            continue;
+        }
         let (braced, after) = rest.strip_prefix('{').map_or((false, rest), |after| (true, after));
         let name = name_at(after);
         if name.is_empty() {
@@ -133,7 +147,7 @@ fn expand(
     if !faults.is_empty() {
         return Err(faults);
     }
-    Ok((!names.is_empty()).then_some((expanded, names)))
+    Ok((has_escapes || !names.is_empty()).then_some((expanded, names)))
 }
 
 /// The variable's name at the beginning of `text`; empty where there is none.

@@ -7,9 +7,10 @@
 //!   sets the overrides of the environment on it, replaces references to
 //!   variables, and reads the result with types. Everything that is wrong is
 //!   reported at once, as `FILE:LINE:COLUMN: key: what is wrong, expected ...`.
-//! - **References.** In any scalar `$NAME` and `${NAME}` (upper case, digits, `_`)
+//! - **References.** In any plain scalar `$NAME` and `${NAME}` (upper case, digits, `_`)
 //!   stand for an environment variable, inside text too and several in one value;
-//!   one that is not set is an error. They are replaced in the parsed tree, so no
+//!   one that is not set is an error. `$$` is one dollar sign. A quoted scalar stands
+//!   for itself. References are replaced in the parsed tree, so no
 //!   value can change the structure. What a variable holds is taken as it is.
 //! - **Overrides.** `SHEPHERD__A__B=value` sets the key `a.b`, in the file or not;
 //!   an empty one removes it. The value is text in which nothing is replaced; a

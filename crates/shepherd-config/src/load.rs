@@ -65,6 +65,12 @@ impl Config {
         interpolate(&mut root, "", &variable, &mut found);
 
         let cx = Context::new(cwd, environment, found.problems);
+        for (name, meant) in environment.misspelt() {
+            if !found.references.iter().any(|(_, referred)| referred == name) {
+                let place = Place::Variable { name: name.into() };
+                cx.warn(&place, "", format!("sets nothing, did you mean `{meant}`?"));
+            }
+        }
         let home = environment.get("HOME").filter(|home| home.starts_with('/')).map(Path::new);
         let mut config = Value::new(&cx, &root, String::new())
             .section()

@@ -8,7 +8,7 @@
 //! | `registry` | [`registry`]; required when a docker sheep is configured |
 //! | `docker` | [`docker`]; the engine of docker sheep |
 //! | `sheep` | required; [`sheep`] by id |
-//! | `logging`, `limits`, `scheduler`, `shutdown`, `api` | [`service`] |
+//! | `logging`, `limits`, `scheduler`, `shutdown`, `api`, `umask` | [`service`] |
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -59,6 +59,8 @@ pub struct Config {
     pub shutdown: ShutdownConfig,
     /// Where the API listens.
     pub api: ApiConfig,
+    /// The permission bits that files and directories do not get; `0o077` unless told.
+    pub umask: u32,
     /// The names of the environment variables that secrets came from: runners have
     /// no business with them.
     pub withheld_env: BTreeSet<String>,
@@ -120,7 +122,7 @@ pub(crate) fn read(cx: &Context, top: Section<'_>, file: &Path, home: Option<&Pa
     };
     layout.check(cx);
 
-    let (logging, limits, scheduler, shutdown, api) = config_of_service?;
+    let (logging, limits, scheduler, shutdown, api, umask) = config_of_service?;
     Some(Config {
         data_root: data_root.path,
         state_dir: state_dir.path,
@@ -136,6 +138,7 @@ pub(crate) fn read(cx: &Context, top: Section<'_>, file: &Path, home: Option<&Pa
         scheduler,
         shutdown,
         api,
+        umask,
         withheld_env,
         warnings: cx.take_warnings(),
     })

@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use serde_saphyr::granit_parser::{self, Event, Parser, ScalarStyle, Span, Tag};
 
+use crate::interpolate::escape;
 use crate::problem::{Place, Problem};
 
 /// The largest text that is parsed, in bytes.
@@ -122,7 +123,12 @@ impl Builder<'_> {
         for event in Parser::new_from_str_with_options(text, options) {
             let (event, span) = event.map_err(|error| {
                 let place = self.origin.place(error.marker().line(), error.marker().col() + 1);
-                let message = format!("is not valid YAML: {}", error.info().trim_end_matches('.'));
+                let mut message = format!("is not valid YAML: {}", error.info().trim_end_matches('.'));
+                let line = text.lines().nth(error.marker().line().saturating_sub(1)).unwrap_or_default();
+                if line.contains("${") && line.contains(['{', '[']) {
+                    message
+                        .push_str("; between `{` and `}`, or `[` and `]`, write `$NAME` and not `${NAME}`");
+                }
                 // No key: the parser reads ahead of what it tells.
                 self.problems.push(Problem { place, key: String::new(), message });
                 Stopped
@@ -149,7 +155,11 @@ impl Builder<'_> {
                 let kind = match self.known_tag(tag.as_deref(), &place) {
                     None => Kind::Refused,
                     Some(tag) if tag != "str" && style == ScalarStyle::Plain && is_null(&text) => Kind::Null,
-                    Some(_) => Kind::Text(Arc::from(&*text)),
+                    Some(_) => Kind::Text(match (style, self.origin) {
+                        (ScalarStyle::Plain, _) | (_, Origin::Value(_)) => Arc::from(&*text),
+                        // Quoted, or a block: it stands for itself.
+                        (_, Origin::File(_)) => Arc::from(&*escape(&text)),
+                    }),
                 };
                 self.count(1, &place)?;
                 self.attach(Node { place, kind }, anchor);

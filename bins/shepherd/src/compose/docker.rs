@@ -36,7 +36,7 @@ pub(super) fn engine(config: &Config) -> anyhow::Result<Option<Engine>> {
         },
         instance: instance::of(&config.state_dir)?,
         flock: config.sheep.iter().map(|sheep| sheep.id.clone()).collect(),
-        registry: registry.url.authority().to_owned(),
+        registry: registry.prefix(),
         login: registry.credentials.as_ref().map(|credentials| RegistryLogin {
             username: credentials.username.clone(),
             password: credentials.password.expose().to_owned(),

@@ -34,21 +34,14 @@ pub enum Gpus {
     Ids(Vec<String>),
 }
 
-/// The list, each entry read by `one`; empty where the key is absent.
-pub(super) fn read(section: &Section<'_>, one: fn(&Value<'_>) -> Option<Device>) -> Option<Vec<Device>> {
+/// The list; empty where the key is absent.
+pub(super) fn read(section: &Section<'_>) -> Option<Vec<Device>> {
     let Some(value) = section.get("devices") else { return Some(Vec::new()) };
     value.list(one).and_then(|devices| value.each_once(devices, "device"))
 }
 
-pub(super) fn gpu_only(value: &Value<'_>) -> Option<Device> {
-    let gpu = gpu(value.text()?);
-    if gpu.is_none() {
-        value.wrong("/dev/nvidiaN with the number of a GPU, as a bare sheep can be given no other device");
-    }
-    gpu.map(Device::Gpu)
-}
-
-pub(super) fn any(value: &Value<'_>) -> Option<Device> {
+/// Of a bare sheep's devices only GPUs matter: it can use the others anyway.
+fn one(value: &Value<'_>) -> Option<Device> {
     let text = value.text()?;
     if let Some(number) = gpu(text) {
         return Some(Device::Gpu(number));

@@ -1,4 +1,4 @@
-//! The keys of the daemon itself: `logging`, `limits`, `scheduler`, `shutdown`, `api`.
+//! The keys of the daemon itself: `logging`, `limits`, `scheduler`, `shutdown`, `api`, `umask`.
 
 use std::time::Duration;
 
@@ -137,8 +137,10 @@ pub enum CorsOrigins {
     Only(Vec<String>),
 }
 
-type Service = (LoggingConfig, LimitsConfig, SchedulerConfig, ShutdownConfig, ApiConfig);
+type Service = (LoggingConfig, LimitsConfig, SchedulerConfig, ShutdownConfig, ApiConfig, u32);
 
+/// Files and directories are their owner's alone.
+const DEFAULT_UMASK: u32 = 0o077;
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 pub(super) fn read(top: &Section<'_>) -> Option<Service> {
@@ -148,7 +150,33 @@ pub(super) fn read(top: &Section<'_>) -> Option<Service> {
     let scheduler = read_section(top, "scheduler", read_scheduler);
     let shutdown = read_section(top, "shutdown", read_shutdown);
     let api = read_section(top, "api", read_api);
-    Some((logging?, limits?, scheduler?, shutdown?, api?))
+    let umask = top.value_or("umask", DEFAULT_UMASK, read_umask);
+    let mut logging = logging?;
+    if wants_debug(top) {
+        logging.level = match logging.level {
+            LogLevel::Error | LogLevel::Warn | LogLevel::Info | LogLevel::Debug => LogLevel::Debug,
+            LogLevel::Trace => LogLevel::Trace,
+        };
+    }
+    Some((logging, limits?, scheduler?, shutdown?, api?, umask?))
+}
+
+/// Whether the environment asks for it as it asked the original, and says nothing of a level.
+fn wants_debug(top: &Section<'_>) -> bool {
+    let is_set = top.variable("DEBUG").is_some_and(|value| !matches!(value, "0" | "false"));
+    is_set && top.variable("SHEPHERD__LOGGING__LEVEL").is_none()
+}
+
+/// Three octal digits, of which the owner's is 0; they may follow others that are 0.
+fn read_umask(value: &Value<'_>) -> Option<u32> {
+    let expected = "an octal umask such as 0077 or 0027, which leaves the owner all rights";
+    let text = value.text_as(expected)?;
+    let is_octal = text.len() <= 4 && text.bytes().all(|b| matches!(b, b'0'..=b'7'));
+    let umask = u32::from_str_radix(text, 8).ok().filter(|umask| is_octal && *umask <= 0o077);
+    if umask.is_none() {
+        value.wrong(expected);
+    }
+    umask
 }
 
 /// Reads a mapping that may be absent, and then has only defaults.

@@ -5,7 +5,7 @@
 //! | `type` | | required; `bare` or `docker` |
 //! | `transport` | both | `ipc`, `tcp` or `zmq`; default `tcp` for docker and with a `port`, else `ipc` |
 //! | `port` | both | required unless `transport` is `ipc` |
-//! | `devices` | both | list of `/dev/nvidiaN`; docker takes other devices too |
+//! | `devices` | both | list of `/dev/nvidiaN` and other devices |
 //! | `env` | both | variables for the runner |
 //! | `stdout_file`, `stderr_file` | both | appended to |
 //! | `start_timeout` | both | until a runner is ready; default 10 minutes |
@@ -42,7 +42,7 @@ pub struct SheepConfig {
     pub id: SheepId,
     /// What runs its runner.
     pub kind: SheepKind,
-    /// The devices it may use; of a bare sheep all are GPUs.
+    /// The devices it may use. A bare sheep is kept from other GPUs, and from nothing else.
     pub devices: Vec<Device>,
     /// Variables for the runner, besides those that the shepherd sets.
     pub env: BTreeMap<String, String>,
@@ -81,10 +81,26 @@ pub(super) struct Flock {
     configs: Vec<SheepConfig>,
     places: Vec<(SheepId, Place)>,
     docker: Option<(SheepId, Place)>,
-    /// The ports in use, with the key and the place of each.
-    ports: Vec<(u16, String, Place)>,
+    ports: Vec<Port>,
     mounts: Vec<Mounted>,
     logs: Vec<Log>,
+}
+
+/// A port in use.
+struct Port {
+    number: u16,
+    key: String,
+    place: Place,
+    holder: PortHolder,
+}
+
+/// What takes a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum PortHolder {
+    /// A process of this machine.
+    Process,
+    /// A container, while it runs.
+    Container,
 }
 
 /// A file that the output of a sheep's runners is appended to.
@@ -142,14 +158,25 @@ impl Flock {
     }
 
     fn check_ports(&self, cx: &Context) {
-        let mut taken: BTreeMap<u16, (&str, &Place)> = BTreeMap::new();
-        for (port, key, place) in &self.ports {
-            if let Some((first, at)) = taken.get(port) {
-                let message =
-                    format!("is {port}, which `{first}` ({at}) has already, expected a port of its own");
-                cx.report(place, key, message);
-            } else {
-                taken.insert(*port, (key, place));
+        let mut taken: BTreeMap<u16, &Port> = BTreeMap::new();
+        for port in &self.ports {
+            let Port { number, key, place, holder } = port;
+            match taken.get(number) {
+                None => drop(taken.insert(*number, port)),
+                Some(first) if [first.holder, *holder] == [PortHolder::Container; 2] => {
+                    let message = format!(
+                        "is {number}, which `{}` ({}) has, too: only one of the two can have a runner at a time",
+                        first.key, first.place
+                    );
+                    cx.warn(place, key, message);
+                }
+                Some(first) => {
+                    let message = format!(
+                        "is {number}, which `{}` ({}) has already, expected a port of its own",
+                        first.key, first.place
+                    );
+                    cx.report(place, key, message);
+                }
             }
         }
     }
@@ -204,7 +231,7 @@ fn read_one(
         .value_or("stop_grace", Duration::from_secs(5), |value| value.duration(Duration::ZERO..=*some.end()));
     let (devices, kind) = match kind? {
         Type::Bare => {
-            let devices = device::read(&section, device::gpu_only);
+            let devices = device::read(&section);
             let bare = bare::read(cx, id, &section, flock, kept);
             let reason = "has no meaning for a bare sheep, expected only with `type: docker`";
             section.finish(&docker::OWN.map(|key| (key, reason)));
@@ -212,7 +239,7 @@ fn read_one(
         }
         Type::Docker => {
             flock.docker.get_or_insert_with(|| (id.clone(), value.place().clone()));
-            let devices = device::read(&section, device::any);
+            let devices = device::read(&section);
             let docker = docker::read(id, &section, devices.as_deref(), flock, kept);
             let reason = "has no meaning for a docker sheep, expected only with `type: bare`";
             section.finish(&bare::OWN.map(|key| (key, reason)));

@@ -157,6 +157,14 @@ fn gpus_are_all_a_number_or_a_list() {
 }
 
 #[test]
+fn whether_containers_are_removed_may_be_a_number() {
+    for (value, expected) in [("1", true), ("0", false), ("true", true)] {
+        let (docker, _) = sheep(&format!("transport: ipc, autoremove_containers: {value}"));
+        assert_eq!(docker.autoremove_containers, expected, "{value}");
+    }
+}
+
+#[test]
 fn gpus_that_cannot_be_are_refused() {
     let expected = "expected `all`, how many GPUs, or a list such as `[0, 1]`";
     for (text, found) in [
@@ -375,21 +383,21 @@ fn all_capabilities_are_warned_of() {
 }
 
 #[test]
-fn ports_that_are_published_are_each_sheeps_own() {
+fn a_port_of_a_process_is_no_containers() {
     check(
         "\
 data_root: /data
 registry: {url: 'http://r:1'}
 sheep:
-  a: {type: docker, port: 9001}
-  b: {type: docker, transport: zmq, port: 9001}
+  a: {type: docker, transport: zmq, port: 9001}
+  b: {type: bare, working_directory: /m, transport: tcp, port: 9001}
   c: {type: docker, transport: ipc, port: 9001}
   d: {type: bare, working_directory: /m, transport: zmq, port: 9002}
   e: {type: docker, port: 9002}
 ",
         &[],
         &[
-            "c.yml:5:43: sheep.b.port: is 9001, which `sheep.a.port` (c.yml:4:27) has already, expected a port \
+            "c.yml:5:64: sheep.b.port: is 9001, which `sheep.a.port` (c.yml:4:43) has already, expected a port \
              of its own",
             "c.yml:8:27: sheep.e.port: is 9002, which `sheep.d.port` (c.yml:7:64) has already, expected a port \
              of its own",

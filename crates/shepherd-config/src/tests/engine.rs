@@ -193,6 +193,18 @@ fn a_registry_has_patience() {
 }
 
 #[test]
+fn a_registry_is_named_as_the_original_took_it() {
+    let prefix = |url: &str| valid(&format!("registry: {{url: {url}}}\n")).registry.unwrap().prefix();
+    assert_eq!(prefix("https://reg.example"), "reg.example");
+    assert_eq!(prefix("reg.example:5000"), "reg.example:5000");
+    assert_eq!(prefix("https://reg.example/team/models/"), "reg.example/team/models");
+    assert_eq!(prefix("reg.example/team"), "reg.example/team");
+    assert_eq!(prefix("''"), "docker.io");
+    let of_variable = valid_with("registry: {url: $REGISTRY}\n", &[("REGISTRY", "")]);
+    assert_eq!(of_variable.registry.unwrap().prefix(), "docker.io");
+}
+
+#[test]
 fn a_registrys_password_is_kept_from_runners() {
     let variables = [("USER_NAME", "me"), ("PASSWORD", "p~?>\u{e9}")];
     let config =

@@ -87,7 +87,7 @@ fn a_mistake_in_a_variable_is_told_with_its_name() {
         ],
         &[
             "SHEPHERD__: \"\": is not a known key, expected `api`, `data_root`, `docker`, `limits`, `logging`, \
-             `registry`, `scheduler`, `sheep`, `shutdown`, `state_dir` or `storage`",
+             `registry`, `scheduler`, `sheep`, `shutdown`, `state_dir`, `storage` or `umask`",
             "SHEPHERD__API__PORT: api.port: is `x`, expected a number from 0 to 65535",
             "SHEPHERD__LIMITS: limits: is text, expected a mapping",
             "SHEPHERD__LOGING__LEVEL: loging: is not a known key, did you mean `logging`?",
@@ -96,6 +96,30 @@ fn a_mistake_in_a_variable_is_told_with_its_name() {
              expected a list",
             "SHEPHERD__SHEEP__NEW__PORT: sheep.new.type: is missing, expected `bare` or `docker`",
         ],
+    );
+}
+
+#[test]
+fn a_variable_with_an_underscore_too_few_is_told() {
+    let variables = [
+        ("SHEPHERD_LOGGING_LEVEL", "debug"),
+        ("SHEPHERD_DATA_ROOT", "/x"),
+        ("SHEPHERD_STORAGE__SECRET_KEY", "hunter2"),
+        // Runners are given such, or the file refers to it.
+        ("SHEPHERD_SHEEP", "dolly"),
+        ("SHEPHERD_LISTEN", "ipc:///x"),
+        ("SHEPHERD_API_HOST", "localhost"),
+        ("SHEPHERD", "x"),
+    ];
+    let config = valid_with("api: {host: $SHEPHERD_API_HOST}\n", &variables);
+    let warnings: Vec<String> = config.warnings.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        warnings,
+        [
+            "SHEPHERD_DATA_ROOT: sets nothing, did you mean `SHEPHERD__DATA_ROOT`?",
+            "SHEPHERD_LOGGING_LEVEL: sets nothing, did you mean `SHEPHERD__LOGGING__LEVEL`?",
+            "SHEPHERD_STORAGE__SECRET_KEY: sets nothing, did you mean `SHEPHERD__STORAGE__SECRET_KEY`?",
+        ]
     );
 }
 

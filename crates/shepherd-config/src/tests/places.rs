@@ -208,8 +208,8 @@ fn a_secret_is_given_once_and_never_shown() {
         "storage: hunter2\nregistry: {url: hunter2, username: me, password: {a: hunter2}}\n",
         &[
             "c.yml:3:10: storage: is text, expected a mapping",
-            "c.yml:4:17: registry.url: does not begin with http:// or https://, expected http://HOST[:PORT] or \
-             https://HOST[:PORT]",
+            "c.yml:4:17: registry.url: has a host that an image's name cannot show to be one, expected a port or a \
+             dot in it",
             "c.yml:4:50: registry.password: is a mapping, expected text",
         ],
     );

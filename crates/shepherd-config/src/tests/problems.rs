@@ -107,13 +107,13 @@ fn an_unknown_key_is_compared_with_the_known_ones() {
         "zebra: 1\n",
         &[
             "c.yml:3:1: zebra: is not a known key, expected `api`, `data_root`, `docker`, `limits`, `logging`, \
-           `registry`, `scheduler`, `sheep`, `shutdown`, `state_dir` or `storage`",
+           `registry`, `scheduler`, `sheep`, `shutdown`, `state_dir`, `storage` or `umask`",
         ],
     );
     check_more(
         "\"a\\nb\": 1\n",
         &["c.yml:3:1: \"a\\nb\": is not a known key, expected `api`, `data_root`, `docker`, `limits`, \
-           `logging`, `registry`, `scheduler`, `sheep`, `shutdown`, `state_dir` or `storage`"],
+           `logging`, `registry`, `scheduler`, `sheep`, `shutdown`, `state_dir`, `storage` or `umask`"],
     );
 }
 
@@ -176,6 +176,25 @@ sheep:
 }
 
 #[test]
+fn two_docker_sheep_may_share_a_port_and_a_warning_tells_what_that_means() {
+    let config = super::parse(
+        "\
+data_root: /data
+registry: {url: http://127.0.0.1:6000}
+sheep:
+  a: {type: docker, port: 9001}
+  b: {type: docker, port: 9001}
+",
+        &[],
+    )
+    .unwrap();
+    let warnings: Vec<String> = config.warnings.iter().map(ToString::to_string).collect();
+    let expected = "c.yml:5:27: sheep.b.port: is 9001, which `sheep.a.port` (c.yml:4:27) has, too: only one of the \
+                    two can have a runner at a time";
+    assert!(warnings.iter().any(|warning| warning == expected), "{warnings:#?}");
+}
+
+#[test]
 fn a_docker_sheep_needs_a_registry_and_a_port() {
     check(
         "data_root: /data\nsheep:\n  d: {type: docker}\n",
@@ -212,7 +231,7 @@ sheep:
     type: bare
     working_directory: ~/models
     runner_command: []
-    devices: [/dev/nvidia0, /dev/snd, /dev/nvidiactl]
+    devices: [/dev/nvidia0, /dev/nvidiactl, nvidia1]
     heartbeat_timeout: 1ms
     run_timeout: soon
     start_timeout: 2 weeks
@@ -228,10 +247,7 @@ sheep:
         &[
             "c.yml:5:24: sheep.a.working_directory: is `~/models`, expected a path; `~` is not expanded, `$HOME` is",
             "c.yml:6:21: sheep.a.runner_command: names no program, expected a list such as `[shepherd-runner]`",
-            "c.yml:7:29: sheep.a.devices[1]: is `/dev/snd`, expected /dev/nvidiaN with the number of a GPU, as a \
-             bare sheep can be given no other device",
-            "c.yml:7:39: sheep.a.devices[2]: is `/dev/nvidiactl`, expected /dev/nvidiaN with the number of a GPU, \
-             as a bare sheep can be given no other device",
+            "c.yml:7:45: sheep.a.devices[2]: is `nvidia1`, expected a device such as /dev/nvidia0 or /dev/snd",
             "c.yml:8:24: sheep.a.heartbeat_timeout: is `1ms`, expected a duration from 100ms to 168h",
             "c.yml:9:18: sheep.a.run_timeout: is `soon`, expected a number of seconds or a duration such as \
              500ms, 30s, 5m or 2h",
@@ -365,19 +381,19 @@ fn a_login_is_whole() {
         &["c.yml:3:11: registry.username: is missing beside the password, expected the name of a user"],
     );
     check_more(
-        "registry: {url: r, usrname: me}\n",
+        "registry: {url: 'r:x', usrname: me}\n",
         &[
-            "c.yml:3:17: registry.url: does not begin with http:// or https://, expected http://HOST[:PORT] or \
-             https://HOST[:PORT]",
-            "c.yml:3:20: registry.usrname: is not a known key, did you mean `username`?",
+            "c.yml:3:17: registry.url: has no valid host and port, expected HOST[:PORT][/PATH], after http:// or \
+             https:// or without, or empty quotes for Docker Hub",
+            "c.yml:3:24: registry.usrname: is not a known key, did you mean `username`?",
         ],
     );
     check_more(
-        "registry: {url: 'http://r:1/v2', patience: 0}\n",
+        "registry: {url: 'http://r:1/Team', patience: 0}\n",
         &[
-            "c.yml:3:17: registry.url: has a path after the host, expected http://HOST[:PORT] or \
-             https://HOST[:PORT] alone",
-            "c.yml:3:44: registry.patience: is `0`, expected a duration from 1s to 24h",
+            "c.yml:3:17: registry.url: has a path that no image's name can have, expected lower-case letters, \
+             digits, `.`, `_`, `-` and `/`",
+            "c.yml:3:46: registry.patience: is `0`, expected a duration from 1s to 24h",
         ],
     );
     check_more(

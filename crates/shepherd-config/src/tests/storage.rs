@@ -126,7 +126,7 @@ fn the_variables_that_secrets_came_from_are_told() {
         ("HOST", "h"),
     ];
     let config = valid_with(
-        "storage: {url: 'http://$HOST', access_key: $KEY, secret_key: 'x${SECRET}-$TOKEN'}\n\
+        "storage: {url: http://$HOST, access_key: $KEY, secret_key: x$SECRET-$TOKEN}\n\
          registry: {url: 'http://r:1', username: $USER, password: &pass $PASS}\n\
          logging: {level: info}\n",
         &variables,

@@ -245,7 +245,7 @@ fn durations_and_sizes_have_units() {
 }
 
 #[test]
-fn references_are_replaced_in_any_scalar() {
+fn references_are_replaced_in_plain_scalars() {
     let variables = [
         ("ROOT", "/data"),
         ("A", "x"),
@@ -264,8 +264,12 @@ sheep:
     port: $PORT
     env:
       SEVERAL: <$A${A}${B_2}$A>
-      LITERAL: $ $5 $a ${a} $$ a$ ${} ${DOLLAR}A $_
-      EMPTY: '$EMPTY'
+      LITERAL: $ $5 $a ${a} $$ $$A a$ ${} ${DOLLAR}A $_
+      EMPTY: $EMPTY
+      QUOTED: 'pa$A'
+      DOUBLE: \"${A}$$\\x24A\"
+      BLOCK: |-
+        $A
 ";
     check(text, &variables, &[]);
     let config = super::parse(text, &variables).unwrap();
@@ -273,16 +277,54 @@ sheep:
     let sheep = &config.sheep[0];
     assert_eq!(sheep.id.as_str(), "fluffy-1");
     assert_eq!(sheep.env["SEVERAL"], "<xxy: {z: $A} # no\nx>");
-    assert_eq!(sheep.env["LITERAL"], "$ $5 $a ${a} $$ a$ ${} $A $_");
+    assert_eq!(sheep.env["LITERAL"], "$ $5 $a ${a} $ $A a$ ${} $A $_");
     assert_eq!(sheep.env["EMPTY"], "");
+    assert_eq!(sheep.env["QUOTED"], "pa$A");
+    assert_eq!(sheep.env["DOUBLE"], "${A}$$$A");
+    assert_eq!(sheep.env["BLOCK"], "$A");
     let SheepKind::Bare(bare) = &sheep.kind else { panic!("{sheep:?}") };
     assert_eq!(bare.port, Some(9001));
 }
 
 #[test]
+fn braces_of_a_reference_within_other_braces_are_explained() {
+    for text in ["sheep: {a: {type: bare, working_directory: ${X}}}", "a: [${X}, b]"] {
+        let error =
+            super::parse(&format!("data_root: /d\n{text}\n"), &[("X", "/m")]).unwrap_err().to_string();
+        assert!(error.contains("write `$NAME` and not `${NAME}`"), "{error}");
+    }
+    let text = "data_root: /d\nsheep: {a: {type: bare, working_directory: $X/models}}\n";
+    let config = super::parse(text, &[("X", "/m")]).unwrap();
+    let SheepKind::Bare(bare) = &config.sheep[0].kind else { panic!("{config:?}") };
+    assert_eq!(bare.working_directory, Path::new("/m/models"));
+}
+
+#[test]
+fn the_environment_asks_for_debug_as_it_asked_the_original() {
+    let level = |variables: &[(&str, &str)]| valid_with("logging: {level: error}\n", variables).logging.level;
+    assert_eq!(level(&[("DEBUG", "1")]), LogLevel::Debug);
+    for off in ["", "0", "false"] {
+        assert_eq!(level(&[("DEBUG", off)]), LogLevel::Error, "{off}");
+    }
+    assert_eq!(level(&[("DEBUG", "1"), ("SHEPHERD__LOGGING__LEVEL", "warn")]), LogLevel::Warn);
+    assert_eq!(level(&[("DEBUG", "1"), ("SHEPHERD__LOGGING__LEVEL", "trace")]), LogLevel::Trace);
+}
+
+#[test]
+fn the_umask_is_octal_and_leaves_the_owner_his_rights() {
+    assert_eq!(valid("").umask, 0o077);
+    assert_eq!(valid("umask: 0027\n").umask, 0o027);
+    assert_eq!(valid("umask: '02'\n").umask, 0o002);
+    let expected = "expected an octal umask such as 0077 or 0027, which leaves the owner all rights";
+    for wrong in ["0177", "8", "-1", "0o27", "00027", "u=rwx"] {
+        check_more(&format!("umask: {wrong}\n"), &[&format!("c.yml:3:8: umask: is `{wrong}`, {expected}")]);
+    }
+}
+
+#[test]
 fn a_reference_that_is_not_set_is_named_with_its_place() {
     check_more(
-        "api:\n  host: \"a-$NO_HOST-${NO_2}\"\n  cors_origins: [ok, $NO_ORIGIN]\n  port: ${PORT\n",
+        "api:\n  host: a-$NO_HOST-${NO_2}\n  cors_origins: [ok, $NO_ORIGIN]\n  port: ${PORT\n",
         &[
             "c.yml:4:9: api.host: refers to the environment variable `NO_2`, which is not set",
             "c.yml:4:9: api.host: refers to the environment variable `NO_HOST`, which is not set",

@@ -71,7 +71,8 @@ pub struct EngineOptions {
     /// All sheep that are configured. Containers of this instance's other sheep are of an
     /// earlier configuration, and are ended.
     pub flock: Vec<SheepId>,
-    /// The registry's authority, `HOST[:PORT]`, the first part of every image's name.
+    /// The registry, `HOST[:PORT]`, and where images are in it, `/PATH`: the beginning of
+    /// every image's name.
     pub registry: String,
     /// What to log in to the registry with.
     pub login: Option<RegistryLogin>,

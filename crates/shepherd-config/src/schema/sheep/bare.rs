@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use shepherd_job::SheepId;
 
 use super::transport::{self, Transport, Word};
-use super::{Flock, argument, read_logs};
+use super::{Flock, PortHolder, argument, read_logs};
 use crate::paths::{Located, absolute};
 use crate::read::{Context, Section, Value};
 
@@ -57,7 +57,7 @@ pub(super) fn read(
     let leads = |word: &str| format!("a port, as `transport` is `{word}`");
     // The first shepherd's configurations have a port and know no transports.
     let default = if section.get("port").is_some() { Word::Tcp } else { Word::Ipc };
-    let spoken = transport::read(section, default, leads, flock);
+    let spoken = transport::read(section, default, PortHolder::Process, leads, flock);
     let (transport, port) = spoken?;
     Some(BareSheep {
         working_directory: directory?,

@@ -29,7 +29,7 @@ use shepherd_job::SheepId;
 
 use super::mount::{self, Mount};
 use super::transport::{self, Transport, Word};
-use super::{Flock, argument, read_logs};
+use super::{Flock, PortHolder, argument, read_logs};
 use crate::paths::Located;
 use crate::read::{Section, Value};
 use crate::schema::device::{self, Device, Gpus};
@@ -136,8 +136,11 @@ pub(super) fn read(
     kept: &mut Vec<Located>,
 ) -> Option<DockerSheep> {
     let leads = |_: &str| "the port that leads to the container's, or `transport: ipc`".to_owned();
-    let spoken = transport::read(section, Word::Tcp, leads, flock);
-    let autoremove = section.value_or("autoremove_containers", false, Value::boolean);
+    let spoken = transport::read(section, Word::Tcp, PortHolder::Container, leads, flock);
+    let autoremove = section.value_or("autoremove_containers", false, |value| {
+        // The original took numbers, too.
+        value.choice_or(&[("true", true), ("false", false)], &[("1", true), ("0", false)])
+    });
     let gpus = section.optional("gpus", |value| gpus(value, devices));
     let cdi = device::cdi(section);
     let memory = section.optional("memory", |value| value.size(LEAST_MEMORY..=MOST_BYTES));

@@ -1,6 +1,6 @@
 //! `transport` and `port`: how a sheep's runner is spoken to.
 
-use super::Flock;
+use super::{Flock, Port, PortHolder};
 use crate::read::Section;
 
 /// How a runner is spoken to.
@@ -8,12 +8,12 @@ use crate::read::Section;
 pub enum Transport {
     /// A socket in the sheep's directory.
     Ipc,
-    /// A port of this machine, which no other sheep has.
+    /// A port of this machine.
     Tcp {
         /// The port.
         port: u16,
     },
-    /// As the first shepherd spoke to its runners, at a port that no other sheep has.
+    /// As the first shepherd spoke to its runners, at a port of this machine.
     Zmq {
         /// The port.
         port: u16,
@@ -33,6 +33,7 @@ pub(super) enum Word {
 pub(super) fn read(
     section: &Section<'_>,
     default: Word,
+    holder: PortHolder,
     leads: fn(&str) -> String,
     flock: &mut Flock,
 ) -> Option<(Transport, Option<u16>)> {
@@ -47,20 +48,20 @@ pub(super) fn read(
         }
         Some(Word::Ipc) => Some((Transport::Ipc, unused()?)),
         Some(Word::Tcp) => {
-            let port = read_port(section, &leads("tcp"), flock)?;
+            let port = read_port(section, holder, &leads("tcp"), flock)?;
             Some((Transport::Tcp { port }, Some(port)))
         }
         Some(Word::Zmq) => {
-            let port = read_port(section, &leads("zmq"), flock)?;
+            let port = read_port(section, holder, &leads("zmq"), flock)?;
             Some((Transport::Zmq { port }, Some(port)))
         }
     }
 }
 
 /// A port that is listened on for the sheep.
-fn read_port(section: &Section<'_>, expected: &str, flock: &mut Flock) -> Option<u16> {
+fn read_port(section: &Section<'_>, holder: PortHolder, expected: &str, flock: &mut Flock) -> Option<u16> {
     let value = section.require("port", expected)?;
-    let port = value.number(1..=u16::MAX)?;
-    flock.ports.push((port, value.key.clone(), value.place().clone()));
-    Some(port)
+    let number = value.number(1..=u16::MAX)?;
+    flock.ports.push(Port { number, key: value.key.clone(), place: value.place().clone(), holder });
+    Some(number)
 }

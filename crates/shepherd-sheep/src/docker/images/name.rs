@@ -87,14 +87,24 @@ pub(super) fn familiar(name: &str) -> &str {
     short.strip_prefix("library/").unwrap_or(short)
 }
 
-/// Checks that the engine takes `authority` for a registry.
+/// The part of `HOST[:PORT][/PATH]` that is the registry's own.
+pub(super) fn authority(registry: &str) -> &str {
+    registry.split_once('/').map_or(registry, |(authority, _)| authority)
+}
+
+/// Checks that the engine takes the beginning of `registry` for one, and the rest for the
+/// beginning of a repository.
 ///
 /// # Errors
 /// [`SheepError::Misconfigured`] with the rule that is broken.
-pub(super) fn check_registry(authority: &str) -> Result<(), SheepError> {
+pub(super) fn check_registry(registry: &str) -> Result<(), SheepError> {
     let refused = |rule: &str| {
-        Err(SheepError::Misconfigured(format!("the registry `{authority}` cannot be used: {rule}")))
+        Err(SheepError::Misconfigured(format!("the registry `{registry}` cannot be used: {rule}")))
     };
+    let authority = authority(registry);
+    if !registry.split('/').skip(1).all(is_component) {
+        return refused("its path is no part of an image's name");
+    }
     let (host, port) = match authority.rsplit_once(':') {
         Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
         Some(_) | None => (authority, None),
@@ -112,7 +122,7 @@ pub(super) fn check_registry(authority: &str) -> Result<(), SheepError> {
         !address.is_empty() && address.bytes().all(|b| b.is_ascii_hexdigit() || b == b':')
     });
     if !is_v6 && !host.split('.').all(is_label) {
-        return refused("it is to be HOST or HOST:PORT");
+        return refused("it is to be HOST or HOST:PORT, and perhaps a path");
     }
     if port.is_none() && !is_v6 && !host.contains('.') && host != "localhost" {
         return refused(

@@ -23,7 +23,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until};
 
 use super::failure::Failure;
-use super::name::ImageName;
+use super::name::{self, ImageName};
 use super::progress::Progress;
 use crate::docker::engine::{EngineOptions, Link, Trouble};
 
@@ -174,7 +174,7 @@ impl Pull<'_> {
         self.options.login.as_ref().map(|login| DockerCredentials {
             username: Some(login.username.clone()),
             password: Some(login.password.clone()),
-            serveraddress: Some(self.options.registry.clone()),
+            serveraddress: Some(name::authority(&self.options.registry).to_owned()),
             ..DockerCredentials::default()
         })
     }

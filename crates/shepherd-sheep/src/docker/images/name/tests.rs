@@ -30,15 +30,24 @@ fn a_name_that_no_image_can_have_says_which_rule_it_breaks() {
 
 #[test]
 fn a_registry_is_a_host_that_the_engine_takes_for_one() {
-    for good in
-        ["localhost", "localhost:5000", "reg:5000", "reg.example", "10.0.0.1:5000", "[::1]:5000", "[::1]"]
-    {
+    for good in [
+        "reg.example/team/a-b",
+        "localhost",
+        "localhost:5000",
+        "reg:5000",
+        "reg.example",
+        "10.0.0.1:5000",
+        "[::1]:5000",
+        "[::1]",
+    ] {
         assert!(check_registry(good).is_ok(), "{good}");
     }
     for bad in [
         "",
         "reg",
-        "reg.example/team",
+        "reg.example/",
+        "reg.example/Team",
+        "reg/team",
         "http://reg.example",
         "reg.example:",
         "reg.example:x",
