@@ -131,4 +131,15 @@ pub trait Queue: Send + Sync + 'static {
     /// A value that changes whenever jobs may have become ready. A hint: it may
     /// change for nothing, and changes close together may be seen as one.
     fn changes(&self) -> tokio::sync::watch::Receiver<u64>;
+
+    /// Whether the store can be used, as far as that shows without using it.
+    async fn check(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Resolves when the store has failed for good: every further call fails, until the
+    /// store is opened again. Pending for ever in a store that cannot fail like that.
+    async fn failed(&self) {
+        std::future::pending().await
+    }
 }

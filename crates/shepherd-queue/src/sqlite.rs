@@ -43,6 +43,7 @@ mod recover;
 mod rows;
 mod schema;
 mod statements;
+mod wal;
 mod writer;
 
 #[cfg(test)]
@@ -52,7 +53,7 @@ use cache::Entry;
 use checkpoint::Checkpointer;
 use mirror::{Loaded, Mirror, Taken};
 use reader::Readers;
-use schema::StateDir;
+use schema::{Files, StateDir};
 use writer::{Op, Reply, Writer};
 
 /// How many calls may wait for the writer; further callers wait for a place.
@@ -88,6 +89,8 @@ pub struct SqliteQueue {
     mirror: Arc<Mutex<Mirror>>,
     readers: Arc<Readers>,
     changes: watch::Sender<u64>,
+    /// Whether one of the store's threads has ended.
+    ended: watch::Receiver<bool>,
     line: Arc<Semaphore>,
     /// Held by the one claim that reads records from the disk.
     turn: tokio::sync::Mutex<()>,
@@ -113,6 +116,7 @@ impl SqliteQueue {
         let dir = Arc::new(StateDir::lock(state_dir)?);
         let outward = |fault: fault::Fault| fault.outward(state_dir);
         schema::check_length(state_dir).map_err(outward)?;
+        schema::check_log(state_dir)?;
         let mut conn = schema::writer(state_dir).map_err(outward)?;
         schema::migrate(&mut conn).map_err(outward)?;
         let (mirror, next) = recover::recover(&mut conn, options.cache_bytes).map_err(outward)?;
@@ -120,12 +124,21 @@ impl SqliteQueue {
 
         let unstarted = |e: std::io::Error| QueueError::Unavailable(format!("cannot start a thread: {e}"));
         let checkpointer = schema::checkpointer(state_dir).map_err(outward)?;
-        let checkpointer = Checkpointer::start(checkpointer).map_err(unstarted)?;
+        dir.note_opened()?;
+        // The first commit has made the log.
+        let files = Files::of(state_dir).map_err(|error| {
+            QueueError::Unavailable(format!("cannot look at the files in {}: {error}", state_dir.display()))
+        })?;
+        let files = Arc::new(files);
+        let alive = Alive(watch::Sender::new(false));
+        let ended = alive.0.subscribe();
+        let checkpointer = Checkpointer::start(checkpointer, alive.clone()).map_err(unstarted)?;
         let mirror = Arc::new(Mutex::new(mirror));
         let changes = watch::Sender::new(0);
         let (ops, calls) = channel();
         let writer = Writer {
             dir: Arc::clone(&dir),
+            files: Arc::clone(&files),
             options,
             mirror: Arc::clone(&mirror),
             ops: calls,
@@ -135,12 +148,26 @@ impl SqliteQueue {
         };
         let writer = thread::Builder::new()
             .name("queue-writer".to_owned())
-            .spawn(move || writer.run(conn))
+            .spawn(move || {
+                let _alive = alive;
+                writer.run(conn);
+            })
             .map_err(unstarted)?;
-        let readers = Arc::new(Readers::new(state_dir.to_owned()));
+        let readers = Arc::new(Readers::new(state_dir.to_owned(), files));
         let line = Arc::new(Semaphore::new(LINE));
         let turn = tokio::sync::Mutex::default();
-        Ok(Self { mirror, readers, changes, line, turn, ops: Some(ops), writer: Some(writer), _dir: dir })
+        let (ops, writer) = (Some(ops), Some(writer));
+        Ok(Self { mirror, readers, changes, ended, line, turn, ops, writer, _dir: dir })
+    }
+
+    /// Whether `state_dir` has a store's file.
+    pub fn exists(state_dir: &Path) -> bool {
+        state_dir.join(schema::FILE).exists()
+    }
+
+    /// Whether a store was opened in `state_dir` before, be its file still there or not.
+    pub fn existed(state_dir: &Path) -> bool {
+        schema::was_opened(state_dir)
     }
 
     /// How many jobs are in each phase.
@@ -201,6 +228,17 @@ impl Drop for SqliteQueue {
         if let Some(writer) = self.writer.take() {
             let _ = writer.join();
         }
+    }
+}
+
+/// Held by each of the store's threads. Whoever waits learns when one of them ends, by a
+/// panic too.
+#[derive(Clone)]
+struct Alive(watch::Sender<bool>);
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        self.0.send_replace(true);
     }
 }
 
@@ -338,5 +376,14 @@ impl Queue for SqliteQueue {
 
     fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
+    }
+
+    async fn check(&self) -> Result<()> {
+        self.readers.check().await
+    }
+
+    async fn failed(&self) {
+        // That the senders are gone says the same.
+        let _ = self.ended.clone().wait_for(|ended| *ended).await;
     }
 }

@@ -10,6 +10,7 @@ use std::thread::{self, JoinHandle};
 
 use rusqlite::Connection;
 
+use super::Alive;
 use super::fault::Fault;
 
 /// The handle of the checkpoint thread.
@@ -19,11 +20,13 @@ pub(super) struct Checkpointer {
 }
 
 impl Checkpointer {
-    pub(super) fn start(conn: Connection) -> std::io::Result<Self> {
+    pub(super) fn start(conn: Connection, alive: Alive) -> std::io::Result<Self> {
         // One waiting call is enough: it is served after those pages were written.
         let (wake, calls) = sync_channel(1);
-        let thread =
-            thread::Builder::new().name("queue-checkpoint".to_owned()).spawn(move || run(&conn, &calls))?;
+        let thread = thread::Builder::new().name("queue-checkpoint".to_owned()).spawn(move || {
+            let _alive = alive;
+            run(&conn, &calls);
+        })?;
         Ok(Self { wake, thread })
     }
 

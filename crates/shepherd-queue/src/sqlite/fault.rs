@@ -14,6 +14,9 @@ pub(super) enum Fault {
     /// The database answers, with something that was never written.
     #[error("{0}")]
     Damaged(String),
+    /// The files are not where they were opened.
+    #[error("{0}")]
+    Moved(String),
 }
 
 impl Fault {
@@ -21,6 +24,7 @@ impl Fault {
     pub(super) fn outward(&self, dir: &Path) -> QueueError {
         let error = match self {
             Self::Damaged(what) => return QueueError::Unusable(what.clone()),
+            Self::Moved(what) => return QueueError::Unavailable(what.clone()),
             Self::Sql(error) => error,
         };
         let unavailable = || QueueError::Unavailable(error.to_string());

@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 use super::cache::Entry;
 use super::fault::Fault;
 use super::rows::{self, Decoder, record_columns};
-use super::schema;
+use super::schema::{self, Files};
 use crate::{JobRecord, ListQuery, QueueError, Result, SmallObject, Unstored};
 
 /// How many reads run at a time.
@@ -134,13 +134,14 @@ impl Reader {
 #[derive(Debug)]
 pub(super) struct Readers {
     dir: PathBuf,
+    files: Arc<Files>,
     idle: Mutex<Vec<Reader>>,
     permits: Semaphore,
 }
 
 impl Readers {
-    pub(super) fn new(dir: PathBuf) -> Self {
-        Self { dir, idle: Mutex::default(), permits: Semaphore::new(READERS) }
+    pub(super) fn new(dir: PathBuf, files: Arc<Files>) -> Self {
+        Self { dir, files, idle: Mutex::default(), permits: Semaphore::new(READERS) }
     }
 
     /// Runs a read on a blocking thread.
@@ -163,6 +164,13 @@ impl Readers {
         task.await.unwrap_or_else(|e| Err(QueueError::Unavailable(format!("a read broke off: {e}"))))
     }
 
+    /// Sees that the store's files are where they were opened.
+    pub(super) async fn check(&self) -> Result<()> {
+        let (files, dir) = (Arc::clone(&self.files), self.dir.clone());
+        let task = tokio::task::spawn_blocking(move || files.check().map_err(|fault| fault.outward(&dir)));
+        task.await.unwrap_or_else(|e| Err(QueueError::Unavailable(format!("a check broke off: {e}"))))
+    }
+
     /// Closes the connections that are idle.
     pub(super) fn close(&self) {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
@@ -172,7 +180,8 @@ impl Readers {
         if let Some(reader) = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop() {
             return Ok(reader);
         }
-        let conn = schema::reader(&self.dir).map_err(|fault| fault.outward(&self.dir))?;
+        let opened = self.files.check().and_then(|()| schema::reader(&self.dir));
+        let conn = opened.map_err(|fault| fault.outward(&self.dir))?;
         Ok(Reader { conn, decoder: Decoder::default() })
     }
 }

@@ -7,7 +7,8 @@
 //! `jobs`; claims show there a moment late, because they are written lazily.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::Read as _;
+use std::io::{self, Read as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -17,11 +18,13 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
 use super::fault::Fault;
+use super::wal::{self, Rest};
 use crate::{QueueError, Result};
 
 /// The store's file in the state directory.
 pub(super) const FILE: &str = "queue.sqlite";
 const LOCK: &str = "queue.lock";
+const LOG_SUFFIX: &str = "-wal";
 /// "SHPQ": says that a database is ours.
 const APPLICATION_ID: i32 = 0x5348_5051;
 /// How long to wait for others: operators use tools of their own, whose locks are
@@ -151,6 +154,23 @@ impl StateDir {
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
+
+    /// Leaves the sign that [`was_opened`] looks for.
+    pub(super) fn note_opened(&self) -> Result<()> {
+        let noted = self.lock.metadata().and_then(|meta| match meta.len() {
+            0 => self.lock.write_all_at(b"The queue is in queue.sqlite.\n", 0),
+            _ => Ok(()),
+        });
+        noted.map_err(|error| {
+            QueueError::Unavailable(format!("cannot write {}: {error}", self.path.join(LOCK).display()))
+        })
+    }
+}
+
+/// Whether a store was opened in the directory before.
+pub(super) fn was_opened(dir: &Path) -> bool {
+    // A lock file that is empty is of a first opening that failed.
+    fs::metadata(dir.join(LOCK)).is_ok_and(|meta| meta.len() > 0)
 }
 
 impl Drop for StateDir {
@@ -158,6 +178,58 @@ impl Drop for StateDir {
         // Closing alone would leave it locked while a child that another thread has
         // just forked still holds a copy of the descriptor.
         let _ = flock(&self.lock, FlockOperation::Unlock);
+    }
+}
+
+/// The store's files as this process has them open. The database itself goes on writing to
+/// files that somebody removed or replaced, and all of it is lost when they are closed.
+#[derive(Debug)]
+pub(super) struct Files {
+    dir: PathBuf,
+    /// Device and inode of each.
+    ids: [(u64, u64); 2],
+}
+
+impl Files {
+    /// The files that are in the directory now: the database and its log.
+    ///
+    /// # Errors
+    /// When one is not there.
+    pub(super) fn of(dir: &Path) -> io::Result<Self> {
+        let [database, log] = Self::names().map(|name| Self::id(&dir.join(name)));
+        Ok(Self { dir: dir.to_owned(), ids: [database?, log?] })
+    }
+
+    /// Sees that they are still in their places.
+    ///
+    /// # Errors
+    /// [`Fault::Moved`].
+    pub(super) fn check(&self) -> std::result::Result<(), Fault> {
+        for (name, id) in Self::names().into_iter().zip(self.ids) {
+            let path = self.dir.join(name);
+            let what = match Self::id(&path) {
+                Ok(found) if found == id => continue,
+                Ok(_) => "was replaced",
+                Err(error) if error.kind() == io::ErrorKind::NotFound => "was removed or renamed",
+                Err(error) => {
+                    return Err(Fault::Moved(format!("cannot look at {}: {error}", path.display())));
+                }
+            };
+            return Err(Fault::Moved(format!(
+                "{} {what} while it was in use; put the file back in its place",
+                path.display()
+            )));
+        }
+        Ok(())
+    }
+
+    fn names() -> [String; 2] {
+        [FILE.to_owned(), format!("{FILE}{LOG_SUFFIX}")]
+    }
+
+    fn id(path: &Path) -> io::Result<(u64, u64)> {
+        let meta = fs::symlink_metadata(path)?;
+        Ok((meta.dev(), meta.ino()))
     }
 }
 
@@ -170,7 +242,7 @@ impl Drop for StateDir {
 pub(super) fn check_length(dir: &Path) -> std::result::Result<(), Fault> {
     let length =
         |suffix: &str| fs::metadata(dir.join(format!("{FILE}{suffix}"))).map_or(0, |meta| meta.len());
-    if length("") == 0 || length("-wal") > 0 || length("-journal") > 0 {
+    if length("") == 0 || length(LOG_SUFFIX) > 0 || length("-journal") > 0 {
         return Ok(());
     }
     let mut header = [0; 18];
@@ -184,6 +256,29 @@ pub(super) fn check_length(dir: &Path) -> std::result::Result<(), Fault> {
     // A file that is no database at all is told so by the database.
     if read.is_err() || (header.starts_with(b"SQLite format 3") && (page == 0 || length("") % page != 0)) {
         return Err(Fault::Damaged(format!("{FILE} is cut off")));
+    }
+    Ok(())
+}
+
+/// Reports a log whose end the database will leave out.
+///
+/// # Errors
+/// When the log cannot be read.
+pub(super) fn check_log(dir: &Path) -> Result<()> {
+    let path = dir.join(format!("{FILE}{LOG_SUFFIX}"));
+    let shown = path.display();
+    let rest = wal::unverified(&path);
+    let rest = rest.map_err(|error| QueueError::Unavailable(format!("cannot read {shown}: {error}")))?;
+    match rest {
+        None => {}
+        Some(Rest { at, commits: 0 }) => tracing::warn!(
+            "the end of {shown} does not verify from byte {at} on and is left out, as after a power failure: \
+             nobody was told that what it holds is durable"
+        ),
+        Some(Rest { at, commits }) => tracing::error!(
+            "{shown} is damaged at byte {at}: the {commits} commits behind it are lost, and with them jobs \
+             that were accepted, or what became of them. Check the disk"
+        ),
     }
     Ok(())
 }

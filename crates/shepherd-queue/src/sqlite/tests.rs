@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::{SqliteOptions, SqliteQueue};
-use crate::{QueueError, contract};
+use crate::{Queue as _, QueueError, contract};
 
 mod crash;
 mod disk;
@@ -80,4 +80,17 @@ fn the_log_of_writes_is_synced_in_full() {
     assert_eq!(pragma("wal_autocheckpoint"), 0);
     let mode: String = conn.pragma_query_value(None, "journal_mode", |row| row.get(0)).unwrap();
     assert_eq!(mode, "wal");
+}
+
+#[tokio::test]
+async fn the_end_of_a_thread_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut queue = open(dir.path());
+    let early = tokio::time::timeout(std::time::Duration::from_millis(20), queue.failed()).await;
+    assert!(early.is_err(), "the threads run");
+    // The writer ends, as it does when it panics.
+    queue.ops = None;
+    queue.failed().await;
+    let refused = queue.submit(vec![contract::job("late")]).await;
+    assert!(matches!(refused, Err(QueueError::Unavailable(_))), "{refused:?}");
 }

@@ -18,7 +18,7 @@ use super::checkpoint::{Checkpointer, checkpoint};
 use super::fault::Fault;
 use super::mirror::Mirror;
 use super::rows::Decoder;
-use super::schema::{self, StateDir};
+use super::schema::{self, Files, StateDir};
 use super::statements::Statements;
 use crate::{Behind, Change, NewJob, QueueError, Result, Submitted};
 
@@ -98,6 +98,7 @@ impl Op {
 /// The writer and what it shares.
 pub(super) struct Writer {
     pub(super) dir: Arc<StateDir>,
+    pub(super) files: Arc<Files>,
     pub(super) options: SqliteOptions,
     pub(super) mirror: Arc<Mutex<Mirror>>,
     pub(super) ops: Receiver<Op>,
@@ -139,7 +140,8 @@ impl Writer {
     pub(super) fn run(mut self, conn: Connection) {
         let mut conn = Some(conn);
         loop {
-            let opened = conn.take().map_or_else(|| schema::writer(self.dir.path()), Ok);
+            let reopen = || self.files.check().and_then(|()| schema::writer(self.dir.path()));
+            let opened = conn.take().map_or_else(reopen, Ok);
             let end = match opened {
                 Ok(mut opened) => self.serve(&mut opened),
                 Err(fault) => Err(fault),
@@ -284,7 +286,7 @@ impl Writer {
     ) -> std::result::Result<Vec<Answer>, Failed> {
         let Session { conn, statements, decoder, .. } = session;
         let mut batch = Batch::new(conn, statements, decoder, &self.mirror, self.next);
-        match fill(&mut batch, ops, until) {
+        match fill(&mut batch, &self.files, ops, until) {
             Ok((answers, next, news)) => {
                 self.next = next;
                 if news == News::Ready {
@@ -331,6 +333,7 @@ enum Failed {
 
 fn fill(
     batch: &mut Batch<'_, '_>,
+    files: &Files,
     ops: &[Op],
     until: Option<Instant>,
 ) -> std::result::Result<(Vec<Answer>, Next, News), Fault> {
@@ -348,6 +351,7 @@ fn fill(
         });
     }
     batch.write_claims(until)?;
+    files.check()?;
     let (next, news) = batch.commit()?;
     Ok((answers, next, news))
 }

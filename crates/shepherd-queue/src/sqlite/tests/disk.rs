@@ -211,3 +211,43 @@ async fn an_empty_file_is_a_new_store() {
     let done = apply(&queue, change(&id("job"), complete(claimed.attempt))).await.unwrap();
     assert_eq!(done.state.phase(), Phase::Done);
 }
+
+#[tokio::test]
+async fn files_that_were_removed_or_replaced_take_no_more_writes() {
+    for name in [FILE, "queue.sqlite-wal"] {
+        for replaced in [false, true] {
+            let dir = tempfile::tempdir().unwrap();
+            let queue = open(dir.path());
+            submit(&queue, job("before")).await;
+            queue.check().await.unwrap();
+            let (path, aside) = (dir.path().join(name), dir.path().join("aside"));
+            fs::rename(&path, &aside).unwrap();
+            if replaced {
+                fs::copy(&aside, &path).unwrap();
+            }
+            for refused in [queue.check().await, queue.submit(vec![job("after")]).await.map(drop)] {
+                let Err(QueueError::Unavailable(message)) = refused else { panic!("{refused:?}") };
+                let what = if replaced { "was replaced" } else { "was removed" };
+                assert!(message.contains(name) && message.contains(what), "{message}");
+            }
+            // What is known is still told, and all is well once the file is back.
+            assert!(queue.get(&id("before")).await.unwrap().is_some());
+            fs::rename(&aside, &path).unwrap();
+            queue.check().await.unwrap();
+            submit(&queue, job("after")).await;
+            drop(queue);
+            let queue = open(dir.path());
+            assert_eq!(queue.counts().queued, 2);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_was_there_is_told_from_none() {
+    let dir = tempfile::tempdir().unwrap();
+    assert!(!SqliteQueue::exists(dir.path()) && !SqliteQueue::existed(dir.path()));
+    drop(open(dir.path()));
+    assert!(SqliteQueue::exists(dir.path()) && SqliteQueue::existed(dir.path()));
+    fs::remove_file(dir.path().join(FILE)).unwrap();
+    assert!(!SqliteQueue::exists(dir.path()) && SqliteQueue::existed(dir.path()));
+}
