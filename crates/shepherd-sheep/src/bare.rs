@@ -137,6 +137,14 @@ impl BareOptions {
             withheld_env: Vec::new(),
         }
     }
+
+    /// Checks that the program of [`runner_command`](Self::runner_command) is there.
+    ///
+    /// # Errors
+    /// [`SheepError::Misconfigured`] with what was looked for, and where.
+    pub fn check_program(&self) -> Result<(), SheepError> {
+        command::check_program(self)
+    }
 }
 
 /// A sheep whose runners are processes of this machine.

@@ -51,7 +51,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use shepherd_job::ModelRef;
+use shepherd_job::{JobId, ModelRef};
 
 pub use bare::{BareOptions, BareSheep, Transport};
 pub use descriptors::raise_descriptor_limit;
@@ -201,6 +201,11 @@ pub trait RunningSheep: Send {
     /// keeps up.
     fn print_delay(&self) -> Duration {
         Duration::ZERO
+    }
+
+    /// Says which job the runner works on from now on, for the log of what it prints.
+    fn works_on(&self, job: Option<&JobId>) {
+        let _ = job;
     }
 
     /// Asks the runner to end, and kills it when it has not after `grace`. Resolves

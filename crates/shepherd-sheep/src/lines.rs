@@ -1,7 +1,9 @@
 //! What a runner writes, cut into the lines of the daemon's log, and its end kept for
 //! the text of an error.
 
-use shepherd_job::SheepId;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use shepherd_job::{JobId, SheepId};
 
 /// How much of the end is kept.
 pub(crate) const TAIL: usize = 4096;
@@ -83,18 +85,34 @@ impl Printed {
     }
 }
 
+/// The job that a runner works on, which the lines that it prints are of.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct AtWork(Arc<Mutex<Option<JobId>>>);
+
+impl AtWork {
+    pub(crate) fn set(&self, job: Option<JobId>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = job;
+    }
+
+    fn get(&self) -> Option<JobId> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
 /// Cuts a stream into the lines of the log.
 #[derive(Debug)]
 pub(crate) struct Lines {
     sheep: SheepId,
+    at_work: AtWork,
     stream: &'static str,
     line: Vec<u8>,
     tail: Tail,
 }
 
 impl Lines {
-    pub(crate) fn new(sheep: &SheepId, stream: &'static str) -> Self {
-        Self { sheep: sheep.clone(), stream, line: Vec::new(), tail: Tail::default() }
+    pub(crate) fn new(sheep: &SheepId, at_work: &AtWork, stream: &'static str) -> Self {
+        let (sheep, at_work) = (sheep.clone(), at_work.clone());
+        Self { sheep, at_work, stream, line: Vec::new(), tail: Tail::default() }
     }
 
     pub(crate) fn sheep(&self) -> &SheepId {
@@ -131,7 +149,9 @@ impl Lines {
         let line = String::from_utf8_lossy(&self.line);
         // What a terminal would show: the text after the last return to the line's start.
         if let Some(line) = line.trim_end().rsplit('\r').find(|line| !line.is_empty()) {
-            tracing::info!(target: "runner", sheep = %self.sheep, stream = self.stream, "{line}");
+            let job = self.at_work.get();
+            let job = job.as_ref().map(tracing::field::display);
+            tracing::info!(target: "runner", job, sheep = %self.sheep, stream = self.stream, "{line}");
         }
         self.line.clear();
     }
@@ -141,12 +161,12 @@ impl Lines {
 mod tests {
     use std::sync::{Arc, Mutex};
 
-    use shepherd_job::SheepId;
+    use shepherd_job::{JobId, JobIdRule, SheepId};
 
-    use super::{Lines, MAX_LINE, MAX_PRINTED, Printed, TAIL};
+    use super::{AtWork, Lines, MAX_LINE, MAX_PRINTED, Printed, TAIL};
 
     fn lines() -> Lines {
-        Lines::new(&SheepId::parse("dolly").unwrap(), "stderr")
+        Lines::new(&SheepId::parse("dolly").unwrap(), &AtWork::default(), "stderr")
     }
 
     fn logged(write: impl FnOnce()) -> Vec<String> {
@@ -183,6 +203,26 @@ mod tests {
         });
         let line = |text: &str| format!(" INFO runner: {text} sheep=dolly stream=\"stderr\"");
         assert_eq!(log, ["loading", "100%", "last"].map(line));
+    }
+
+    #[test]
+    fn lines_carry_the_job_that_the_runner_works_on() {
+        let log = logged(|| {
+            let mut lines = lines();
+            lines.push(b"before\n");
+            lines.at_work.set(Some(JobId::parse("job-1", JobIdRule::Bucket).unwrap()));
+            lines.push(b"within\n");
+            lines.at_work.set(None);
+            lines.push(b"after\n");
+        });
+        assert_eq!(
+            log,
+            [
+                " INFO runner: before sheep=dolly stream=\"stderr\"",
+                " INFO runner: within job=job-1 sheep=dolly stream=\"stderr\"",
+                " INFO runner: after sheep=dolly stream=\"stderr\"",
+            ]
+        );
     }
 
     #[test]

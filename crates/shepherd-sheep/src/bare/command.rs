@@ -59,6 +59,11 @@ pub(super) fn check(options: &BareOptions) -> Result<(), SheepError> {
     if !options.working_directory.is_dir() {
         return Err(no_working_directory(options));
     }
+    check_program(options)
+}
+
+/// Checks that the program is there.
+pub(super) fn check_program(options: &BareOptions) -> Result<(), SheepError> {
     let own = options.env.iter().find(|(name, _)| name == "PATH").map(|(_, value)| OsString::from(value));
     let path = own.or_else(|| std::env::var_os("PATH"));
     program(options, path.as_deref()).map(drop)

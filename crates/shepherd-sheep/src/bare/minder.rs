@@ -19,7 +19,6 @@ use super::record::{Record, RecordFile, boot_id};
 use super::run::Run;
 use super::{BareOptions, PATIENCE, command, endpoint, spawn};
 use crate::endpoint::Endpoint;
-use crate::token::Token;
 use crate::{Exit, ExitCause, SheepError};
 
 /// How often a kernel without process descriptors is asked whether the runner died.
@@ -36,7 +35,7 @@ pub(super) fn mind(
     started: oneshot::Sender<Result<String, SheepError>>,
 ) {
     let ending = Ending(run);
-    match Minder::start(options, model, run.token()) {
+    match Minder::start(options, model, run) {
         Ok((mut minder, output)) => {
             run.born(minder.leader, output);
             let noted = minder.note_leader();
@@ -88,17 +87,17 @@ struct Minder {
 }
 
 impl Minder {
-    fn start(options: &BareOptions, model: &ModelRef, token: &Token) -> Result<(Self, Output), SheepError> {
+    fn start(options: &BareOptions, model: &ModelRef, run: &Run) -> Result<(Self, Output), SheepError> {
         command::check_model(options, model)?;
         let file = RecordFile::of(options);
         // There is one when an earlier run could not be ended, or nobody swept.
         file.sweep()?;
         let name = uuid::Uuid::now_v7().simple().to_string();
         let endpoint = endpoint::prepare(options, &name)?;
-        let mut command = command::command(options, model, endpoint.url(), token, &name)?;
+        let mut command = command::command(options, model, endpoint.url(), run.token(), &name)?;
         let no_pipe = |e| SheepError::Unavailable(format!("cannot make a pipe for the runner's output: {e}"));
         let stream = |path: &Option<std::path::PathBuf>, name| {
-            Stream::open(path.as_deref(), &options.id, name).map_err(|e| match path {
+            Stream::open(path.as_deref(), &options.id, run.at_work(), name).map_err(|e| match path {
                 Some(path) => {
                     SheepError::Misconfigured(format!("cannot open the log file {}: {e}", path.display()))
                 }

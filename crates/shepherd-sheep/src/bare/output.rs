@@ -12,7 +12,7 @@ use std::process::Stdio;
 use rustix::fs::OFlags;
 use shepherd_job::SheepId;
 
-use crate::lines::{Lines, Printed, TAIL, text};
+use crate::lines::{AtWork, Lines, Printed, TAIL, text};
 
 /// Both streams of a runner.
 #[derive(Debug)]
@@ -73,6 +73,7 @@ impl Stream {
     pub(super) fn open(
         path: Option<&Path>,
         sheep: &SheepId,
+        at_work: &AtWork,
         name: &'static str,
     ) -> io::Result<(Self, Stdio)> {
         if let Some(path) = path {
@@ -83,7 +84,7 @@ impl Stream {
         let (reader, writer) = io::pipe()?;
         // The writer's end is apart: a runner finds its streams as they always are.
         rustix::fs::fcntl_setfl(&reader, OFlags::NONBLOCK)?;
-        let lines = Lines::new(sheep, name);
+        let lines = Lines::new(sheep, at_work, name);
         Ok((Self::Log { pipe: Some(reader), lines }, writer.into()))
     }
 
@@ -161,13 +162,13 @@ mod tests {
     use shepherd_job::SheepId;
 
     use super::{Output, Stream};
-    use crate::lines::TAIL;
+    use crate::lines::{AtWork, TAIL};
 
     #[test]
     fn what_was_printed_before_a_look_is_seen_by_it() {
         let sheep = SheepId::parse("dolly").unwrap();
-        let (stdout, out) = Stream::open(None, &sheep, "stdout").unwrap();
-        let (stderr, err) = Stream::open(None, &sheep, "stderr").unwrap();
+        let (stdout, out) = Stream::open(None, &sheep, &AtWork::default(), "stdout").unwrap();
+        let (stderr, err) = Stream::open(None, &sheep, &AtWork::default(), "stderr").unwrap();
         let mut output = Output::new(stdout, stderr);
         assert_eq!(output.printed(), "");
         let sh = std::process::Command::new("sh")
@@ -187,7 +188,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         std::fs::write(&path, "of an earlier run\n").unwrap();
-        let open = || Stream::open(Some(&path), &SheepId::parse("dolly").unwrap(), "stdout").unwrap().0;
+        let dolly = SheepId::parse("dolly").unwrap();
+        let open = || Stream::open(Some(&path), &dolly, &AtWork::default(), "stdout").unwrap().0;
         let mut stream = open();
         assert_eq!(stream.tail(), "");
         let mut file = File::options().append(true).open(&path).unwrap();

@@ -10,12 +10,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use rustix::process::{Pid, Signal};
+use shepherd_job::JobId;
 use tokio::sync::watch;
 
 use super::output::Output;
 use super::process::Tree;
 use super::sockets::{self, Socket};
 use super::{BareOptions, Transport};
+use crate::lines::AtWork;
 use crate::token::Token;
 use crate::{Astray, Exit, RunningSheep};
 
@@ -31,6 +33,7 @@ pub(super) struct Run {
     exit: watch::Sender<Option<Exit>>,
     /// From the runner's start on.
     output: Mutex<Option<Output>>,
+    at_work: AtWork,
 }
 
 #[derive(Default)]
@@ -70,6 +73,10 @@ impl Run {
     /// Does something with what the runner writes, once there is a runner.
     pub(super) fn with_output<T>(&self, work: impl FnOnce(&mut Output) -> T) -> Option<T> {
         self.output.lock().unwrap_or_else(PoisonError::into_inner).as_mut().map(work)
+    }
+
+    pub(super) fn at_work(&self) -> &AtWork {
+        &self.at_work
     }
 
     /// The minder is about to reap the runner.
@@ -227,6 +234,10 @@ impl RunningSheep for Handle {
 
     fn printed(&mut self) -> String {
         self.run.with_output(Output::printed).unwrap_or_default()
+    }
+
+    fn works_on(&self, job: Option<&JobId>) {
+        self.run.at_work.set(job.cloned());
     }
 
     async fn stop(&mut self, grace: Duration) -> Exit {

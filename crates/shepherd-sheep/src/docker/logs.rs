@@ -24,7 +24,7 @@ use super::container::Container;
 use super::engine::Trouble;
 use super::rotate::RotatedFile;
 use crate::SheepError;
-use crate::lines::{Lines, Printed, Tail};
+use crate::lines::{AtWork, Lines, Printed, Tail};
 
 /// So many pieces are written at once, when that many are there.
 const BATCH: usize = 64;
@@ -69,10 +69,14 @@ impl Logs {
     ///
     /// # Errors
     /// [`SheepError::Misconfigured`] when one cannot be written to.
-    pub(super) fn open(options: &DockerOptions, printed: SharedPrinted) -> Result<Self, SheepError> {
+    pub(super) fn open(
+        options: &DockerOptions,
+        printed: SharedPrinted,
+        at_work: &AtWork,
+    ) -> Result<Self, SheepError> {
         let mut files: Vec<RotatedFile> = Vec::new();
         let mut sink = |path: Option<&Path>, name| {
-            let Some(path) = path else { return Ok(Sink::Log(Lines::new(&options.id, name))) };
+            let Some(path) = path else { return Ok(Sink::Log(Lines::new(&options.id, at_work, name))) };
             // Both streams may go to one.
             let number = match files.iter().position(|file| file.path() == path) {
                 Some(number) => number,
@@ -303,7 +307,7 @@ mod tests {
     use super::*;
 
     fn stream() -> Stream {
-        Stream::new(Sink::Log(Lines::new(&SheepId::parse("dolly").unwrap(), "stdout")))
+        Stream::new(Sink::Log(Lines::new(&SheepId::parse("dolly").unwrap(), &AtWork::default(), "stdout")))
     }
 
     fn piece(stamp: u32, text: &str) -> Bytes {

@@ -6,9 +6,11 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use shepherd_job::JobId;
 use tokio::sync::watch;
 
 use super::logs::SharedPrinted;
+use crate::lines::AtWork;
 use crate::token::Token;
 use crate::{Exit, RunningSheep};
 
@@ -132,11 +134,12 @@ pub(super) struct Handle {
     pub(super) endpoint: String,
     data_root: PathBuf,
     printed: SharedPrinted,
+    at_work: AtWork,
 }
 
 impl Handle {
-    pub(super) fn new(run: Arc<Run>, data_root: PathBuf, printed: SharedPrinted) -> Self {
-        Self { run, endpoint: String::new(), data_root, printed }
+    pub(super) fn new(run: Arc<Run>, data_root: PathBuf, printed: SharedPrinted, at_work: AtWork) -> Self {
+        Self { run, endpoint: String::new(), data_root, printed, at_work }
     }
 }
 
@@ -173,6 +176,10 @@ impl RunningSheep for Handle {
 
     fn print_delay(&self) -> Duration {
         PRINT_DELAY
+    }
+
+    fn works_on(&self, job: Option<&JobId>) {
+        self.at_work.set(job.cloned());
     }
 
     async fn stop(&mut self, grace: Duration) -> Exit {

@@ -21,6 +21,7 @@ use super::spec::{self, Us};
 use super::sweep::{self, Unswept};
 use super::{DockerOptions, reclaim};
 use crate::endpoint::{Endpoint, Guest, make_home};
+use crate::lines::AtWork;
 use crate::{RunningSheep, Sheep, SheepError, Transport};
 
 /// How long a launch waits for an earlier runner that was killed. It goes at once where the
@@ -199,11 +200,12 @@ impl Sheep for DockerSheep {
         let name = uuid::Uuid::now_v7().simple().to_string();
         let endpoint = self.endpoint(&name).await?;
         let printed = SharedPrinted::default();
-        let logs = Logs::open(&self.options, Arc::clone(&printed))?;
+        let at_work = AtWork::default();
+        let logs = Logs::open(&self.options, Arc::clone(&printed), &at_work)?;
         let container = spec::name(&self.engine.options().instance, self.options.id.as_str(), &name);
         let run = Arc::new(Run::new(container, self.options.transport == Transport::Ipc));
         // Made before the task: when this future is dropped, it wishes the run dead.
-        let mut handle = Handle::new(Arc::clone(&run), self.options.data_root.clone(), printed);
+        let mut handle = Handle::new(Arc::clone(&run), self.options.data_root.clone(), printed, at_work);
         let plan = Plan {
             engine: self.engine.clone(),
             options: Arc::clone(&self.options),
