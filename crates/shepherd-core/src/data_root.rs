@@ -6,29 +6,35 @@
 //! emptied, which a marker file says. In any other, the sheep's own directories
 //! are.
 //!
+//! Two shepherds would empty it under one another, so it is locked, by a file in it.
+//!
 //! Everything is removed by descriptor: strangers have worked in there. What may
 //! not be removed, because it is other users', is set aside under a name of its own,
 //! for a sheep to get it back, and keeps nobody from starting.
 
 use std::ffi::{OsStr, OsString};
-use std::fs;
+use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
-use rustix::fs::{Dir, Mode, OFlags, RenameFlags};
+use rustix::fs::{Dir, FlockOperation, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 use shepherd_job::SheepId;
 use shepherd_sheep::Sheep;
 use shepherd_storage::remove_all;
 
+use crate::StartError;
 use crate::workdir::{ATTIC, RECLAIMS};
 
 /// What others than the owner and the group may do.
-const OTHERS: u32 = 0o007;
+pub(crate) const OTHERS: u32 = 0o007;
 const MARKER: &str = ".shepherd-data-root";
+/// The file that is locked.
+const LOCK: &str = ".shepherd-lock";
 /// How the names begin of what was set aside.
 const ASIDE: &str = ".not-removable-";
 /// Less room than this, in bytes, and the disk is full.
@@ -37,6 +43,81 @@ const MIN_FREE: u64 = 64 << 20;
 const MIN_FREE_SHARE: u64 = 50;
 /// How many names are tried for something that is set aside.
 const TRIES: u32 = 10_000;
+
+/// A data root, locked until this value is dropped.
+#[derive(Debug)]
+pub(crate) struct DataRoot {
+    path: PathBuf,
+    /// Permissions that it does not get.
+    mask: u32,
+    lock: Mutex<Lock>,
+}
+
+impl DataRoot {
+    /// Makes the directory where it is missing, and locks it.
+    ///
+    /// # Errors
+    /// [`StartError::InUse`] when another shepherd has it; [`StartError::Directory`] when it
+    /// cannot be made or locked.
+    pub(crate) fn lock(path: &Path, mask: u32) -> Result<Self, StartError> {
+        let failed = |source: io::Error| {
+            let path = path.to_owned();
+            match source.kind() {
+                io::ErrorKind::WouldBlock => StartError::InUse { path },
+                _ => StartError::Directory { path, source },
+            }
+        };
+        fs::create_dir_all(path).map_err(failed)?;
+        let path = path.canonicalize().map_err(failed)?;
+        let lock = Lock::take(&path).map_err(failed)?;
+        Ok(Self { path, mask, lock: Mutex::new(lock) })
+    }
+
+    /// Makes and locks the directory again where somebody removed or replaced it.
+    ///
+    /// # Errors
+    /// When it cannot be made, or another shepherd has locked it by now.
+    pub(crate) fn restore(&self) -> io::Result<()> {
+        let mut lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        if !is_same(&lock.0, &self.path.join(LOCK)) {
+            if !self.path.exists() {
+                fs::create_dir_all(&self.path)?;
+                let mode = fs::metadata(&self.path)?.permissions().mode() & 0o7777 & !self.mask;
+                fs::set_permissions(&self.path, fs::Permissions::from_mode(mode))?;
+            }
+            *lock = Lock::take(&self.path)?;
+        }
+        Ok(())
+    }
+}
+
+/// A locked file.
+#[derive(Debug)]
+struct Lock(File);
+
+impl Lock {
+    fn take(dir: &Path) -> io::Result<Self> {
+        let file = OpenOptions::new().create(true).truncate(false).write(true).open(dir.join(LOCK))?;
+        rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+        Ok(Self(file))
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing alone would leave it locked while a child that another thread has just
+        // forked still holds a copy of the descriptor.
+        let _ = rustix::fs::flock(&self.0, FlockOperation::Unlock);
+    }
+}
+
+/// Whether `path` leads to this open file or directory, and not to another or to none.
+pub(crate) fn is_same(open: impl AsFd, path: &Path) -> bool {
+    match (rustix::fs::fstat(open), rustix::fs::stat(path)) {
+        (Ok(open), Ok(named)) => (open.st_dev, open.st_ino) == (named.st_dev, named.st_ino),
+        (Err(_), _) | (_, Err(_)) => false,
+    }
+}
 
 /// Makes `data_root`, or empties it but for `state_dir`.
 ///
@@ -60,7 +141,7 @@ pub(crate) fn clean<'a>(
             let path = data_root.join(&name);
             if homes.contains(&path) {
                 remove(&dir, &path, &name)?;
-            } else if !state_dir.starts_with(&path) {
+            } else if name != LOCK && !state_dir.starts_with(&path) {
                 strangers.push(path);
             }
         }
@@ -73,21 +154,22 @@ pub(crate) fn clean<'a>(
         return Ok(());
     }
     fs::write(&marker, "The shepherd empties this directory at every start.\n")?;
-    empty(&dir.into(), &data_root, &state_dir, &marker)
+    empty(&dir.into(), &data_root, &state_dir, &[marker, data_root.join(LOCK)])
 }
 
-/// Closes the data root to users of this machine who are not of its group: what a stranger
-/// owns in it is his to open, and to give rights that his fence takes from him and not from
-/// those who run it, such as another user's. One that holds other files is left as it is.
+/// Takes the permissions in `mask` from the data root. Those of [`OTHERS`] must go where
+/// runners are strangers: what a stranger owns in it is his to open, and to give rights that
+/// his fence takes from him and not from those who run it, such as another user's. A data
+/// root that holds other files is left as it is.
 ///
 /// # Errors
 /// When it is not there.
-pub(crate) fn close(data_root: &Path) -> io::Result<()> {
+pub(crate) fn close(data_root: &Path, mask: u32) -> io::Result<()> {
     let mode = fs::metadata(data_root)?.permissions().mode();
-    if mode & OTHERS == 0 {
+    if mode & mask == 0 {
         return Ok(());
     }
-    let closed = fs::Permissions::from_mode(mode & 0o7777 & !OTHERS);
+    let closed = fs::Permissions::from_mode(mode & 0o7777 & !mask);
     let why = match data_root.join(MARKER).exists().then(|| fs::set_permissions(data_root, closed)) {
         Some(Ok(())) => return Ok(()),
         Some(Err(error)) => error.to_string(),
@@ -95,7 +177,8 @@ pub(crate) fn close(data_root: &Path) -> io::Result<()> {
     };
     tracing::warn!(
         data_root = %data_root.display(), why,
-        "the data root is open to all users of this machine, who may run what containers leave there"
+        "the data root stays open to other users of this machine, who may see what jobs work on and run what \
+         containers leave there"
     );
     Ok(())
 }
@@ -133,16 +216,16 @@ pub(crate) fn shortage(dir: impl AsFd) -> Option<String> {
     (!has_inodes).then(|| "the disk of `data_root` is full: no inodes are free".to_owned())
 }
 
-fn empty(dir: &OwnedFd, path: &Path, keep: &Path, marker: &Path) -> io::Result<()> {
+fn empty(dir: &OwnedFd, path: &Path, keep: &Path, ours: &[PathBuf]) -> io::Result<()> {
     for name in names(dir)? {
         let path = path.join(&name);
-        if path == keep || path == marker {
+        if path == keep || ours.contains(&path) {
             continue;
         }
         if keep.starts_with(&path) {
             let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let below = rustix::fs::openat(dir, &name, flags, Mode::empty())?;
-            empty(&below, &path, keep, marker)?;
+            empty(&below, &path, keep, ours)?;
         } else {
             remove(dir, &path, &name)?;
         }
@@ -188,6 +271,27 @@ mod tests {
     use crate::workdir::tests::without_privileges;
 
     #[test]
+    fn a_data_root_is_one_shepherds_even_when_it_was_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (root, state) = (dir.path().join("data"), dir.path().join("state"));
+        fs::create_dir(&state).unwrap();
+        let first = DataRoot::lock(&root, OTHERS).unwrap();
+        clean(&root, &state, std::iter::empty()).unwrap();
+        let error = DataRoot::lock(&root, OTHERS).unwrap_err();
+        assert!(error.to_string().contains("another shepherd uses the data root"), "{error}");
+        fs::remove_dir_all(&root).unwrap();
+        first.restore().unwrap();
+        assert!(matches!(DataRoot::lock(&root, OTHERS), Err(StartError::InUse { .. })));
+        fs::remove_dir_all(&root).unwrap();
+        let second = DataRoot::lock(&root, OTHERS).unwrap();
+        assert_eq!(first.restore().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        drop(second);
+        first.restore().unwrap();
+        drop(first);
+        DataRoot::lock(&root, OTHERS).unwrap();
+    }
+
+    #[test]
     fn an_earlier_life_is_swept_away_and_the_state_stays() {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().join("data");
@@ -213,13 +317,15 @@ mod tests {
         let mode = |root: &Path| fs::metadata(root).unwrap().permissions().mode() & 0o7777;
         fs::set_permissions(&root, fs::Permissions::from_mode(0o2755)).unwrap();
         clean(&root, &state, std::iter::empty()).unwrap();
-        close(&root).unwrap();
+        close(&root, OTHERS).unwrap();
         assert_eq!(mode(&root), 0o2750);
+        close(&root, 0o077).unwrap();
+        assert_eq!(mode(&root), 0o2700);
         let home = dir.path().join("home");
         fs::create_dir_all(home.join("photos")).unwrap();
         fs::set_permissions(&home, fs::Permissions::from_mode(0o1777)).unwrap();
         clean(&home, &state, std::iter::empty()).unwrap();
-        close(&home).unwrap();
+        close(&home, 0o077).unwrap();
         assert_eq!(mode(&home), 0o1777);
     }
 

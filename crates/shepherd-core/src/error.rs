@@ -84,6 +84,12 @@ pub enum StartError {
         /// Why.
         source: std::io::Error,
     },
+    /// Another shepherd works in the data root.
+    #[error("another shepherd uses the data root {path}; each needs one of its own")]
+    InUse {
+        /// The data root.
+        path: std::path::PathBuf,
+    },
     /// What an earlier life left unfinished cannot be cleared up.
     #[error("cannot clear up after an earlier life: {0}")]
     Leftovers(#[from] ShepherdError),

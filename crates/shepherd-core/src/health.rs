@@ -1,4 +1,5 @@
-//! Whether the storage answers and the disks have room, looked at from time to time.
+//! Whether the storage and the job store answer and the disks have room, looked at from time
+//! to time.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -36,6 +37,7 @@ pub(crate) struct Health {
 #[derive(Clone, Debug, Default)]
 struct Problems {
     storage: Option<String>,
+    queue: Option<String>,
     state_dir: Option<String>,
     data_root: Option<String>,
 }
@@ -70,8 +72,8 @@ impl Health {
 
     /// What is wrong with the storage and the disks.
     pub(crate) fn problems(&self) -> Vec<String> {
-        let Problems { storage, state_dir, data_root } = lock(&self.problems).clone();
-        [storage, state_dir, data_root].into_iter().flatten().collect()
+        let Problems { storage, queue, state_dir, data_root } = lock(&self.problems).clone();
+        [storage, queue, state_dir, data_root].into_iter().flatten().collect()
     }
 
     async fn look(&self, shared: &Shared, places: &Arc<Places>) {
@@ -79,6 +81,11 @@ impl Health {
             Ok(Ok(())) => None,
             Ok(Err(error)) => Some(error.to_string()),
             Err(_) => Some(format!("the storage did not answer within {PATIENCE:?}")),
+        };
+        let queue = match tokio::time::timeout(PATIENCE, shared.queue.check()).await {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(error.to_string()),
+            Err(_) => Some(format!("the job store did not answer within {PATIENCE:?}")),
         };
         let places = Arc::clone(places);
         let looked = tokio::task::spawn_blocking(move || {
@@ -92,13 +99,18 @@ impl Health {
             (Some(_), None) => tracing::info!("the storage is available again"),
             (None, None) | (Some(_), Some(_)) => {}
         }
+        match (&problems.queue, &queue) {
+            (None, Some(error)) => tracing::error!(%error, "the job store is unavailable"),
+            (Some(_), None) => tracing::info!("the job store is available again"),
+            (None, None) | (Some(_), Some(_)) => {}
+        }
         match (&problems.state_dir, &state_dir) {
             (None, Some(error)) => tracing::error!(%error, "the state directory cannot be written"),
             (Some(_), None) => tracing::info!("the state directory can be written again"),
             (None, None) | (Some(_), Some(_)) => {}
         }
         // The sheep tell about theirs.
-        *problems = Problems { storage, state_dir, data_root };
+        *problems = Problems { storage, queue, state_dir, data_root };
     }
 }
 

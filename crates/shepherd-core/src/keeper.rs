@@ -121,6 +121,8 @@ enum End {
     TimedOut(JobId, Duration),
     /// It did not let go of a cancelled job.
     KeptCancelled,
+    /// The sheep's directory is gone, and with it what the runner works on.
+    Homeless,
     /// The time to drain is over.
     Drained,
 }
@@ -145,6 +147,16 @@ enum Event {
     Tick(Instant),
     /// Something to look at changed.
     Stirred,
+}
+
+/// Whether the sheep's directory is where it was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Home {
+    Here,
+    /// Somebody removed or replaced it.
+    Gone,
+    /// It is being made again.
+    Reopening,
 }
 
 pub(crate) struct Keeper {
@@ -192,6 +204,8 @@ pub(crate) struct Keeper {
     awaiting_words: Option<(Instant, Vec<FromRunner>)>,
     /// When a prepared job need no longer wait for an earlier one.
     overtake_at: Option<Instant>,
+    /// Whether the sheep's directory is there.
+    home: Home,
     /// The queue had less than was wanted.
     hungry: bool,
     /// Nothing is made ready or sent ahead until the runner answers: another sheep is free.
@@ -274,6 +288,7 @@ impl Keeper {
             published: 0,
             awaiting_words: None,
             overtake_at: None,
+            home: Home::Here,
             hungry: false,
             sharing: false,
             drain_seen: false,
@@ -358,7 +373,9 @@ impl Keeper {
     /// Does all that can be done now.
     async fn advance(&mut self) {
         let order = if self.drain_seen { None } else { self.order.borrow_and_update().clone() };
-        if order == self.model {
+        if self.home != Home::Here {
+            self.leave_home();
+        } else if order == self.model {
             self.claim().await;
         } else {
             self.leave_model(order);
@@ -409,6 +426,52 @@ impl Keeper {
             State::Running(_) => self.end(End::Idle),
             State::Stopping(..) => {}
         }
+    }
+
+    /// Works towards having no job, and then has the sheep's directory made again.
+    fn leave_home(&mut self) {
+        self.hungry = false;
+        self.give_back_prepared();
+        match &self.state {
+            State::None => {}
+            State::Starting(..) => self.state = State::None,
+            State::Running(_) => self.end(End::Homeless),
+            State::Stopping(..) => {}
+        }
+        let is_vacant = matches!(self.state, State::None) && self.hand.housed.is_empty();
+        if self.home == Home::Gone && is_vacant && self.rest_until().is_none() {
+            self.home = Home::Reopening;
+            ops::reopen(&mut self.outcomes, &self.shared, &self.dirs);
+        }
+    }
+
+    fn take_reopened(&mut self, reopened: std::io::Result<Arc<WorkDirs>>) {
+        let id = self.cell.facts().view.id.clone();
+        match reopened {
+            Ok(dirs) => {
+                tracing::warn!(sheep = %id, "the sheep's directory was removed or replaced, and is made again");
+                self.dirs = dirs;
+                self.home = Home::Here;
+                self.sheep_failures.reset();
+                self.cell.facts().view.problem = None;
+            }
+            Err(error) => {
+                self.home = Home::Gone;
+                self.becomes_unfit(format!(
+                    "the sheep's directory is gone and cannot be made again: {error}"
+                ));
+            }
+        }
+    }
+
+    /// The sheep cannot run anything for a while.
+    fn becomes_unfit(&mut self, problem: String) {
+        let rest = self.sheep_failures.step();
+        let sheep = self.cell.facts().view.id.clone();
+        tracing::error!(%sheep, %problem, retry_in = ?rest, "the sheep cannot run anything");
+        self.unfit_until = Some(Instant::now() + rest);
+        let mut facts = self.cell.facts();
+        (facts.available, facts.view.problem) = (false, Some(problem));
     }
 
     fn start(&mut self) {
@@ -500,6 +563,11 @@ impl Keeper {
                             self.hand.housed.remove(job.id());
                             self.hand.changes.push(job.given_back(GiveBack::Blameless, after));
                         }
+                        Err(Unprepared::Homeless) => {
+                            self.home = Home::Gone;
+                            self.hand.housed.remove(job.id());
+                            self.hand.changes.push(job.given_back(GiveBack::Blameless, Duration::ZERO));
+                        }
                     }
                 }
             }
@@ -534,6 +602,7 @@ impl Keeper {
                 self.hand.changes.extend(changes);
             }
             Outcome::Applied => self.hand.applying = 0,
+            Outcome::Reopened(reopened) => self.take_reopened(reopened),
         }
     }
 
@@ -566,13 +635,9 @@ impl Keeper {
                 self.start_failed(how, &error);
             }
             Err(StartFailure::Sheep(problem)) => {
-                let rest = self.sheep_failures.step();
-                tracing::error!(sheep = %id, %problem, retry_in = ?rest, "the sheep cannot run anything");
                 self.state = State::None;
-                self.unfit_until = Some(Instant::now() + rest);
+                self.becomes_unfit(problem);
                 self.give_back_prepared();
-                let mut facts = self.cell.facts();
-                (facts.available, facts.view.problem) = (false, Some(problem));
             }
         }
     }

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use shepherd_queue::{JobRecord, Queue};
 use shepherd_storage::{SmallObjects, Storage};
 
+use crate::data_root::DataRoot;
 use crate::health::Unpublished;
 use crate::live::Live;
 use crate::supervise::Tasks;
@@ -22,6 +23,7 @@ pub(crate) struct Shared {
     pub(crate) waiters: Waiters,
     pub(crate) live: Arc<Live>,
     pub(crate) tasks: Tasks,
+    pub(crate) data_root: DataRoot,
     pub(crate) attic: Arc<Attic>,
     pub(crate) turns: Turns,
     pub(crate) unpublished: Unpublished,

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admission::{Accepted, Admission, Data, Submit};
 use crate::clock::now;
+use crate::data_root::DataRoot;
 use crate::flock::{Cell, Command, SheepView, drive};
 use crate::health::{Health, Places, Unpublished};
 use crate::keeper::{Charge, Keeper, Keeping};
@@ -51,6 +52,9 @@ pub struct Options {
     pub data_root: PathBuf,
     /// What must last beside the queue. May lie below `data_root`.
     pub state_dir: PathBuf,
+    /// The permissions that are taken from the data root where it has them. Where a sheep is
+    /// fenced, those of users outside its group are taken anyway.
+    pub data_root_mask: u32,
     /// The flock.
     pub flock: Vec<Member>,
     /// How long jobs may wait because sheep keep to the models they have.
@@ -71,6 +75,7 @@ impl Options {
         Self {
             data_root: data_root.into(),
             state_dir: state_dir.into(),
+            data_root_mask: 0,
             flock: Vec::new(),
             max_wait: Duration::from_secs(300),
             unknown_models: UnknownModels::default(),
@@ -122,6 +127,7 @@ impl Shepherd {
         let Options {
             data_root,
             state_dir,
+            data_root_mask,
             flock,
             max_wait,
             unknown_models,
@@ -129,6 +135,10 @@ impl Shepherd {
             job_log,
             status_document,
         } = options;
+        let is_fenced = flock.iter().any(|member| member.sheep.is_fenced());
+        let mask = data_root_mask | if is_fenced { data_root::OTHERS } else { 0 };
+        // First: nothing of a shepherd that runs is touched.
+        let locked = DataRoot::lock(&data_root, mask)?;
         for member in &flock {
             let swept = member.sheep.sweep().await;
             swept.map_err(|e| StartError::Sheep { sheep: member.id.clone(), message: e.to_string() })?;
@@ -141,9 +151,7 @@ impl Shepherd {
         std::fs::create_dir_all(&markers).map_err(directory(&markers))?;
         data_root::clean(&data_root, &state_dir, flock.iter().map(|member| &member.id))
             .map_err(directory(&data_root))?;
-        if flock.iter().any(|member| member.sheep.is_fenced()) {
-            data_root::close(&data_root).map_err(directory(&data_root))?;
-        }
+        data_root::close(&data_root, mask).map_err(directory(&data_root))?;
         let sheep = flock.iter().map(|member| &*member.sheep);
         data_root::reclaim(&data_root, sheep).await.map_err(directory(&data_root))?;
 
@@ -156,6 +164,7 @@ impl Shepherd {
             waiters,
             live: Arc::new(Live::new(job_log)),
             tasks,
+            data_root: locked,
             attic: Arc::clone(&attic),
             turns: Turns::default(),
             unpublished: Unpublished::default(),
@@ -173,6 +182,13 @@ impl Shepherd {
         let models = Arc::new(Models::new(kinds.collect(), unknown_models));
         let ids = flock.iter().map(|member| member.id.clone()).collect();
         let orphans = Arc::new(Orphans::new(ids, removed_sheep));
+        let (queue, draining) = (Arc::clone(&shared.queue), shared.tasks.draining.clone());
+        shared.tasks.spawn(TaskKind::Pillar, "job store", async move {
+            tokio::select! {
+                () = queue.failed() => {}
+                () = draining.cancelled() => {}
+            }
+        });
         let settling = Settling::start(&shared);
         let admission = Admission::start(&shared, &settling, markers);
         if let Err(error) = admission.sweep().await {

@@ -3,7 +3,7 @@
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, OnceLock};
 
 use futures::FutureExt as _;
 use tokio_util::sync::CancellationToken;
@@ -28,7 +28,7 @@ pub(crate) struct Tasks {
     pub(crate) draining: CancellationToken,
     /// Set when a pillar fell.
     pub(crate) fallen: CancellationToken,
-    fallen_name: Arc<Mutex<Option<&'static str>>>,
+    fallen_name: Arc<OnceLock<&'static str>>,
 }
 
 impl Tasks {
@@ -43,9 +43,10 @@ impl Tasks {
             let panicked = AssertUnwindSafe(task).catch_unwind().await.is_err();
             match kind {
                 TaskKind::Pillar if panicked || !tasks.draining.is_cancelled() => {
-                    tracing::error!(task = name, panicked, "a task of the shepherd ended unexpectedly");
-                    *tasks.fallen_name.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(name);
+                    // First of all: nothing that logging does may hide the end of a task.
+                    let _ = tasks.fallen_name.set(name);
                     tasks.fallen.cancel();
+                    tracing::error!(task = name, panicked, "a task of the shepherd ended unexpectedly");
                 }
                 TaskKind::Request if panicked => tracing::error!(task = name, "a request's task panicked"),
                 TaskKind::Pillar | TaskKind::Request => {}
@@ -55,7 +56,7 @@ impl Tasks {
 
     /// The name of the pillar that fell first, if one did.
     pub(crate) fn fallen_name(&self) -> Option<&'static str> {
-        *self.fallen_name.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.fallen_name.get().copied()
     }
 
     /// Resolves when all tasks have ended.

@@ -34,6 +34,7 @@ use shepherd_job::{DEFAULT_INPUT, JobId, ObjectPath};
 use shepherd_queue::SmallObject;
 use shepherd_storage::{RunnerDir, Trust};
 
+use crate::data_root::is_same;
 use fence::{Fence, Handed};
 use looks::{Tidied, read_small, tidy};
 use trash::Trash;
@@ -108,6 +109,22 @@ impl WorkDirs {
         Ok(Self { path, root, attic, fence, ready: Mutex::default(), trash: Mutex::default(), counter })
     }
 
+    /// Makes all of it again, when what was here is no longer [in its place](Self::is_in_place)
+    /// and no job uses it.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub(crate) fn reopen(&self) -> io::Result<Self> {
+        let attic = Attic::open(self.attic.path.parent().unwrap_or(&self.path))?;
+        Self::open(&self.path, Arc::new(attic), self.trust())
+    }
+
+    /// Whether the directory is still at its path, where runners look for it.
+    pub(crate) fn is_in_place(&self) -> bool {
+        let back = self.fence.as_ref().is_none_or(|fence| is_same(&fence.back, &fence.path));
+        is_same(&self.root, &self.path) && back
+    }
+
     /// Makes the job's directory, with `inputs` (holding `objects`) and an empty
     /// `outputs`.
     ///
@@ -125,6 +142,7 @@ impl WorkDirs {
             let empty = if used.is_none() { ready.empty.pop() } else { None };
             (used, empty, ready.model)
         };
+        let is_fresh = used.is_none() && empty.is_none();
         let (skeleton, filled) = match (used, empty) {
             (Some((used, data)), _) => {
                 let filled = self.write_over_input(&used, data);
@@ -140,10 +158,15 @@ impl WorkDirs {
                 (made, filled)
             }
         };
-        filled.and_then(|()| self.place(&skeleton, job, model)).inspect_err(|_| {
+        let placed = filled.and_then(|()| self.place(&skeleton, job, model)).inspect_err(|_| {
             self.throw_away(self.back(), &*skeleton);
             self.forget(job);
-        })
+        });
+        match placed {
+            // A cleaner of old files took a part of one that stood ready; there are only so many.
+            Err(error) if !is_fresh && error.kind() == io::ErrorKind::NotFound => self.prepare(job, objects),
+            placed => placed,
+        }
     }
 
     /// Renames a directory to the job's place.

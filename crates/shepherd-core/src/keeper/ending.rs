@@ -145,9 +145,11 @@ impl Keeper {
                 }
                 let grace = match &end {
                     End::Idle | End::Drained => self.keeping.stop_grace,
-                    End::Died(_) | End::Unreliable(_) | End::TimedOut(..) | End::KeptCancelled => {
-                        Duration::ZERO
-                    }
+                    End::Died(_)
+                    | End::Unreliable(_)
+                    | End::TimedOut(..)
+                    | End::KeptCancelled
+                    | End::Homeless => Duration::ZERO,
                 };
                 let grace = if self.force_seen { Duration::ZERO } else { grace };
                 let forced = self.forced.clone();
@@ -160,6 +162,7 @@ impl Keeper {
                     | End::Unreliable(_)
                     | End::TimedOut(..)
                     | End::KeptCancelled
+                    | End::Homeless
                     | End::Drained => {
                         let is_orderly = matches!(&end, End::Died(death) if death.is_from_outside)
                             && !self.hand.sent.is_empty();
@@ -205,7 +208,7 @@ impl Keeper {
             // Whoever ends the daemon may have ended its runners, too.
             End::Died(death) => !death.is_blameless && !draining,
             End::Unreliable(_) => true,
-            End::TimedOut(..) | End::Idle | End::KeptCancelled | End::Drained => false,
+            End::TimedOut(..) | End::Idle | End::KeptCancelled | End::Homeless | End::Drained => false,
         };
         let certain = is_blamed && sent.len() == 1;
         if is_blamed && sent.len() > 1 {
@@ -239,6 +242,7 @@ impl Keeper {
                 | End::TimedOut(..)
                 | End::Idle
                 | End::KeptCancelled
+                | End::Homeless
                 | End::Drained => job.given_back(GiveBack::Blameless, Duration::ZERO),
             });
         }

@@ -43,6 +43,8 @@ pub(super) enum Outcome {
     Vacated(Vec<JobId>, Vec<Change>),
     /// The changes are durable.
     Applied,
+    /// The sheep's directory was made again, or cannot be.
+    Reopened(io::Result<Arc<WorkDirs>>),
 }
 
 /// Why a job's directory could not be made ready.
@@ -52,6 +54,8 @@ pub(super) enum Unprepared {
     Fault(JobError),
     /// It cannot be now: the job waits so long, at least.
     Later(Duration),
+    /// The sheep's directory is gone: it must be made again first.
+    Homeless,
 }
 
 /// What a job comes to that its runner is through with.
@@ -70,7 +74,7 @@ pub(super) enum Collected {
     Kept(Fate, Vec<SmallObject>),
     /// They cannot be kept: the job fails.
     Fault(JobError),
-    /// The storage took them and may have lost them: the job runs again.
+    /// They are gone, or may be, through no fault of the job: it runs again.
     Lost,
     /// The job was withdrawn, or is run by others meanwhile.
     Stale,
@@ -95,9 +99,13 @@ pub(super) fn prepare(
     if !at_hand.is_empty() {
         let dirs = Arc::clone(dirs);
         outcomes.spawn_blocking(move || {
+            let is_in_place = dirs.is_in_place();
             let prepare = |(job, mut objects): (Job, Vec<SmallObject>)| {
                 objects.retain(|(path, _)| path.as_str().starts_with("inputs/"));
-                let result = dirs.prepare(job.id(), &objects).map_err(|e| local_fault(&e));
+                let result = match is_in_place {
+                    true => dirs.prepare(job.id(), &objects).map_err(|e| local_fault(&e)),
+                    false => Err(Unprepared::Homeless),
+                };
                 (job, result)
             };
             Outcome::Prepared { jobs: at_hand.into_iter().map(prepare).collect(), staging: None }
@@ -122,10 +130,14 @@ const ENCODED_KEYS_NOTE: &str = "shepherd: some keys of the inputs cannot be nam
 async fn stage(shared: &Shared, dirs: &Arc<WorkDirs>, job: &Job) -> Result<(), Unprepared> {
     let id = job.id().clone();
     let made = on_disk(dirs, move |dirs| {
-        dirs.prepare(&id, &[])?;
-        dirs.inputs(&id).inspect_err(|_| dirs.discard(&id))
+        if !dirs.is_in_place() {
+            return Err(Unprepared::Homeless);
+        }
+        let inputs =
+            dirs.prepare(&id, &[]).and_then(|()| dirs.inputs(&id).inspect_err(|_| dirs.discard(&id)));
+        inputs.map_err(|e| local_fault(&e))
     });
-    let inputs = made.await.map_err(|e| local_fault(&e))?;
+    let inputs = made.await?;
     let staged = stage_inputs(shared, &inputs, job).await;
     // Open no longer than needed: there may be many jobs.
     let encoded = on_disk(dirs, move |_| inputs.has_encoded_keys()).await;
@@ -225,6 +237,9 @@ pub(super) fn collect(
                 Ok(Outputs::Files) => large.push((job, fate)),
                 // They are there, and may be read another time.
                 Err(error) if unopened(&error).is_transient() => large.push((job, fate)),
+                Err(_) if matches!(fate, Fate::Done) && !dirs.is_in_place() => {
+                    collected.push((job, Collected::Lost));
+                }
                 Err(error) => {
                     dirs.discard(job.id());
                     let kept = match fate {
@@ -305,6 +320,9 @@ async fn publish_outputs(
                 retry(job, &error, &mut backoff).await;
             }
             Err(error) => {
+                if !on_disk(dirs, WorkDirs::is_in_place).await {
+                    return Collected::Lost;
+                }
                 return Collected::Fault(fault(job, "The job's outputs cannot be stored", &error));
             }
         }
@@ -397,6 +415,14 @@ pub(super) async fn start(
         cleared.map_err(|e| StartFailure::Sheep(format!("the sheep's directory cannot be cleared: {e}")))?;
     }
     start.await
+}
+
+/// Makes the data root and the sheep's directory in it again. No job may use what was there.
+pub(super) fn reopen(outcomes: &mut JoinSet<Outcome>, shared: &Arc<Shared>, dirs: &Arc<WorkDirs>) {
+    let (shared, dirs) = (Arc::clone(shared), Arc::clone(dirs));
+    outcomes.spawn_blocking(move || {
+        Outcome::Reopened(shared.data_root.restore().and_then(|()| dirs.reopen()).map(Arc::new))
+    });
 }
 
 /// Removes what could not be removed while there was a runner. What is other users', the

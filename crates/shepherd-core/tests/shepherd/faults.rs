@@ -215,7 +215,7 @@ fn write_large(input: &Input, name: &str) {
     std::fs::write(file(input, "outputs/output"), name.repeat(100_000)).unwrap();
 }
 
-async fn eventually(mut holds: impl AsyncFnMut() -> bool) {
+pub(crate) async fn eventually(mut holds: impl AsyncFnMut() -> bool) {
     let waiting = async {
         while !holds().await {
             tokio::time::sleep(Duration::from_millis(5)).await;

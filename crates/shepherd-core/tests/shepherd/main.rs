@@ -8,4 +8,5 @@ mod jobs;
 mod logs;
 mod placement;
 mod runners;
+mod store;
 mod strangers;
