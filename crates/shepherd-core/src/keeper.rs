@@ -30,6 +30,7 @@
 //! directory.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -125,6 +126,20 @@ enum End {
     Homeless,
     /// The time to drain is over.
     Drained,
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Idle => f.write_str("it is not needed"),
+            Self::Died(death) => write!(f, "it died: {}", death.details),
+            Self::Unreliable(reason) => f.write_str(reason),
+            Self::TimedOut(job, limit) => write!(f, "job {job} ran longer than its limit of {limit:?}"),
+            Self::KeptCancelled => f.write_str("it did not let go of a cancelled job"),
+            Self::Homeless => f.write_str("the sheep's directory was removed or replaced"),
+            Self::Drained => f.write_str("the time to drain is over"),
+        }
+    }
 }
 
 enum State {
@@ -492,7 +507,8 @@ impl Keeper {
                 }
             }
             self.hand.applying = changes.len();
-            ops::apply(&mut self.outcomes, &self.shared, &self.settling, changes);
+            let sheep = self.cell.facts().view.id.clone();
+            ops::apply(&mut self.outcomes, &self.shared, &self.settling, sheep, changes);
         }
     }
 
@@ -531,6 +547,9 @@ impl Keeper {
         let job = self.hand.sent.iter().find(|sent| sent.let_go_by.is_none()).map(|sent| sent.job.id());
         if facts.view.job.as_ref() != job {
             facts.view.job = job.cloned();
+            if let State::Running(runner) = &self.state {
+                runner.works_on(job);
+            }
         }
         if facts.view.model != self.model {
             facts.view.model.clone_from(&self.model);
@@ -554,7 +573,10 @@ impl Keeper {
                         continue;
                     }
                     match result {
-                        Ok(()) => self.hand.is_prepared(job),
+                        Ok(()) => {
+                            tracing::debug!(job = %job.id(), "its working directory is ready");
+                            self.hand.is_prepared(job);
+                        }
                         Err(Unprepared::Fault(error)) => {
                             self.hand.housed.remove(job.id());
                             self.hand.changes.push(job.failed(error));

@@ -55,6 +55,7 @@ mod error;
 mod fitness;
 mod flock;
 mod health;
+mod journal;
 mod keeper;
 mod live;
 mod models;

@@ -22,6 +22,7 @@ use crate::clock::now;
 use crate::data_root::DataRoot;
 use crate::flock::{Cell, Command, SheepView, drive};
 use crate::health::{Health, Places, Unpublished};
+use crate::journal;
 use crate::keeper::{Charge, Keeper, Keeping};
 use crate::live::{EventId, JobEvent, Live, Progress};
 use crate::models::{Models, UnknownModels};
@@ -360,6 +361,7 @@ impl Shepherd {
                 return Err(ShepherdError::Unavailable(other.to_string()));
             }
         };
+        journal::ended(&record, None);
         shared.tell(&record);
         self.inner.settling.stir();
         if let JobState::Cancelled { started_at: Some(_), history, .. } = record.state {

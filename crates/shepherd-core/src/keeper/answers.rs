@@ -57,6 +57,7 @@ impl Keeper {
             match message {
                 FromRunner::Done { job, attempt } => match self.answer(&job, attempt) {
                     Some(sent) => {
+                        tracing::debug!(job = %sent.job.id(), "the runner has done it");
                         answers += 1;
                         if sent.let_go_by.is_some() {
                             ops::release(&mut self.outcomes, &self.dirs, vec![sent.job.id().clone()]);
@@ -69,6 +70,7 @@ impl Keeper {
                 },
                 FromRunner::Error { job, attempt, error } => {
                     if let Some(sent) = self.answer(&job, attempt) {
+                        tracing::debug!(job = %sent.job.id(), error = %error.message, "the runner has not done it");
                         if sent.is_recalled && sent.let_go_by.is_none() && error.exception_type == CANCELLED {
                             let change = sent.job.given_back(GiveBack::Blameless, Duration::ZERO);
                             self.vacate(&[sent.job], vec![change]);

@@ -141,7 +141,7 @@ impl Keeper {
                 let id = &self.cell.facts().view.id;
                 match &end {
                     End::Idle | End::Drained => tracing::info!(sheep = %id, "ending the runner"),
-                    other => tracing::warn!(sheep = %id, reason = ?other, "ending the runner"),
+                    other => tracing::warn!(sheep = %id, reason = %other, "ending the runner"),
                 }
                 let grace = match &end {
                     End::Idle | End::Drained => self.keeping.stop_grace,

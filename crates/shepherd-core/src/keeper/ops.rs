@@ -7,7 +7,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use shepherd_job::{Event, JobError, JobId, JobState};
+use shepherd_job::{Event, JobError, JobId, JobState, SheepId};
 use shepherd_queue::{Change, SmallObject};
 use shepherd_sheep::Sheep;
 use shepherd_storage::{Replaces, RunnerDir, StorageError};
@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use super::hand::Job;
 use super::runner::{Runner, StartFailure};
 use crate::error::without_paths;
+use crate::journal;
 use crate::retry::{Backoff, IsTransient as _, store_backoff};
 use crate::settle::Settling;
 use crate::shared::Shared;
@@ -454,6 +455,7 @@ pub(super) fn apply(
     outcomes: &mut JoinSet<Outcome>,
     shared: &Arc<Shared>,
     settling: &Arc<Settling>,
+    sheep: SheepId,
     changes: Vec<Change>,
 ) {
     let (shared, settling) = (Arc::clone(shared), Arc::clone(settling));
@@ -477,7 +479,10 @@ pub(super) fn apply(
         };
         for (change, result) in changes.iter().zip(results) {
             let record = match result {
-                Ok(record) => Some(record),
+                Ok(record) => {
+                    journal::ended(&record, Some(&sheep));
+                    Some(record)
+                }
                 Err(refused) => {
                     tracing::debug!(job = %change.job, %refused, "an outcome came too late");
                     // What counted instead, an earlier try of this or a cancel, may have woken nobody.

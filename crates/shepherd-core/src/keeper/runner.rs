@@ -214,6 +214,13 @@ impl Runner {
         self.process.printed()
     }
 
+    /// Says which job what the process prints is of, where it can be only one.
+    pub(super) fn works_on(&self, job: Option<&JobId>) {
+        if self.slots == 1 {
+            self.process.works_on(job);
+        }
+    }
+
     /// How much later than it was printed something may be there to be asked for.
     pub(super) fn print_delay(&self) -> Duration {
         self.process.print_delay()

@@ -44,7 +44,7 @@ impl Keeper {
             facts.claiming = true;
             facts.view.id.clone()
         };
-        let mut claim = Claim::new(model, sheep, limit, now());
+        let mut claim = Claim::new(model, sheep.clone(), limit, now());
         if let Some(removed) = self.orphans.unpinned() {
             claim.pins = Pins::OwnAnd(removed);
         }
@@ -63,6 +63,7 @@ impl Keeper {
         let mut jobs = Vec::with_capacity(claimed.len());
         for claimed in claimed {
             self.shared.live.note(&claimed.job);
+            tracing::debug!(job = %claimed.job.spec.id, attempt = %claimed.attempt, %sheep, "claimed");
             if self.shared.storage_is_remote() {
                 // A claim puts no job behind, but clients read the document by themselves. That of a short
                 // job is written when it is done.
@@ -140,6 +141,7 @@ impl Keeper {
             if self.pace.mean().is_none_or(|mean| mean > Duration::from_millis(50)) {
                 self.settling.touch(job.id());
             }
+            tracing::debug!(job = %job.id(), attempt = %job.attempt, "sent to the runner");
             self.hand.sent.push_back(Sent::new(job, now));
         }
         if let Err(end) = runner.send(&messages) {
