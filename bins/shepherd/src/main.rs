@@ -33,18 +33,24 @@ fn main() -> ExitCode {
     let config = match load(path) {
         Ok(config) => config,
         Err(message) => {
-            eprintln!("{message}");
+            say(std::io::stderr(), &message);
             return ExitCode::from(BAD_CONFIGURATION);
         }
     };
     let Some(run) = run else {
         for warning in &config.warnings {
-            eprintln!("warning: {warning}");
+            say(std::io::stderr(), &format!("warning: {warning}"));
         }
-        println!("{}: the configuration is valid", path.display());
+        say(std::io::stdout(), &format!("{}: the configuration is valid", path.display()));
         return ExitCode::SUCCESS;
     };
-    logging::start(&config.logging);
+    let _log = match logging::start(&config.logging) {
+        Ok(log) => log,
+        Err(error) => {
+            say(std::io::stderr(), &format!("cannot start logging: {error}"));
+            return ExitCode::FAILURE;
+        }
+    };
     match start_runtime(&config, run) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -57,6 +63,11 @@ fn main() -> ExitCode {
 fn load(path: &Path) -> Result<Config, String> {
     let cwd = std::env::current_dir().map_err(|e| format!("cannot tell the current directory: {e}"))?;
     Config::load(path, &Environment::from_process(), &cwd).map_err(|e| e.to_string())
+}
+
+/// Prints a line. The exit code says the same to a caller who does not read it.
+fn say(mut to: impl std::io::Write, line: &str) {
+    let _ = writeln!(to, "{line}");
 }
 
 fn start_runtime(config: &Config, run: &RunArgs) -> anyhow::Result<()> {
