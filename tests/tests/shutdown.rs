@@ -28,7 +28,7 @@ async fn draining(daemon: &Daemon) {
 
 #[tokio::test]
 async fn a_signal_lets_running_jobs_end() {
-    for signal in [Signal::TERM, Signal::INT] {
+    for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
         let site = Site::new().with(json!({"shutdown": {"grace": "1h"}}));
         let daemon = site.start().await;
         let gate = site.path("gate");
@@ -50,6 +50,18 @@ async fn a_signal_lets_running_jobs_end() {
         assert_eq!(daemon.client().finished("queued").await["status"], "done");
         assert_eq!(site.journal().runs_of("running").len(), 1);
     }
+}
+
+#[tokio::test]
+async fn a_daemon_that_is_to_outlive_its_terminal_does() {
+    let site = Site::new();
+    let daemon = site.command();
+    let mut command = std::process::Command::new("nohup");
+    command.current_dir(site.path("")).arg(daemon.get_program()).args(daemon.get_args());
+    let daemon = site.start_command(command).await;
+    daemon.signal(Signal::HUP);
+    assert_eq!(daemon.client().run("after", SCRIPTED, &Script::Say("x".into())).await["status"], "done");
+    assert!(!daemon.log().text().contains("draining"));
 }
 
 #[tokio::test]

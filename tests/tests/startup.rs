@@ -107,6 +107,40 @@ async fn check_only_checks() {
 }
 
 #[tokio::test]
+async fn check_looks_at_what_the_configuration_names() {
+    let site = Site::new().with_sheep(SHEEP, json!({"runner_command": ["no-such-runner"]}));
+    std::fs::write(site.path("file"), "").unwrap();
+    let keys = json!({
+        "data_root": site.path("file/data"),
+        "sheep": {SHEEP: {"working_directory": site.path("absent"), "stdout_file": site.path("nowhere/out")}},
+    });
+    let site = site.with(keys);
+    let config = site.write_config();
+    let check = |arguments: &[&str]| {
+        let mut command = site.bare_command();
+        command.arg("check").args(arguments).arg("-c").arg(&config);
+        site.run(command)
+    };
+    let ended = check(&[]).await;
+    assert_eq!(ended.code, Some(2), "{}", ended.log);
+    for (key, place) in [
+        ("data_root", site.path("file")),
+        ("sheep.dolly.working_directory", site.path("absent")),
+        ("sheep.dolly.stdout_file", site.path("nowhere")),
+    ] {
+        let expected = format!("shepherd.yaml: {key}: {} ", place.display());
+        assert!(ended.log.contains(&expected), "no `{expected}` in:\n{}", ended.log);
+    }
+    assert!(
+        ended.log.contains("sheep.dolly.runner_command: cannot find the runner `no-such-runner`"),
+        "{}",
+        ended.log
+    );
+    let ended = check(&["--offline"]).await;
+    assert_eq!(ended.code, Some(0), "{}", ended.log);
+}
+
+#[tokio::test]
 async fn help_is_spelled_out_and_h_is_the_host() {
     let site = Site::new();
     let mut command = site.bare_command();
@@ -135,15 +169,23 @@ async fn help_is_spelled_out_and_h_is_the_host() {
 
 #[tokio::test]
 async fn the_environment_overrides_and_is_interpolated() {
-    let site = Site::new().with(json!({"limits": {"max_body_bytes": "$LIMIT_OF_${WHAT}"}}));
-    let mut command = site.command();
-    command.env("LIMIT_OF_", "10").env("WHAT", "00");
-    // `$LIMIT_OF_` and `${WHAT}` are two references: 1000.
-    let daemon = site.start_command(command).await;
+    let site = Site::new().with(json!({"limits": {"max_body_bytes": "$LIMIT_OF_$WHAT"}}));
+    let text = std::fs::read_to_string(site.write_config()).unwrap();
+    // Quoted text, as all of JSON is, stands for itself.
+    std::fs::write(site.path("plain.yaml"), text.replace("\"$LIMIT_OF_$WHAT\"", "$LIMIT_OF_$WHAT")).unwrap();
+    let command = || {
+        let mut command = site.bare_command();
+        command.args(["-c", "plain.yaml", "-h", "127.0.0.1", "-p", "0"]);
+        command
+    };
+    let mut command_of = command();
+    command_of.env("LIMIT_OF_", "10").env("WHAT", "00");
+    // `$LIMIT_OF_` and `$WHAT` are two references: 1000.
+    let daemon = site.start_command(command_of).await;
     let big = shepherd_tests::start_body("big", SCRIPTED, &"x".repeat(3000));
     assert_eq!(daemon.client().start_job(&big).await.status, 413);
     daemon.kill().await;
-    let mut command = site.command();
+    let mut command = command();
     command.env("LIMIT_OF_", "10").env("WHAT", "00").env("SHEPHERD__LIMITS__MAX_BODY_BYTES", "5000");
     let daemon = site.start_command(command).await;
     assert_eq!(daemon.client().start_job(&big).await.status, 200);

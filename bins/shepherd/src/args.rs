@@ -30,15 +30,21 @@ pub(crate) struct RunArgs {
     /// The port to listen at, 0 for any free one; before `api.port` of the file.
     #[arg(short, long)]
     pub(crate) port: Option<u16>,
+    /// Begin with an empty queue although the old one's file is missing.
+    #[arg(long)]
+    pub(crate) new_queue: bool,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Validate a configuration file and do nothing else.
+    /// Validate a configuration file and look at what it names on this machine. Changes nothing.
     Check {
         /// The configuration file.
         #[arg(short, long, value_name = "FILE")]
         config: PathBuf,
+        /// Look at the file alone, as on another machine than the shepherd's.
+        #[arg(long)]
+        offline: bool,
     },
 }
 

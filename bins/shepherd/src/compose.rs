@@ -2,7 +2,9 @@
 
 mod docker;
 mod flock;
+mod lost_queue;
 mod names;
+mod private;
 mod storage;
 
 use std::sync::Arc;
@@ -16,6 +18,8 @@ use shepherd_s3::Endpoint;
 use tokio::net::TcpListener;
 
 use docker::Prefetch;
+pub(crate) use flock::bare_options;
+pub(crate) use lost_queue::refuse_lost_queue;
 
 /// What was started.
 pub(crate) struct Started {
@@ -34,11 +38,13 @@ pub(crate) async fn start(config: &Config) -> anyhow::Result<Started> {
     let state_dir = &config.state_dir;
     std::fs::create_dir_all(state_dir)
         .with_context(|| format!("cannot make the state directory {}", state_dir.display()))?;
+    private::close(state_dir, config.umask)?;
     // The queue's lock comes first: nothing of a running shepherd is touched by a second one.
     let queue = SqliteQueue::open(state_dir, SqliteOptions::default())?;
     // The endpoint's address too is taken before anything runs.
     let opened = storage::open(config).await?;
     let mut options = Options::new(&config.data_root, state_dir);
+    options.data_root_mask = config.umask;
     options.job_log = config.limits.job_log;
     options.status_document = Some(shepherd_api::status_document);
     options.max_wait = config.scheduler.max_wait;

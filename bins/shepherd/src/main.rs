@@ -2,6 +2,7 @@
 //! library crates.
 
 mod args;
+mod check;
 mod compose;
 mod logging;
 mod servers;
@@ -13,6 +14,8 @@ use anyhow::Context as _;
 use args::{Cli, Command, RunArgs};
 use clap::Parser as _;
 use compose::Started;
+use rustix::fs::Mode;
+use rustix::process::DumpableBehavior;
 use servers::Servers;
 use shepherd_api::Api;
 use shepherd_config::{Config, Environment};
@@ -24,9 +27,11 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 const BAD_CONFIGURATION: u8 = 2;
 
 fn main() -> ExitCode {
+    // Neither a core dump nor another process of this user is to show secrets.
+    let hidden = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
     let cli = Cli::parse();
     let (path, run) = match (&cli.command, &cli.run) {
-        (Some(Command::Check { config }), _) => (config, None),
+        (Some(Command::Check { config, .. }), _) => (config, None),
         (None, Some(run)) => (&run.config, Some(run)),
         (None, None) => unreachable!("clap requires one of the two"),
     };
@@ -41,6 +46,16 @@ fn main() -> ExitCode {
         for warning in &config.warnings {
             say(std::io::stderr(), &format!("warning: {warning}"));
         }
+        let problems = match &cli.command {
+            Some(Command::Check { offline: true, .. }) => Vec::new(),
+            Some(Command::Check { offline: false, .. }) | None => check::problems(&config),
+        };
+        for problem in &problems {
+            say(std::io::stderr(), &format!("{}: {problem}", path.display()));
+        }
+        if !problems.is_empty() {
+            return ExitCode::from(BAD_CONFIGURATION);
+        }
         say(std::io::stdout(), &format!("{}: the configuration is valid", path.display()));
         return ExitCode::SUCCESS;
     };
@@ -51,6 +66,10 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    if let Err(error) = hidden {
+        tracing::warn!(%error, "other processes of this user may read the daemon's memory");
+    }
+    rustix::process::umask(Mode::from_raw_mode(config.umask));
     match start_runtime(&config, run) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -60,14 +79,14 @@ fn main() -> ExitCode {
     }
 }
 
-fn load(path: &Path) -> Result<Config, String> {
-    let cwd = std::env::current_dir().map_err(|e| format!("cannot tell the current directory: {e}"))?;
-    Config::load(path, &Environment::from_process(), &cwd).map_err(|e| e.to_string())
-}
-
 /// Prints a line. The exit code says the same to a caller who does not read it.
 fn say(mut to: impl std::io::Write, line: &str) {
     let _ = writeln!(to, "{line}");
+}
+
+fn load(path: &Path) -> Result<Config, String> {
+    let cwd = std::env::current_dir().map_err(|e| format!("cannot tell the current directory: {e}"))?;
+    Config::load(path, &Environment::from_process(), &cwd).map_err(|e| e.to_string())
 }
 
 fn start_runtime(config: &Config, run: &RunArgs) -> anyhow::Result<()> {
@@ -89,6 +108,9 @@ async fn serve_until_told(config: &Config, run: &RunArgs, descriptors: Option<u6
     let address = listener.local_addr()?;
 
     let api_options = compose::api_options(config, host)?;
+    if !run.new_queue {
+        compose::refuse_lost_queue(config)?;
+    }
     let Started { shepherd, endpoint, prefetch } = compose::start(config).await?;
     let mut servers = Servers::new();
     let options = compose::serve_options(config, descriptors);
@@ -137,7 +159,7 @@ async fn serve_until_told(config: &Config, run: &RunArgs, descriptors: Option<u6
     match ended {
         Drain::InTime => tokio::select! {
             () = servers.ended() => {}
-            _ = signals.next() => {}
+            _ = signals.next_to_force() => {}
         },
         Drain::Forced => {}
     }
@@ -160,7 +182,7 @@ async fn drain(shepherd: &Shepherd, config: &Config, signals: &mut Signals) -> D
     tokio::pin!(shutdown);
     tokio::select! {
         () = &mut shutdown => return Drain::InTime,
-        name = signals.next() => tracing::warn!("{name} received again, ending at once"),
+        name = signals.next_to_force() => tracing::warn!("{name} received, ending at once"),
     }
     shepherd.force_shutdown();
     shutdown.await;
@@ -170,22 +192,49 @@ async fn drain(shepherd: &Shepherd, config: &Config, signals: &mut Signals) -> D
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hangup: Option<Signal>,
 }
 
 impl Signals {
     fn listen() -> anyhow::Result<Self> {
-        let cannot = "cannot listen to signals";
+        let listen = |kind| signal(kind).context("cannot listen to signals");
         Ok(Self {
-            terminate: signal(SignalKind::terminate()).context(cannot)?,
-            interrupt: signal(SignalKind::interrupt()).context(cannot)?,
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            // Whoever started the daemon to outlive his terminal wants it ignored.
+            hangup: if is_hangup_ignored() { None } else { Some(listen(SignalKind::hangup())?) },
         })
     }
 
     /// The name of the next signal that asks for the end. Cancel-safe.
     async fn next(&mut self) -> &'static str {
+        let hangup = async {
+            match &mut self.hangup {
+                Some(hangup) => drop(hangup.recv().await),
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+            () = hangup => "SIGHUP",
+        }
+    }
+
+    /// The name of the next signal that says not to wait any longer. A closing terminal
+    /// may hang up more than once, so SIGHUP does not say it. Cancel-safe.
+    async fn next_to_force(&mut self) -> &'static str {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
         }
     }
+}
+
+/// Whether this process was started with SIGHUP ignored, as by nohup(1).
+fn is_hangup_ignored() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    // The lowest bit is signal 1.
+    ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 == 1)
 }

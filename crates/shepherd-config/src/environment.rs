@@ -56,7 +56,7 @@ impl Environment {
                 let is_key = !key.is_empty() && rest.as_bytes()[section.len()] == b'_';
                 is_key.then(|| (name.as_str(), format!("{PREFIX}{SEPARATOR}{section}{SEPARATOR}{key}")))
             };
-            SECTIONS.iter().find_map(|section| of_section(section))
+            SECTIONS.iter().find_map(of_section)
         })
     }
 

@@ -17,6 +17,7 @@ use crate::environment::Environment;
 use crate::paths;
 use crate::problem::{Place, Problem};
 use crate::units;
+use crate::url::HttpUrl;
 use crate::yaml::{self, Entry, Kind, Node, Origin, index_path, key_path};
 
 mod section;
@@ -217,6 +218,15 @@ impl<'a> Value<'a> {
             let mut all = options.iter().chain(older);
             all.find(|(name, _)| name.eq_ignore_ascii_case(text)).map(|(_, value)| *value)
         })
+    }
+
+    /// The address of a service.
+    pub(crate) fn http_url(&self) -> Option<HttpUrl> {
+        let url = HttpUrl::parse(self.raw(HttpUrl::SHAPE, Echo::Hidden)?);
+        if let Err(reason) = url {
+            self.fail(format!("{reason}, expected {}", HttpUrl::SHAPE));
+        }
+        url.ok()
     }
 
     pub(crate) fn duration(&self, range: RangeInclusive<Duration>) -> Option<Duration> {

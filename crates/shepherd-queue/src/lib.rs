@@ -140,6 +140,6 @@ pub trait Queue: Send + Sync + 'static {
     /// Resolves when the store has failed for good: every further call fails, until the
     /// store is opened again. Pending for ever in a store that cannot fail like that.
     async fn failed(&self) {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use shepherd_config::{Config, Device, SheepConfig, SheepKind};
+use shepherd_config::{BareSheep as BareConfig, Config, Device, SheepConfig, SheepKind};
 use shepherd_core::{Keeping, Member};
 use shepherd_sheep::{BareOptions, BareSheep, DockerSheep, Engine, Sheep, Transport};
 
@@ -22,22 +22,7 @@ pub(super) fn member(
         crash_retries: config.limits.crash_retries,
     };
     let kind: Arc<dyn Sheep> = match &sheep.kind {
-        SheepKind::Bare(bare) => {
-            let home = config.data_root.join(sheep.id.as_str());
-            let mut options = BareOptions::new(sheep.id.clone(), bare.working_directory.clone(), home);
-            options.state_dir.clone_from(&config.state_dir);
-            options.transport = transport(bare.transport);
-            if let Some(port) = bare.port {
-                options.port = port;
-            }
-            options.devices = sheep.devices.iter().map(device_path).collect();
-            options.stdout_file.clone_from(&bare.stdout_file);
-            options.stderr_file.clone_from(&bare.stderr_file);
-            options.runner_command.clone_from(&bare.runner_command);
-            options.env = sheep.env.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
-            options.withheld_env = config.withheld_env.iter().cloned().collect();
-            Arc::new(BareSheep::new(options))
-        }
+        SheepKind::Bare(bare) => Arc::new(BareSheep::new(bare_options(config, sheep, bare))),
         SheepKind::Docker(docker) => {
             let engine = engine.context("docker sheep without an engine")?;
             let options = docker::options(config, sheep, docker)?;
@@ -52,6 +37,24 @@ pub(super) fn member(
         }
     };
     Ok(Member { id: sheep.id.clone(), sheep: kind, keeping })
+}
+
+/// How a bare sheep runs its runners.
+pub(crate) fn bare_options(config: &Config, sheep: &SheepConfig, bare: &BareConfig) -> BareOptions {
+    let home = config.data_root.join(sheep.id.as_str());
+    let mut options = BareOptions::new(sheep.id.clone(), bare.working_directory.clone(), home);
+    options.state_dir.clone_from(&config.state_dir);
+    options.transport = transport(bare.transport);
+    if let Some(port) = bare.port {
+        options.port = port;
+    }
+    options.devices = sheep.devices.iter().map(device_path).collect();
+    options.stdout_file.clone_from(&bare.stdout_file);
+    options.stderr_file.clone_from(&bare.stderr_file);
+    options.runner_command.clone_from(&bare.runner_command);
+    options.env = sheep.env.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
+    options.withheld_env = config.withheld_env.iter().cloned().collect();
+    options
 }
 
 /// How runners are reached; over tcp they are spoken to as they speak.
