@@ -139,8 +139,8 @@ async fn a_head_that_is_no_http_is_refused_with_the_reason() {
         ("nonsense\r\n\r\n".to_owned(), 400, "The request is not valid HTTP"),
         (
             format!("GET /{} HTTP/1.1\r\nhost: x\r\n\r\n", "x".repeat(65_535)),
-            431,
-            "The head of the request is too large",
+            414,
+            "The URL of the request is too long",
         ),
         (
             format!("GET / HTTP/1.1\r\nhost: x\r\nx: {}\r\n\r\n", "x".repeat(100_000)),

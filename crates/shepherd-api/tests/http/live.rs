@@ -273,7 +273,8 @@ async fn a_quiet_stream_of_events_says_that_it_lives() {
     let fake = Fake::new();
     fake.becomes("job", "1-1", processing());
     let mut api = Api::new(fake.clone(), ApiOptions::new(JobIdRule::Bucket, "unused"));
-    let request = Request::get("/jobs/job/events").body(Empty::<Bytes>::new()).unwrap();
+    let request =
+        Request::get("/jobs/job/events").header("host", "test").body(Empty::<Bytes>::new()).unwrap();
     let response = tower::Service::call(&mut api, request).await.unwrap();
     assert_eq!(response.status(), StatusCode::OK);
     let mut body = response.into_body();
