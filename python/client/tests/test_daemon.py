@@ -297,7 +297,9 @@ def test_several_inputs_go_by_way_of_storage(flock: Site, make: Make, tmp_path: 
     with pytest.raises(AlreadySubmitted):
         client.submit("copy", "1", files=files, job_id=job.id)
     # What is in storage already can be worked on again.
-    again = client.submit("upper", "1", job_id=client.submit("copy", "1", payload=b"x").id)
+    first = client.submit("copy", "1", payload=b"x")
+    assert first.wait(LONG).finished
+    again = client.submit("upper", "1", job_id=first.id)
     assert again.wait(LONG).finished
 
 
