@@ -268,7 +268,7 @@ async fn clients_leave_descriptors_for_jobs_however_few_there_are() {
     let plain = site.command();
     let mut command = std::process::Command::new("sh");
     command
-        .args(["-c", "ulimit -Hn 1200 && ulimit -Sn 256 && exec \"$0\" \"$@\""])
+        .args(["-c", "ulimit -Sn 256 && ulimit -Hn 1200 && exec \"$0\" \"$@\""])
         .arg(plain.get_program())
         .args(plain.get_args())
         .envs(plain.get_envs().filter_map(|(name, value)| Some((name, value?))));
