@@ -170,10 +170,11 @@ fn images_are_pulled_ahead_and_bounded() {
         "docker: {prefetch: ['127.0.0.1:6000/mnist:2', ..], image_budget: 0, hots: x}\n",
         &[
             "c.yml:3:21: docker.prefetch[0]: is `127.0.0.1:6000/mnist:2`, expected NAME:VERSION of a model, \
-             without the registry; its version must hold only ASCII letters, digits, `_`, `-` and `.`, and not \
-             begin with a dot",
+             without the registry; its version must hold neither `/` nor control characters, and be neither `.` \
+             nor `..`",
             "c.yml:3:47: docker.prefetch[1]: is `..`, expected NAME:VERSION of a model, without the registry; its \
-             name must hold only ASCII letters, digits, `_`, `-` and `.`, in segments that do not begin with a dot",
+             name must be a relative path without control characters, whose segments are neither empty nor `.` \
+             nor `..`",
             "c.yml:3:66: docker.image_budget: is `0`, expected a size from 1 to 9223372036854775807 bytes",
             "c.yml:3:69: docker.hots: is not a known key, did you mean `host`?",
         ],
