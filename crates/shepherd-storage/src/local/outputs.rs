@@ -92,6 +92,21 @@ impl Found<'_> {
         };
         read_regular(trust, &self.output.path, open)
     }
+
+    /// Takes from the file what lets whoever runs it act as its owner or group.
+    ///
+    /// # Errors
+    /// As [`Outputs::file`].
+    pub(super) fn clear_set_id(&self) -> Result<()> {
+        const SET_ID: u32 = 0o6000;
+        if self.stat.st_mode & SET_ID == 0 {
+            return Ok(());
+        }
+        let (file, stat) = self.open(Trust::Ours)?;
+        rustix::fs::fchmod(file, Mode::from_raw_mode(stat.st_mode & 0o7777 & !SET_ID)).map_err(|_| {
+            refused(&self.output.path, "has set-user-id or set-group-id, which it does not let go of")
+        })
+    }
 }
 
 /// Looks through a runner's directory.
@@ -130,6 +145,14 @@ pub(super) fn each_file(
             return refuse("may not be read");
         }
         match rustix::fs::statat(entry.dir, entry.name, AtFlags::SYMLINK_NOFOLLOW) {
+            // A runner of ours is this user. What another user's runner owns is copied in any case.
+            Ok(stat)
+                if trust == Trust::Ours
+                    && stat.st_nlink > 1
+                    && stat.st_uid != rustix::process::geteuid().as_raw() =>
+            {
+                refuse("is a hard link to a file of another user")
+            }
             Ok(stat) if is_file(&stat) => {
                 visit(&Found { output: Output { path, key }, stat, entry }).map_err(Stop)
             }

@@ -1,6 +1,7 @@
 //! Taking a runner's files over as outputs.
 //!
-//! What a runner of ours left is looked through first; then the whole directory is
+//! What a runner of ours left is looked through first, and loses its set-user-id and
+//! set-group-id bits; then the whole directory is
 //! renamed to its place, whatever it holds. Only between file systems, or where it
 //! may not be renamed, are the files copied.
 //!
@@ -52,7 +53,7 @@ impl Disk {
         each_file(self.resolve, source, from.trust(), |file| {
             found.objects += 1;
             found.bytes += size(&file.stat);
-            Ok(())
+            file.clear_set_id()
         })?;
         // First of all: what follows the renaming must not fail, for that cannot be repeated.
         self.unlink_encoded_outputs(job)?;

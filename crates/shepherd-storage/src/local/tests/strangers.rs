@@ -59,6 +59,48 @@ async fn outputs_of_other_users_become_ours() {
 }
 
 #[tokio::test]
+async fn a_program_does_not_stay_its_owners_as_an_output() {
+    let f = Fixture::new();
+    let from = f.scratch.join("from");
+    fs::create_dir_all(from.join("sub")).unwrap();
+    for (path, mode) in [("setuid", 0o4755), ("sub/setgid", 0o2754), ("plain", 0o751)] {
+        fs::write(from.join(path), "x").unwrap();
+        fs::set_permissions(from.join(path), fs::Permissions::from_mode(mode)).unwrap();
+    }
+    let ours = RunnerDir::at(&from, Trust::Ours).unwrap();
+    f.storage.publish(&job(), &ours, Replaces::Nothing).await.unwrap();
+    for (path, mode) in [("setuid", 0o755), ("sub/setgid", 0o754), ("plain", 0o751)] {
+        let stored = f.dir.join("a-job/outputs").join(path).metadata().unwrap();
+        assert_eq!(stored.mode() & 0o7777, mode, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_hard_link_to_another_users_file_is_no_output() {
+    let f = Fixture::new();
+    let from = f.scratch.join("from");
+    fs::create_dir_all(&from).unwrap();
+    let (mine, theirs) = (f.scratch.join("mine"), f.scratch.join("theirs"));
+    fs::write(&mine, "mine").unwrap();
+    fs::write(&theirs, "secret").unwrap();
+    if !give(&theirs, 0o644) {
+        return skipped("files cannot be given away");
+    }
+    fs::hard_link(&theirs, from.join("output")).unwrap();
+    let ours = RunnerDir::at(&from, Trust::Ours).unwrap();
+    match f.storage.publish(&job(), &ours, Replaces::Nothing).await {
+        Err(StorageError::Invalid(message)) => {
+            assert_eq!(message, "the output \"output\" is a hard link to a file of another user");
+        }
+        outcome => panic!("{outcome:?}"),
+    }
+    fs::remove_file(from.join("output")).unwrap();
+    fs::hard_link(&mine, from.join("output")).unwrap();
+    f.storage.publish(&job(), &ours, Replaces::Nothing).await.unwrap();
+    assert_eq!(fs::read(f.dir.join("a-job/outputs/output")).unwrap(), b"mine");
+}
+
+#[tokio::test]
 async fn outputs_that_other_users_keep_to_themselves_are_refused() {
     let f = Fixture::new();
     for (name, mode) in [("file", 0o600), ("dir", 0o700)] {
