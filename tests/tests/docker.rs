@@ -293,21 +293,39 @@ async fn a_runner_past_its_memory_says_so() {
 }
 
 #[tokio::test]
-async fn a_gpu_that_nobody_can_give_is_a_clear_error() {
+async fn a_gpu_that_nobody_can_give_fails_the_job_with_a_clear_error() {
     let (engine, registry) = parts!(Registry::open());
     let model = Model::unique("gpu", "1");
     let _image = Image::push(&engine, &registry, model, &Recipe::default());
     let site = Site::on_engine(&engine, &registry, json!({"gpus": "all"}));
     let daemon = site.start().await;
     let client = daemon.client();
-    client.submit("needs-gpu", model, &Script::Nothing).await.expect_status(200);
-    let told = shepherd_tests::eventually_async("a word about GPUs", async || {
-        let problem = client.sheep(SHEEP).await["problem"].as_str().unwrap_or_default().to_owned();
-        let error = message(&client.status("needs-gpu").await);
-        [problem, error].into_iter().find(|text| text.contains("GPU"))
-    })
-    .await;
-    assert!(!told.is_empty());
+    let failed = client.run("needs-gpu", model, &Script::Nothing).await;
+    assert_eq!(failed["status"], "failed", "{failed}");
+    assert!(message(&failed).contains("GPU"), "{failed}");
+    assert_nothing_left(&engine, &site, daemon).await;
+}
+
+#[tokio::test]
+async fn an_image_that_the_engine_cannot_run_fails_its_jobs_and_no_others() {
+    let (engine, registry) = parts!(Registry::open());
+    let good = Model::unique("good", "1");
+    let _good = Image::push(&engine, &registry, good, &Recipe::default());
+    let bad = Model::unique("bad", "1");
+    let _bad = Image::push(&engine, &registry, bad, &Recipe { volume: Some("/"), ..Recipe::default() });
+    let site = Site::on_engine(&engine, &registry, json!({}));
+    let daemon = site.start().await;
+    let client = daemon.client();
+    client.submit("bad-1", bad, &Script::Nothing).await.expect_status(200);
+    for job in ["good-1", "good-2"] {
+        client.submit(job, good, &Script::Say("fine".to_owned())).await.expect_status(200);
+    }
+    let failed = client.finished("bad-1").await;
+    assert_eq!(failed["status"], "failed", "{failed}");
+    assert!(message(&failed).contains("the engine cannot run the image"), "{failed}");
+    for job in ["good-1", "good-2"] {
+        assert_eq!(client.finished(job).await["status"], "done");
+    }
     assert_nothing_left(&engine, &site, daemon).await;
 }
 

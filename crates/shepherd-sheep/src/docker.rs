@@ -32,7 +32,8 @@
 //! engine is away they can be killed where this machine's kernel shows them, and only then.
 //!
 //! The container is fenced ([`spec`]); its output is read from the engine's record of it
-//! ([`logs`]); what the engine refuses becomes a sentence ([`refusal`]).
+//! ([`logs`]); what the engine refuses becomes a sentence ([`refusal`]), and where its words
+//! do not tell whether the image is to blame, an empty one is tried in its place ([`trial`]).
 
 mod activity;
 mod backoff;
@@ -53,6 +54,7 @@ mod run;
 mod sheep;
 mod spec;
 mod sweep;
+mod trial;
 mod void;
 mod watch;
 

@@ -1,9 +1,15 @@
 //! What a runner writes, cut into the lines of the daemon's log, and its end kept for
 //! the text of an error.
 
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use shepherd_job::{JobId, SheepId};
+
+use crate::SheepError;
 
 /// How much of the end is kept.
 pub(crate) const TAIL: usize = 4096;
@@ -11,6 +17,26 @@ pub(crate) const TAIL: usize = 4096;
 const MAX_PRINTED: usize = 64 << 10;
 /// A longer line is logged in pieces.
 const MAX_LINE: usize = 8192;
+
+/// Opens a file that output is appended to, and makes the directory that it is to be in.
+/// The file does not block: a named pipe that nobody reads is an error.
+pub(crate) fn open_log(path: &Path) -> io::Result<File> {
+    let open = || File::options().append(true).create(true).custom_flags(libc::O_NONBLOCK).open(path);
+    match open() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            path.parent().map_or(Ok(()), std::fs::create_dir_all)?;
+            open()
+        }
+        opened => opened,
+    }
+}
+
+/// What to say of a stream's log file that cannot be opened. It fails jobs: whoever waits for
+/// them is to hear of it. The path is for the log only.
+pub(crate) fn unopened(sheep: &SheepId, stream: &str, path: &Path, error: &io::Error) -> SheepError {
+    tracing::error!(%sheep, path = %path.display(), %error, "cannot open a log file of a runner");
+    SheepError::Model(format!("cannot open the `{stream}_file` of sheep `{sheep}`: {error}"))
+}
 
 /// The end of a stream.
 #[derive(Debug, Default)]

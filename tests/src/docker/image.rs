@@ -20,6 +20,8 @@ pub struct Recipe {
     pub entrypoint: Vec<String>,
     /// The user that it runs as, unless the sheep says another.
     pub user: Option<&'static str>,
+    /// A directory that is to be a volume.
+    pub volume: Option<&'static str>,
     /// A file to make it different from others.
     pub content: Vec<u8>,
 }
@@ -28,7 +30,7 @@ impl Default for Recipe {
     /// The scripted runner on the SDK.
     fn default() -> Self {
         let entrypoint = vec!["/bin/scripted_runner".to_owned()];
-        Self { manner: Manner::Sdk, entrypoint, user: None, content: Vec::new() }
+        Self { manner: Manner::Sdk, entrypoint, user: None, volume: None, content: Vec::new() }
     }
 }
 
@@ -89,6 +91,9 @@ impl<'a> Image<'a> {
         import.args(["--change", "CMD [\"/model/config.yaml\"]", "--change", "ENV PATH=/bin"]);
         if let Some(user) = recipe.user {
             import.args(["--change", &format!("USER {user}")]);
+        }
+        if let Some(volume) = recipe.volume {
+            import.args(["--change", &format!("VOLUME {volume}")]);
         }
         let archive = Command::new("tar").arg("-C").arg(root.path()).args(["-cf", "-", "."]).output();
         let archive = archive.expect("tar can be run");

@@ -19,6 +19,7 @@ use super::record::{Record, RecordFile, boot_id};
 use super::run::Run;
 use super::{BareOptions, PATIENCE, command, endpoint, spawn};
 use crate::endpoint::Endpoint;
+use crate::lines::unopened;
 use crate::{Exit, ExitCause, SheepError};
 
 /// How often a kernel without process descriptors is asked whether the runner died.
@@ -98,9 +99,7 @@ impl Minder {
         let no_pipe = |e| SheepError::Unavailable(format!("cannot make a pipe for the runner's output: {e}"));
         let stream = |path: &Option<std::path::PathBuf>, name| {
             Stream::open(path.as_deref(), &options.id, run.at_work(), name).map_err(|e| match path {
-                Some(path) => {
-                    SheepError::Misconfigured(format!("cannot open the log file {}: {e}", path.display()))
-                }
+                Some(path) => unopened(&options.id, name, path, &e),
                 None => no_pipe(e),
             })
         };

@@ -151,7 +151,7 @@ impl Images {
                 let (pull, phrase) = shelf.pulls.join(&name, begin);
                 watched(pull, phrase, activity).await.map_err(|failure| match failure {
                     Failure::Engine(trouble) => shelf.link.unavailable(&trouble),
-                    Failure::Away(_) | Failure::Silent(_) | Failure::Refused(_) => {
+                    Failure::Away(_) | Failure::Silent(_) | Failure::Full | Failure::Refused(_) => {
                         SheepError::Model(failure.sentence(&name))
                     }
                 })?
@@ -225,11 +225,11 @@ impl Shelf {
                 Err(failure)
             }
             // It cannot load what is new, and may well run what it has.
-            (Err(failure @ Failure::Engine(Trouble::Refused { .. })), Some(id)) => {
+            (Err(failure @ (Failure::Full | Failure::Engine(Trouble::Refused { .. }))), Some(id)) => {
                 tracing::warn!(image = %name, failure = failure.sentence(&name), "using the image that is here");
                 Ok(id)
             }
-            (Err(failure @ (Failure::Engine(_) | Failure::Refused(_))), _) => Err(failure),
+            (Err(failure @ (Failure::Engine(_) | Failure::Full | Failure::Refused(_))), _) => Err(failure),
         }
     }
 

@@ -24,7 +24,7 @@ use super::container::Container;
 use super::engine::Trouble;
 use super::rotate::RotatedFile;
 use crate::SheepError;
-use crate::lines::{AtWork, Lines, Printed, Tail};
+use crate::lines::{AtWork, Lines, Printed, Tail, unopened};
 
 /// So many pieces are written at once, when that many are there.
 const BATCH: usize = 64;
@@ -68,7 +68,7 @@ impl Logs {
     /// Opens the files. All that comes is to be had from `printed`, too.
     ///
     /// # Errors
-    /// [`SheepError::Misconfigured`] when one cannot be written to.
+    /// [`SheepError::Model`] when one cannot be written to.
     pub(super) fn open(
         options: &DockerOptions,
         printed: SharedPrinted,
@@ -82,9 +82,7 @@ impl Logs {
                 Some(number) => number,
                 None => {
                     let mut file = RotatedFile::new(path, options.log_max_bytes, options.log_files);
-                    file.open().map_err(|e| {
-                        SheepError::Misconfigured(format!("cannot open the log file {}: {e}", path.display()))
-                    })?;
+                    file.open().map_err(|error| unopened(&options.id, name, path, &error))?;
                     files.push(file);
                     files.len() - 1
                 }

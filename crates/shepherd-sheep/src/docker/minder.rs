@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bollard::models::ContainerCreateBody;
 use shepherd_job::ModelRef;
 use tokio::sync::{oneshot, watch};
 
@@ -14,10 +15,10 @@ use super::container::Container;
 use super::engine::{Engine, Trouble};
 use super::images::ImageInUse;
 use super::logs::Logs;
-use super::refusal::{self, Asked};
+use super::refusal::{self, Asked, Verdict};
 use super::run::{Ending, Run, Wish};
 use super::watch::{Death, Watch};
-use super::{DockerOptions, presence, reclaim, spec, sweep};
+use super::{DockerOptions, presence, reclaim, spec, sweep, trial};
 use crate::endpoint::Endpoint;
 use crate::{Exit, ExitCause, SheepError};
 
@@ -135,25 +136,20 @@ async fn begin(plan: &Plan, run: &Run, container: &mut Container) -> Result<(), 
             us: spec::Us::effective(),
         },
     );
-    let asked = Asked { options, image: &plan.image.name, private_socket };
-    let error =
-        |trouble: &Trouble| refusal::of_trouble(&asked, trouble, |lost| plan.engine.unavailable(lost));
     // Its answer is waited for in any case: what is not there yet cannot be removed.
-    if let Err(trouble) = container.create(body).await {
+    if let Err(trouble) = container.create(body.clone()).await {
         let left = match &trouble {
             Trouble::Refused { .. } => Left::Nothing,
             Trouble::Lost(_) | Trouble::Late(_) | Trouble::Garbled(_) => Left::Asked,
         };
-        return Err(Failure { error: error(&trouble), left });
+        return Err(Failure { error: blame(plan, run, body, &trouble).await, left });
     }
-    let unwanted =
-        |left| Failure { error: SheepError::Unavailable("the launch was given up".to_owned()), left };
     if run.wish() == Wish::Death {
-        return Err(unwanted(Left::Made));
+        return Err(Failure { error: given_up(), left: Left::Made });
     }
     let started = tokio::select! {
         started = container.start() => started,
-        () = run.wanted(Wish::Death) => return Err(unwanted(Left::Started)),
+        () = run.wanted(Wish::Death) => return Err(Failure { error: given_up(), left: Left::Started }),
     };
     let Err(trouble) = started else { return Ok(()) };
     if matches!(&trouble, Trouble::Refused { message, .. } if refusal::is_port_taken(message)) {
@@ -164,7 +160,31 @@ async fn begin(plan: &Plan, run: &Run, container: &mut Container) -> Result<(), 
         Trouble::Refused { .. } => Left::Made,
         Trouble::Lost(_) | Trouble::Late(_) | Trouble::Garbled(_) => Left::Started,
     };
-    Err(Failure { error: error(&trouble), left })
+    Err(Failure { error: blame(plan, run, body, &trouble).await, left })
+}
+
+fn given_up() -> SheepError {
+    SheepError::Unavailable("the launch was given up".to_owned())
+}
+
+/// Why the container that `body` describes could not be made or started, by who is to blame.
+async fn blame(plan: &Plan, run: &Run, body: ContainerCreateBody, trouble: &Trouble) -> SheepError {
+    let Plan { engine, options, image, .. } = plan;
+    let asked = Asked { options, image: &image.name, private_socket: plan.endpoint.private_socket() };
+    let error = match refusal::of_trouble(&asked, trouble, |lost| engine.unavailable(lost)) {
+        Verdict::Known(error) => return error,
+        Verdict::Unclear(error) => error,
+    };
+    if run.wish() == Wish::Death {
+        return error;
+    }
+    match trial::of_empty_image(engine, format!("{}-trial", run.container()), body).await {
+        Ok(()) => refusal::of_image(&image.name, trouble),
+        Err(other) => {
+            tracing::debug!(sheep = %options.id, %other, "an empty image cannot be run either");
+            error
+        }
+    }
 }
 
 /// Removes what a failed launch left. Only what may run is waited for without end.

@@ -2,8 +2,9 @@
 //! can do something about it.
 //!
 //! The engine's statuses say little: much of what is configured wrongly is a 500, found by
-//! the container runtime at the start. Its words are looked at instead, and quoted; what is
-//! not known here is the operator's to read.
+//! the container runtime at the start. Its words are looked at instead, and quoted. Words
+//! that are not known here may be about the image as well as about the machine: which one
+//! it is, [`trial`](super::trial) finds out.
 
 use super::engine::Trouble;
 use super::{DockerOptions, gpu};
@@ -17,52 +18,64 @@ pub(super) struct Asked<'a> {
     pub(super) private_socket: Option<&'a str>,
 }
 
+/// Who is to blame for a refusal.
+#[derive(Debug)]
+pub(super) enum Verdict {
+    /// The engine's words say it.
+    Known(SheepError),
+    /// The image, if the engine runs the same container of another image; otherwise this.
+    Unclear(SheepError),
+}
+
 /// Why a container could not be made or started, other than by the loss of the engine.
-pub(super) fn error(asked: &Asked<'_>, message: &str) -> SheepError {
+///
+/// What one image or the devices of one sheep lack fails the job. What is wrong with all
+/// that the sheep could run waits for its operator.
+pub(super) fn verdict(asked: &Asked<'_>, message: &str) -> Verdict {
     let Asked { options, image, .. } = asked;
     let has = |text: &str| message.to_ascii_lowercase().contains(&text.to_ascii_lowercase());
     let any = |texts: &[&str]| texts.iter().any(|text| has(text));
 
     if has("could not select device driver") {
         if has("\"cdi\"") {
-            return wrong("the engine does not know CDI devices", message);
+            return fails("the engine does not know CDI devices", message);
         }
-        return wrong(
+        return fails(
             "the engine has no driver for GPUs: NVIDIA's container toolkit is missing on its machine",
             message,
         );
     }
     if any(&["cdi device injection failed", "unresolvable cdi devices"]) {
-        return wrong("the engine does not find the CDI devices of this sheep", message);
+        return fails("the engine does not find the CDI devices of this sheep", message);
     }
     if any(&["nvidia-container", "nvidia-smi", "libnvidia"]) {
-        return wrong("the GPUs of this sheep cannot be brought into a container", message);
+        return fails("the GPUs of this sheep cannot be brought into a container", message);
     }
     if any(&["unknown runtime", "unknown or invalid runtime", "invalid runtime name"]) {
         let runtime = gpu::RUNTIME;
-        return wrong(
+        return fails(
             &format!("the engine has no runtime `{runtime}`, which GPUs among `devices` need"),
             message,
         );
     }
     if has("gathering device information") {
-        return wrong("a device of this sheep is not on the engine's machine", message);
+        return fails("a device of this sheep is not on the engine's machine", message);
     }
     if is_port_taken(message) {
-        return SheepError::Unavailable(format!("port {} is in use: {message}", options.port));
+        return unavailable(format!("port {} is in use: {message}", options.port));
     }
     if let Some(path) = missing_source(message) {
         let home = options.data_root.to_str();
         let is_ours =
             home == Some(path) || asked.private_socket.is_some_and(|socket| socket.starts_with(path));
-        return SheepError::Misconfigured(if is_ours {
+        return Verdict::Known(SheepError::Misconfigured(if is_ours {
             format!(
                 "the engine does not see the directory {path}: it is on another machine, or the shepherd in a \
                  container where the machine's directory is not mounted at the same path"
             )
         } else {
             format!("{path}, which this sheep mounts, is not on the engine's machine")
-        });
+        }));
     }
     if any(&[
         "unable to find user",
@@ -71,46 +84,45 @@ pub(super) fn error(asked: &Asked<'_>, message: &str) -> SheepError {
         "no matching entries in group",
     ]) {
         return match &options.user {
-            Some(user) => wrong(&format!("the image `{image}` does not know the user `{user}`"), message),
-            None => bad(&format!("the image `{image}` names a user that it does not know"), message),
+            Some(user) => fails(&format!("the image `{image}` does not know the user `{user}`"), message),
+            None => fails(&format!("the image `{image}` names a user that it does not know"), message),
         };
     }
-    if any(&["no command specified", "no such image", "manifest unknown"]) {
-        return if has("no such image") {
-            // It was here a moment ago.
-            SheepError::Unavailable(format!("the image `{image}` was removed before it could be started"))
-        } else {
-            bad(&format!("the image `{image}` does not say what to run"), message)
-        };
+    if has("no such image") {
+        // It was here a moment ago.
+        return unavailable(format!("the image `{image}` was removed before it could be started"));
     }
-    if any(&["exec format error", "executable file not found", "starting container process caused"]) {
+    if any(&["no command specified", "manifest unknown"]) {
+        return fails(&format!("the image `{image}` does not say what to run"), message);
+    }
+    if any(&["exec format error", "executable file not found"]) {
         return match options.entrypoint.is_some() || options.command.is_some() {
-            true => wrong(&format!("the configured command cannot be run in the image `{image}`"), message),
-            false => bad(&format!("the image `{image}` cannot be run"), message),
+            true => fails(&format!("the configured command cannot be run in the image `{image}`"), message),
+            false => fails(&format!("the image `{image}` cannot be run"), message),
         };
-    }
-    if any(&[
-        "no space left on device",
-        "cannot allocate memory",
-        "resource temporarily unavailable",
-        "is marked for removal",
-    ]) {
-        return SheepError::Unavailable(format!("the engine cannot start a container now: {message}"));
     }
     if any(&["network"]) && any(&["not found", "could not find"]) {
         let network = options.network.as_deref().unwrap_or("default");
-        return wrong(&format!("the engine has no network `{network}`"), message);
+        return waits(&format!("the engine has no network `{network}`"), message);
     }
     if any(&["memory limit"]) {
-        return wrong("the engine does not take the configured memory", message);
+        return waits("the engine does not take the configured memory", message);
     }
     if any(&["range of cpus", "nanocpus"]) {
-        return wrong("the engine does not take the configured cpus", message);
+        return waits("the engine does not take the configured cpus", message);
     }
     if any(&["capability", "invalid capadd"]) {
-        return wrong("the engine does not take the configured capabilities", message);
+        return waits("the engine does not take the configured capabilities", message);
     }
-    wrong("the engine refuses the container", message)
+    if has("is marked for removal") {
+        return unavailable(format!("the engine cannot start a container now: {message}"));
+    }
+    if any(&["no space left on device", "cannot allocate memory", "resource temporarily unavailable"]) {
+        return Verdict::Unclear(SheepError::Unavailable(format!(
+            "the engine cannot start a container now: {message}"
+        )));
+    }
+    Verdict::Unclear(SheepError::Misconfigured(format!("the engine refuses the container: {message}")))
 }
 
 /// The same, of any trouble.
@@ -118,11 +130,18 @@ pub(super) fn of_trouble(
     asked: &Asked<'_>,
     trouble: &Trouble,
     unavailable: impl FnOnce(&Trouble) -> SheepError,
-) -> SheepError {
+) -> Verdict {
     match trouble {
-        Trouble::Refused { message, .. } => error(asked, message),
-        Trouble::Lost(_) | Trouble::Late(_) | Trouble::Garbled(_) => unavailable(trouble),
+        Trouble::Refused { message, .. } => verdict(asked, message),
+        // It may be the image whose volumes are copied, or whose disk is mounted, for so long.
+        Trouble::Late(_) => Verdict::Unclear(unavailable(trouble)),
+        Trouble::Lost(_) | Trouble::Garbled(_) => Verdict::Known(unavailable(trouble)),
     }
+}
+
+/// What to say of an image of which no container can be made or started.
+pub(super) fn of_image(image: &str, trouble: &Trouble) -> SheepError {
+    SheepError::Model(format!("the engine cannot run the image `{image}`: {trouble}"))
 }
 
 /// Whether a published port was not to be had.
@@ -138,12 +157,16 @@ fn missing_source(message: &str) -> Option<&str> {
     Some(path.lines().next().unwrap_or(path).trim())
 }
 
-fn wrong(sentence: &str, message: &str) -> SheepError {
-    SheepError::Misconfigured(format!("{sentence}: {message}"))
+fn fails(sentence: &str, message: &str) -> Verdict {
+    Verdict::Known(SheepError::Model(format!("{sentence}: {message}")))
 }
 
-fn bad(sentence: &str, message: &str) -> SheepError {
-    SheepError::Model(format!("{sentence}: {message}"))
+fn waits(sentence: &str, message: &str) -> Verdict {
+    Verdict::Known(SheepError::Misconfigured(format!("{sentence}: {message}")))
+}
+
+fn unavailable(sentence: String) -> Verdict {
+    Verdict::Known(SheepError::Unavailable(sentence))
 }
 
 #[cfg(test)]

@@ -2,8 +2,10 @@
 
 use std::fs::{File, Metadata};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+
+use crate::lines::open_log;
 
 /// `NAME`, with `NAME.1` and so on before it.
 #[derive(Debug)]
@@ -77,9 +79,7 @@ impl RotatedFile {
     }
 
     fn reopen(&mut self) -> io::Result<Metadata> {
-        // A named pipe that nobody reads is an error, and not something to wait for.
-        let file =
-            File::options().append(true).create(true).custom_flags(libc::O_NONBLOCK).open(&self.path)?;
+        let file = open_log(&self.path)?;
         let meta = file.metadata()?;
         self.file = Some(file);
         Ok(meta)
@@ -152,13 +152,15 @@ mod tests {
     #[test]
     fn what_cannot_be_written_does_not_stop_what_can() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("absent/log");
+        let in_the_way = dir.path().join("logs");
+        std::fs::write(&in_the_way, "").unwrap();
+        let path = in_the_way.join("of/sheep");
         let mut file = RotatedFile::new(&path, 100, 1);
         assert!(file.open().is_err());
         file.append(b"lost\n");
-        std::fs::create_dir(dir.path().join("absent")).unwrap();
+        std::fs::remove_file(&in_the_way).unwrap();
         file.append(b"kept\n");
-        assert_eq!(read(&path), "kept\n");
+        assert_eq!(read(&path), "kept\n", "its directory is made");
         let mut full = RotatedFile::new(Path::new("/dev/full"), 100, 1);
         full.open().unwrap();
         full.append(b"lost\n");

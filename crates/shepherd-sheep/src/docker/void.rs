@@ -22,7 +22,7 @@ use super::container::Container;
 use super::engine::{Engine, Trouble};
 use super::{DockerOptions, spec};
 
-/// The empty image, which is made where it is missing.
+/// The empty image.
 const REPOSITORY: &str = "shepherd-nothing";
 const TAG: &str = "1";
 /// Where the directory is mounted.
@@ -73,7 +73,6 @@ impl Void {
         };
         let labels = [(spec::INSTANCE, instance.clone()), (spec::SHEEP, options.id.to_string())];
         let body = ContainerCreateBody {
-            image: Some(format!("{REPOSITORY}:{TAG}")),
             // It is never run; one must be named.
             cmd: Some(vec!["-".to_owned()]),
             labels: Some(labels.map(|(name, value)| (name.to_owned(), value)).into()),
@@ -85,13 +84,7 @@ impl Void {
             ..ContainerCreateBody::default()
         };
         let mut container = Container::known(engine, name.to_owned());
-        match container.create(body.clone()).await {
-            Err(trouble) if trouble.is_status(404) => {
-                make_image(engine).await?;
-                container.create(body).await?;
-            }
-            made => made?,
-        }
+        create(&mut container, body).await?;
         Ok(Self { container })
     }
 
@@ -112,6 +105,18 @@ impl Void {
             let container = self.container.key();
             tracing::debug!(container, %trouble, "a container that never ran stays until the next launch");
         }
+    }
+}
+
+/// Makes a container of the empty image, which is made where it is missing.
+pub(super) async fn create(container: &mut Container, body: ContainerCreateBody) -> Result<(), Trouble> {
+    let body = ContainerCreateBody { image: Some(format!("{REPOSITORY}:{TAG}")), ..body };
+    match container.create(body.clone()).await {
+        Err(trouble) if trouble.is_status(404) => {
+            make_image(container.engine()).await?;
+            container.create(body).await
+        }
+        made => made,
     }
 }
 

@@ -154,9 +154,22 @@ async fn output_is_appended_to_the_files() {
     pasture.options.stderr_file = pasture.options.stdout_file.clone();
     assert_eq!(launch(&pasture.sheep()).await.exited().await.log_tail, "out\nerr");
 
-    pasture.options.stderr_file = Some(pasture.path("missing/err.log"));
-    let error = refusal(&pasture.sheep(), &model()).await;
-    assert!(matches!(&error, SheepError::Misconfigured(m) if m.contains("missing/err.log")), "{error}");
+    pasture.options.stderr_file = Some(pasture.path("missing/logs/err.log"));
+    launch(&pasture.sheep()).await.exited().await;
+    assert_eq!(pasture.read("missing/logs/err.log"), "err\n", "its directory is made");
+}
+
+#[tokio::test]
+async fn a_log_file_that_cannot_be_opened_fails_jobs() {
+    let mut pasture = Pasture::new("");
+    let pipe = pasture.path("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    for file in [pasture.path("runner.sh/err.log"), pasture.path("models"), pipe] {
+        pasture.options.stderr_file = Some(file);
+        let error = refusal(&pasture.sheep(), &model()).await;
+        let named = "cannot open the `stderr_file` of sheep `dolly`";
+        assert!(matches!(&error, SheepError::Model(text) if text.contains(named)), "{error}");
+    }
 }
 
 #[tokio::test]

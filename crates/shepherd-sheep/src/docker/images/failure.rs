@@ -21,6 +21,8 @@ pub(super) enum Failure {
     Silent(String),
     /// The engine is away or unwell.
     Engine(Trouble),
+    /// The engine's disk has no room for it. It may well run what it has.
+    Full,
     /// Trying again changes nothing: the rest of a sentence that begins with the image.
     Refused(String),
 }
@@ -38,9 +40,14 @@ impl Failure {
 
         // The engine's own faults: the image and its registry are not to blame.
         if says(&["no space left on device", "disk quota exceeded"]) {
-            return Self::Engine(Trouble::Refused { status: 507, message: "its disk is full".to_owned() });
+            return Self::Full;
         }
-        if says(&["containerd.sock", "rpc error:", "input/output error", "read-only file system"]) {
+        if says(&[
+            "containerd.sock",
+            "rpc error: code = unavailable",
+            "input/output error",
+            "read-only file system",
+        ]) {
             return Self::Engine(Trouble::Refused { status: 500, message: quote() });
         }
         if says(&["server gave http response to https client"]) {
@@ -118,7 +125,7 @@ impl Failure {
     pub(super) fn is_passing(&self) -> bool {
         match self {
             Self::Away(_) => true,
-            Self::Silent(_) | Self::Engine(_) | Self::Refused(_) => false,
+            Self::Silent(_) | Self::Engine(_) | Self::Full | Self::Refused(_) => false,
         }
     }
 
@@ -128,6 +135,7 @@ impl Failure {
             Self::Away(why) => format!("cannot pull the image `{name}`: the registry {why}"),
             Self::Silent(why) | Self::Refused(why) => format!("cannot pull the image `{name}`: {why}"),
             Self::Engine(trouble) => format!("cannot pull the image `{name}`: the engine failed: {trouble}"),
+            Self::Full => format!("cannot pull the image `{name}`: the engine's disk has no room for it"),
         }
     }
 }

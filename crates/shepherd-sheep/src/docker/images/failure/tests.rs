@@ -58,9 +58,13 @@ fn each_refusal_has_its_own_sentence() {
         ("no matching manifest for linux/amd64 in the manifest list entries", "for other platforms only"),
         (
             "write /var/lib/docker/tmp/GetImageBlob1: no space left on device",
-            "the engine failed: its disk is full",
+            "the engine's disk has no room for it",
         ),
         ("rpc error: code = Unavailable desc = transport is closing", "the engine failed: "),
+        (
+            "rpc error: code = Unknown desc = failed to extract layer: invalid tar header",
+            "failed to extract layer",
+        ),
         ("something new", "something new"),
     ] {
         let said = sentence(message);
