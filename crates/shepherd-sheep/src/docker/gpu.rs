@@ -10,8 +10,8 @@ use super::{DockerOptions, Gpus};
 
 /// Says which GPUs NVIDIA's runtime brings in.
 pub(super) const VISIBLE: &str = "NVIDIA_VISIBLE_DEVICES";
-/// Brings in no GPU, also with NVIDIA's runtime.
-const NONE: &str = "void";
+/// Brings in no GPU, also with NVIDIA's runtime. Runners of the first shepherd count GPUs by it: `void` would be one.
+const NONE: &str = "";
 /// The runtime that brings in GPUs of [`VISIBLE`].
 pub(super) const RUNTIME: &str = "nvidia";
 

@@ -135,6 +135,6 @@ exec runc "$@"
         r#""NVIDIA_VISIBLE_DEVICES=1,0""#
     );
     // Others do not come near it.
-    assert_eq!(site.launch("echo $NVIDIA_VISIBLE_DEVICES").await.exited().await.log_tail, "void");
+    assert_eq!(site.launch("echo \"[$NVIDIA_VISIBLE_DEVICES]\"").await.exited().await.log_tail, "[]");
     assert_eq!(std::fs::read_to_string(engine.path("asked")).unwrap().lines().count(), 1);
 }

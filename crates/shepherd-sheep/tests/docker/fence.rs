@@ -89,13 +89,13 @@ async fn without_a_network_there_is_no_interface_but_the_loopback() {
 async fn a_runner_is_told_where_to_listen_and_who_it_is() {
     let Some(site) = site() else { return };
     let mut running = site
-        .launch("echo \"$SHEPHERD_LISTEN $SHEPHERD_SHEEP $SHEPHERD_MODEL $NVIDIA_VISIBLE_DEVICES\"")
+        .launch("echo \"$SHEPHERD_LISTEN $SHEPHERD_SHEEP $SHEPHERD_MODEL [$NVIDIA_VISIBLE_DEVICES]\"")
         .await;
     let endpoint = running.endpoint().to_owned();
     assert!(endpoint.starts_with(&format!("ipc://{}/.runner-", site.home().display())), "{endpoint}");
     assert_eq!(running.io_data_root(), site.home());
     let exit = running.exited().await;
-    assert_eq!(exit.log_tail, format!("{endpoint} dolly {}:1 void", site.instance));
+    assert_eq!(exit.log_tail, format!("{endpoint} dolly {}:1 []", site.instance));
 }
 
 #[tokio::test]
