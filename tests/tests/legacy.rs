@@ -87,7 +87,10 @@ async fn what_was_sent_ahead_of_a_death_reaches_no_later_runner_twice() {
     // Blamed at once, or tried again because others had been sent with it.
     let status = client.finished("deadly").await;
     match status["status"].as_str().unwrap() {
-        "failed" => assert_eq!(status["error_details"]["message"], "Sheep container died without notice"),
+        "failed" => {
+            let message = status["error_details"]["message"].as_str().unwrap();
+            assert!(message.contains("Sheep container died without notice"), "{status}");
+        }
         other => assert_eq!((other, client.result("deadly").await.text().as_str()), ("done", "survived")),
     }
 }

@@ -51,7 +51,7 @@ async fn a_runner_that_babbles_is_given_up() {
 }
 
 #[tokio::test]
-async fn a_runner_that_dies_fails_its_job_with_the_words_that_clients_know() {
+async fn a_runner_that_dies_fails_its_job_with_what_happened_and_the_words_that_clients_know() {
     for model in [SCRIPTED, RAW] {
         // One that ends in good order with a job that it has just got may have been asked to end: once.
         for (code, runs) in [(0, 2), (1, 1)] {
@@ -60,7 +60,7 @@ async fn a_runner_that_dies_fails_its_job_with_the_words_that_clients_know() {
             let client = daemon.client();
             let failed = client.run("fatal", model, &Script::Exit(code)).await;
             assert_eq!(failed["status"], "failed");
-            assert!(message(&failed).contains(DIED), "{failed}");
+            assert_eq!(message(&failed), format!("the runner exited with code {code} ({DIED})"));
             assert_eq!(site.journal().runs_of("fatal").len(), runs);
             assert_next_is_done(&client, model).await;
         }

@@ -56,7 +56,7 @@ use hand::Hand;
 use ops::{Collected, Outcome, Unprepared};
 use pace::{Pace, Rhythm};
 use rests::Rests;
-use runner::{Death, Heard, Runner, StartFailure};
+use runner::{Death, Ended, Heard, Runner, StartFailure};
 
 mod answers;
 mod ending;
@@ -66,6 +66,7 @@ mod pace;
 mod rests;
 mod runner;
 mod supply;
+mod words;
 
 /// How one sheep is kept.
 #[derive(Clone, Debug)]
@@ -147,14 +148,14 @@ enum State {
     None,
     Starting(futures::future::BoxFuture<'static, Result<Box<Runner>, StartFailure>>, Instant),
     Running(Box<Runner>),
-    Stopping(futures::future::BoxFuture<'static, String>, Option<End>),
+    Stopping(futures::future::BoxFuture<'static, Ended>, Option<End>),
 }
 
 enum Event {
     Outcome(Outcome),
     Started(Result<Box<Runner>, StartFailure>),
     Heard(Heard),
-    Stopped(String),
+    Stopped(Ended),
     Command(Command),
     /// What a job printed last has come.
     Worded,
@@ -623,6 +624,7 @@ impl Keeper {
                 self.hand.collecting -= changes.len();
                 self.hand.changes.extend(changes);
             }
+            Outcome::LateKept => self.hand.late -= 1,
             Outcome::Applied => self.hand.applying = 0,
             Outcome::Reopened(reopened) => self.take_reopened(reopened),
         }

@@ -30,7 +30,7 @@ use tokio::sync::watch as signal;
 
 use crate::clock::now;
 pub use event::{EventId, EventIdError, JobEvent, JobEventKind, Progress};
-use log::Log;
+pub(crate) use log::Log;
 pub(crate) use watch::Watch;
 
 /// So many events of a job are remembered for those who come again.
@@ -115,6 +115,22 @@ impl Live {
         let live = self.find_or_begin(job);
         live.lock().log.push(attempt, text);
         live.changed.send_replace(());
+    }
+
+    /// The job's runner is dead, and this is the end of what its process printed for the job:
+    /// what of it has not come before is added to the log.
+    pub(crate) fn complete(&self, job: &JobId, attempt: u32, text: &str) {
+        if self.max_log == 0 || text.is_empty() {
+            return;
+        }
+        let live = self.find_or_begin(job);
+        live.lock().log.complete(attempt, text);
+        live.changed.send_replace(());
+    }
+
+    /// An empty log with the bound of all logs.
+    pub(crate) const fn new_log(&self) -> Log {
+        Log::new(self.max_log)
     }
 
     /// The log of a job that has printed something, as it is kept with the outcome.
@@ -208,7 +224,7 @@ impl Live {
         }
         let state = State {
             progress: None,
-            log: Log::new(self.max_log),
+            log: self.new_log(),
             record: None,
             events: VecDeque::new(),
             floor: self.next.fetch_add(1, Ordering::Relaxed),

@@ -9,8 +9,11 @@ pub enum ExitCause {
     Code(i32),
     /// This signal ended it.
     Signal(i32),
-    /// It was killed because it used more memory than it may.
-    OutOfMemory,
+    /// The kernel killed it, or something that it started, for want of memory.
+    OutOfMemory {
+        /// The bytes that it may use, where that is limited.
+        limit: Option<u64>,
+    },
     /// It ended with the engine that ran it. The runner is not to blame, nor is a job.
     EngineStopped,
     /// It is gone, and how was not to be learnt.
@@ -50,10 +53,13 @@ impl fmt::Display for ExitCause {
         match self {
             Self::Code(code) => write!(f, "exited with code {code}"),
             Self::Signal(number) => match signal_name(*number) {
-                Some(name) => write!(f, "was ended by signal {number} ({name})"),
-                None => write!(f, "was ended by signal {number}"),
+                Some(name) => write!(f, "was killed with signal {number} ({name})"),
+                None => write!(f, "was killed with signal {number}"),
             },
-            Self::OutOfMemory => f.write_str("was killed because it used more memory than it may"),
+            Self::OutOfMemory { limit } => {
+                f.write_str("was killed by the kernel for want of memory")?;
+                limit.map_or(Ok(()), |limit| write!(f, " (limit {})", Size(limit)))
+            }
             Self::EngineStopped => f.write_str("ended with the container engine"),
             Self::Unknown => f.write_str("ended for an unknown reason"),
         }
@@ -68,6 +74,21 @@ impl fmt::Display for Exit {
             write!(f, "; it last wrote: {}", self.log_tail)?;
         }
         Ok(())
+    }
+}
+
+/// A number of bytes, in the largest unit that leaves it whole.
+struct Size(u64);
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(bytes) = *self;
+        for (shift, unit) in [(30, "GiB"), (20, "MiB"), (10, "KiB")] {
+            if bytes >= 1 << shift && bytes.trailing_zeros() >= shift {
+                return write!(f, "{} {unit}", bytes >> shift);
+            }
+        }
+        write!(f, "{bytes} bytes")
     }
 }
 
@@ -104,9 +125,17 @@ mod tests {
         assert_eq!(exit(ExitCause::Code(3), ""), "exited with code 3");
         assert_eq!(
             exit(ExitCause::Signal(9), "out of memory"),
-            "was ended by signal 9 (SIGKILL); it last wrote: out of memory"
+            "was killed with signal 9 (SIGKILL); it last wrote: out of memory"
         );
-        assert_eq!(exit(ExitCause::Signal(64), ""), "was ended by signal 64");
+        assert_eq!(exit(ExitCause::Signal(64), ""), "was killed with signal 64");
+        for (limit, text) in [
+            (None, "was killed by the kernel for want of memory"),
+            (Some(64 << 20), "was killed by the kernel for want of memory (limit 64 MiB)"),
+            (Some(3 << 29), "was killed by the kernel for want of memory (limit 1536 MiB)"),
+            (Some(1_000_000), "was killed by the kernel for want of memory (limit 1000000 bytes)"),
+        ] {
+            assert_eq!(exit(ExitCause::OutOfMemory { limit }, ""), text);
+        }
     }
 
     #[test]

@@ -191,8 +191,7 @@ pub trait RunningSheep: Send {
     async fn exited(&mut self) -> Exit;
 
     /// What the runner has printed on both its streams since this was asked last, as
-    /// far as it has come here; of much of it the end. Nothing where the runner itself
-    /// writes to files of the operator's. Does not wait.
+    /// far as it has come here; of much of it the end. Does not wait.
     fn printed(&mut self) -> String {
         String::new()
     }

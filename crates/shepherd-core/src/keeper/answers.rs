@@ -61,6 +61,7 @@ impl Keeper {
                         answers += 1;
                         if sent.let_go_by.is_some() {
                             ops::release(&mut self.outcomes, &self.dirs, vec![sent.job.id().clone()]);
+                            self.keep_late(sent, "");
                         } else {
                             finished.push((sent.job, ops::Fate::Done));
                         }
@@ -79,19 +80,21 @@ impl Keeper {
                         answers += 1;
                         if sent.let_go_by.is_some() {
                             ops::release(&mut self.outcomes, &self.dirs, vec![sent.job.id().clone()]);
+                            self.keep_late(sent, "");
                         } else {
                             finished.push((sent.job, ops::Fate::Failed(error)));
                         }
                     }
                 }
                 FromRunner::Progress { job, attempt, fraction, message } => {
-                    if let Some(job) = self.hand.at_work(&job, attempt) {
-                        self.shared.live.report(job.id(), Progress { fraction, message });
+                    let at_work = self.hand.at_work(&job, attempt);
+                    if let Some(sent) = at_work.filter(|sent| sent.let_go_by.is_none()) {
+                        self.shared.live.report(sent.job.id(), Progress { fraction, message });
                     }
                 }
                 FromRunner::Log { job, attempt, text } => {
-                    if let Some(job) = self.hand.at_work(&job, attempt) {
-                        self.shared.live.print(job.id(), job.attempt.number, &text);
+                    if let Some(sent) = self.hand.at_work(&job, attempt) {
+                        sent.print(&text, &self.shared.live);
                     }
                 }
                 FromRunner::Ready(_) | FromRunner::Pong { .. } => {}

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::hand::{Job, Sent};
 use super::ops::SmallOutputs;
-use super::runner::ModelFailure;
+use super::runner::{Ended, ModelFailure};
 use super::{CAREFUL, End, Keeper, State, ops, runner};
 use crate::schedule::UNKNOWN;
 
@@ -33,6 +33,7 @@ impl Keeper {
             ops::release(&mut self.outcomes, &self.dirs, vec![id.clone()]);
         } else if let Some(sent) = self.hand.sent.iter_mut().find(|sent| is_meant(&sent.job)) {
             sent.let_go_by = Some(Instant::now() + self.keeping.stop_grace);
+            sent.late = Some(self.shared.live.new_log());
             self.shared.live.forget(id);
             let message = ToRunner::Cancel { job: id.clone(), attempt: sent.job.attempt };
             if let State::Running(runner) = &mut self.state
@@ -153,10 +154,10 @@ impl Keeper {
                 };
                 let grace = if self.force_seen { Duration::ZERO } else { grace };
                 let forced = self.forced.clone();
-                let stopping: BoxFuture<'static, String> = match &end {
+                let stopping: BoxFuture<'static, Ended> = match &end {
                     End::Idle => Box::pin(async move {
                         runner.leave(grace, forced).await;
-                        String::new()
+                        Ended::default()
                     }),
                     End::Died(_)
                     | End::Unreliable(_)
@@ -196,11 +197,12 @@ impl Keeper {
     }
 
     /// The runner's process is gone: what it had can be decided.
-    pub(super) fn take_stopped(&mut self, log: &str) {
+    pub(super) fn take_stopped(&mut self, ended: &Ended) {
         let State::Stopping(_, end) = std::mem::replace(&mut self.state, State::None) else {
             return;
         };
         ops::empty_trash(&mut self.outcomes, &self.dirs, &self.sheep);
+        self.hand.note_printed(&ended.printed, self.slots, ended.prints_for_jobs, &self.shared.live);
         let sent: Vec<Sent> = self.hand.sent.drain(..).collect();
         let Some(end) = end else { return };
         let draining = self.shared.tasks.draining.is_cancelled();
@@ -216,15 +218,29 @@ impl Keeper {
             self.suspects = sent.len();
         }
         let mut changes = Vec::new();
-        for Sent { job, let_go_by, since, is_heard_of, .. } in &sent {
-            if let_go_by.is_some() {
+        let mut jobs = Vec::with_capacity(sent.len());
+        for sent in sent {
+            let job = sent.job.clone();
+            // A runner that ends in peace has sent what its jobs printed.
+            let own = match &end {
+                End::Idle | End::Drained => "",
+                End::Died(_) | End::Unreliable(_) | End::TimedOut(..) | End::KeptCancelled => {
+                    self.hand.words.of(&job)
+                }
+            }
+            .to_owned();
+            jobs.push(job.clone());
+            if sent.let_go_by.is_some() {
+                self.keep_late(sent, &own);
                 continue;
             }
+            self.shared.live.complete(job.id(), job.attempt.number, &own);
+            let job = &job;
             if let End::Died(death) = &end
                 && certain
-                && !is_heard_of
+                && !sent.is_heard_of
                 && death.is_from_outside
-                && death.at.saturating_duration_since(*since) < BEGUN_AFTER
+                && death.at.saturating_duration_since(sent.since) < BEGUN_AFTER
                 && job.crashes() == 0
             {
                 // It was idle when somebody ended it. Should that be the job's doing after all, it counts.
@@ -232,8 +248,13 @@ impl Keeper {
                 continue;
             }
             changes.push(match &end {
-                End::Died(death) if certain => self.crashed(job, runner::DIED, &death.details),
-                End::Unreliable(reason) if certain => self.crashed(job, reason, log),
+                End::Died(death) if certain => self.crashed(
+                    job,
+                    format!("the runner {} ({})", death.how, runner::DIED),
+                    &death.how,
+                    &own,
+                ),
+                End::Unreliable(reason) if certain => self.crashed(job, reason.clone(), &ended.how, &own),
                 End::TimedOut(late, limit) if late == job.id() => {
                     job.failed(JobError::new(format!("The job ran longer than its limit of {limit:?}")))
                 }
@@ -249,7 +270,7 @@ impl Keeper {
         if matches!(end, End::Died(_) | End::Unreliable(_)) {
             self.rest();
         }
-        self.decide(sent.into_iter().map(|sent| sent.job), changes);
+        self.decide(jobs.into_iter(), changes);
     }
 
     /// Throws away what a runner that is gone has left of jobs, but keeps the outputs of
@@ -304,15 +325,33 @@ impl Keeper {
         self.vacate(&jobs, changes);
     }
 
-    pub(super) fn crashed(&self, job: &Job, message: &str, details: &str) -> Change {
+    /// The runner died under the job, or had to be ended: `how`. Of what it printed, only the
+    /// job's `own` words are for the job's client.
+    fn crashed(&self, job: &Job, message: String, how: &str, own: &str) -> Change {
         if job.crashes() < self.keeping.crash_retries {
             return job.given_back(GiveBack::Crashed, Duration::ZERO);
         }
+        let own = own.trim();
         job.failed(JobError {
-            message: message.to_owned(),
+            message,
             exception_type: "RunnerDied".to_owned(),
-            exception_traceback: details.to_owned(),
+            exception_traceback: match own {
+                "" => how.to_owned(),
+                own => format!("{how}; it last wrote: {own}"),
+            },
         })
+    }
+
+    /// Adds to its log what a cancelled job has printed until its runner let go of it. `own`
+    /// is the end of what a runner that had to be ended printed for it.
+    pub(super) fn keep_late(&mut self, sent: Sent, own: &str) {
+        if let Some(late) = sent.late
+            && (!late.is_empty() || !own.is_empty())
+        {
+            self.hand.late += 1;
+            let (shared, settling) = (&self.shared, &self.settling);
+            ops::keep_late(&mut self.outcomes, shared, settling, sent.job, late, own.to_owned());
+        }
     }
 
     pub(super) fn give_back_prepared(&mut self) {

@@ -15,8 +15,9 @@ use shepherd_queue::{Change, JobRecord, SmallObject};
 use tokio::time::Instant;
 
 use super::runner::Runner;
+use super::words::OwnWords;
 use crate::clock::now;
-use crate::live::Live;
+use crate::live::{Live, Log};
 
 /// One attempt at one job.
 #[derive(Clone, Debug)]
@@ -86,6 +87,8 @@ pub(super) struct Sent {
     /// It was cancelled; if the runner has not let go of it by then, the runner
     /// is ended.
     pub(super) let_go_by: Option<Instant>,
+    /// What it printed since it was cancelled: its log is in the queue's hands by then.
+    pub(super) late: Option<Log>,
     /// It was asked back before its turn: another sheep is free. It is given back
     /// when the runner lets go of it, and done when the runner was faster.
     pub(super) is_recalled: bool,
@@ -95,7 +98,15 @@ pub(super) struct Sent {
 
 impl Sent {
     pub(super) fn new(job: Job, since: Instant) -> Self {
-        Self { job, since, let_go_by: None, is_recalled: false, is_heard_of: false }
+        Self { job, since, let_go_by: None, late: None, is_recalled: false, is_heard_of: false }
+    }
+
+    /// The job has printed this.
+    pub(super) fn print(&mut self, text: &str, live: &Live) {
+        match &mut self.late {
+            Some(late) => late.push(self.job.attempt.number, text),
+            None => live.print(self.job.id(), self.job.attempt.number, text),
+        }
     }
 }
 
@@ -115,8 +126,12 @@ pub(super) struct Hand {
     pub(super) prepared: VecDeque<Job>,
     /// In the order they were sent.
     pub(super) sent: VecDeque<Sent>,
+    /// What the runner printed for the one of them that it works on.
+    pub(super) words: OwnWords,
     /// How many are being collected or published.
     pub(super) collecting: usize,
+    /// How many logs of cancelled jobs are being completed.
+    pub(super) late: usize,
     /// Outcomes that wait to be made durable.
     pub(super) changes: Vec<Change>,
     /// How many outcomes are being made durable.
@@ -133,6 +148,7 @@ impl Hand {
         self.working() == 0
             && self.sent.is_empty()
             && self.collecting == 0
+            && self.late == 0
             && self.changes.is_empty()
             && self.applying == 0
     }
@@ -203,31 +219,29 @@ impl Hand {
         self.sent.iter_mut().skip(slots).filter(|sent| !sent.is_recalled && sent.let_go_by.is_none())
     }
 
-    /// The job that the runner says something about, if it is one of those that it
-    /// has and is to go on with.
-    pub(super) fn at_work(&mut self, job: &str, attempt: Option<Attempt>) -> Option<&Job> {
-        let is_meant = |sent: &&mut Sent| {
-            sent.let_go_by.is_none()
-                && sent.job.id().as_str() == job
-                && attempt.is_none_or(|a| a == sent.job.attempt)
-        };
+    /// The job that the runner says something about, if it is one of those that it has.
+    pub(super) fn at_work(&mut self, job: &str, attempt: Option<Attempt>) -> Option<&mut Sent> {
+        let is_meant =
+            |sent: &&mut Sent| sent.job.id().as_str() == job && attempt.is_none_or(|a| a == sent.job.attempt);
         let sent = self.sent.iter_mut().find(is_meant)?;
         sent.is_heard_of = true;
-        Some(&sent.job)
+        Some(sent)
     }
 
-    /// Gives what the runner has printed to the job that it works on. Only for a
-    /// runner that works on one at a time and does not say itself what jobs print; where
-    /// one job follows another at once, lines between them may go to the wrong one.
-    pub(super) fn printed(&self, runner: &mut Runner, live: &Live) {
-        if !runner.prints_for_jobs() {
-            return;
-        }
+    /// Takes what the runner has printed. It is noted as the words of the job that the runner
+    /// works on alone; of a runner that does not say itself what jobs print, it is the job's
+    /// log. Where one job follows another at once, lines between them may go to the wrong one.
+    pub(super) fn printed(&mut self, runner: &mut Runner, live: &Live) {
         let text = runner.printed();
-        if !text.is_empty()
-            && let Some(sent) = self.sent.front().filter(|sent| sent.let_go_by.is_none())
-        {
-            live.print(sent.job.id(), sent.job.attempt.number, &text);
+        self.note_printed(&text, runner.slots, runner.prints_for_jobs(), live);
+    }
+
+    /// The same of `text` that was printed.
+    pub(super) fn note_printed(&mut self, text: &str, slots: usize, is_log: bool, live: &Live) {
+        let at_work = if slots == 1 || self.sent.len() == 1 { self.sent.front_mut() } else { None };
+        self.words.add(at_work.as_deref().map(|sent| &sent.job), text);
+        if is_log && let Some(sent) = at_work {
+            sent.print(text, live);
         }
     }
 
@@ -268,12 +282,12 @@ impl Hand {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use shepherd_job::{History, JobIdRule, JobSpec, ModelRef, SheepId, Timestamp};
 
     use super::*;
 
-    fn job(seq: u64, priority: i32) -> Job {
+    pub(in super::super) fn job(seq: u64, priority: i32) -> Job {
         let attempt = Attempt { epoch: 1, number: 1 };
         let state = JobState::Processing {
             attempt,

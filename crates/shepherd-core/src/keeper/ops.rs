@@ -16,8 +16,11 @@ use tokio::time::Instant;
 
 use super::hand::Job;
 use super::runner::{Runner, StartFailure};
+use crate::ShepherdError;
+use crate::data;
 use crate::error::without_paths;
 use crate::journal;
+use crate::live::{Log, log_path};
 use crate::retry::{Backoff, IsTransient as _, store_backoff};
 use crate::settle::Settling;
 use crate::shared::Shared;
@@ -42,6 +45,8 @@ pub(super) enum Outcome {
     Released(Vec<JobId>),
     /// The jobs' directories are gone, and this is to become of the jobs.
     Vacated(Vec<JobId>, Vec<Change>),
+    /// The log of a cancelled job is complete.
+    LateKept,
     /// The changes are durable.
     Applied,
     /// The sheep's directory was made again, or cannot be.
@@ -384,6 +389,55 @@ pub(super) fn release(outcomes: &mut JoinSet<Outcome>, dirs: &Arc<WorkDirs>, ids
         free(&dirs, ids.clone(), WorkDirs::release).await;
         Outcome::Released(ids)
     });
+}
+
+/// Adds to the log of a cancelled job, which the queue or the storage has, what it printed
+/// until its runner let go of it: `late`, and of `own`, the end of all that it printed, what
+/// is in neither.
+pub(super) fn keep_late(
+    outcomes: &mut JoinSet<Outcome>,
+    shared: &Arc<Shared>,
+    settling: &Arc<Settling>,
+    job: Job,
+    late: Log,
+    own: String,
+) {
+    let (shared, settling) = (Arc::clone(shared), Arc::clone(settling));
+    outcomes.spawn(async move {
+        if let Err(error) = add_to_log(&shared, &settling, &job, &late, &own).await {
+            tracing::warn!(job = %job.id(), %error, "what a cancelled job printed last is lost");
+        }
+        Outcome::LateKept
+    });
+}
+
+async fn add_to_log(
+    shared: &Shared,
+    settling: &Settling,
+    job: &Job,
+    late: &Log,
+    own: &str,
+) -> Result<(), ShepherdError> {
+    let (id, attempt) = (job.id(), job.attempt.number);
+    let _turn = shared.turns.take(id).await;
+    // What still rides in the queue would come to storage after this, and in its place.
+    settling.catch_up(shared, id).await?;
+    let mut log = shared.live.new_log();
+    let before = data::log(shared, id).await?;
+    log.push(attempt, &String::from_utf8_lossy(&before));
+    log.push(attempt, &late.kept());
+    log.complete(attempt, own);
+    let text = log.kept();
+    // A job that runs again by now has a log of its own.
+    let is_cancelled = shared.queue.get(id).await?.is_some_and(
+        |record| matches!(&record.state, JobState::Cancelled { history, .. } if history.attempts == attempt),
+    );
+    if is_cancelled && text.as_bytes() != &*before {
+        let objects = vec![(id.clone(), log_path(), text.into())];
+        shared.storage.put_beside(objects).await?.into_iter().collect::<Result<Vec<()>, _>>()?;
+        shared.storage.sync().await?;
+    }
+    Ok(())
 }
 
 /// Throws the jobs' directories away; then `changes` may become known.

@@ -12,11 +12,15 @@ use tokio_util::sync::CancellationToken;
 
 use super::End;
 
-/// What a job's client is told when its runner died; the first shepherd's words.
+/// The first shepherd's words for a runner that died, which clients may look for. They follow
+/// what has happened.
 pub(super) const DIED: &str = "Sheep container died without notice";
 
 /// How long what a dead runner had said may take to arrive.
 const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// How many letters of a runner's last line are part of an error's message.
+const LAST_LINE: usize = 300;
 
 /// How long a runner whose connection is gone may take to be seen dead: an engine
 /// has to tell the end of a container, and why it ended.
@@ -60,8 +64,8 @@ pub(super) enum Heard {
 /// How a runner died.
 #[derive(Clone, Debug)]
 pub(super) struct Death {
-    /// As far as is known.
-    pub(super) details: String,
+    /// Reads after "the runner".
+    pub(super) how: String,
     /// Neither the runner nor a job brought it about.
     pub(super) is_blameless: bool,
     /// It may well have been ended from outside: in good order, by a signal that people
@@ -76,16 +80,27 @@ impl From<Exit> for Death {
         let is_from_outside = match exit.cause {
             ExitCause::Code(code) => code == 0 || SENT_SIGNALS.contains(&(code - 128)),
             ExitCause::Signal(signal) => SENT_SIGNALS.contains(&signal),
-            ExitCause::OutOfMemory | ExitCause::EngineStopped => true,
+            ExitCause::OutOfMemory { .. } | ExitCause::EngineStopped => true,
             ExitCause::Unknown => false,
         };
         Self {
-            details: exit.to_string(),
+            how: exit.cause.to_string(),
             is_blameless: exit.cause == ExitCause::EngineStopped,
             is_from_outside,
             at: Instant::now(),
         }
     }
+}
+
+/// A runner whose process is gone.
+#[derive(Debug, Default)]
+pub(super) struct Ended {
+    /// Reads after "the runner".
+    pub(super) how: String,
+    /// What it printed last.
+    pub(super) printed: String,
+    /// Whether that is its job's log.
+    pub(super) prints_for_jobs: bool,
 }
 
 pub(super) struct Runner {
@@ -137,7 +152,7 @@ impl Runner {
             }
             Err(NotReady::Dead(exit)) => {
                 let error = JobError {
-                    message: DIED.to_owned(),
+                    message: not_ready(&exit),
                     exception_type: "RunnerDied".to_owned(),
                     exception_traceback: exit.to_string(),
                 };
@@ -257,7 +272,7 @@ impl Runner {
             return Heard::Died(match tokio::time::timeout_at(by, self.process.exited()).await {
                 Ok(exit) => exit.into(),
                 Err(_) => Death {
-                    details: "it closed its connection".to_owned(),
+                    how: "closed its connection".to_owned(),
                     is_blameless: false,
                     is_from_outside: false,
                     at: Instant::now(),
@@ -309,16 +324,26 @@ impl Runner {
     }
 
     /// Ends the runner, at the latest when `forced` is cancelled; resolves when its
-    /// process is gone, with the end of what it printed.
-    pub(super) async fn stop(mut self: Box<Self>, grace: Duration, forced: CancellationToken) -> String {
-        if !grace.is_zero() {
+    /// process is gone.
+    pub(super) async fn stop(mut self: Box<Self>, grace: Duration, forced: CancellationToken) -> Ended {
+        let asked = async {
             self.ask_to_end(grace);
-            tokio::select! {
-                exit = self.process.stop(grace) => return exit.to_string(),
-                () = forced.cancelled() => {}
-            }
+            self.process.stop(grace).await
+        };
+        let exit = tokio::select! {
+            exit = asked, if !grace.is_zero() => Some(exit),
+            () = forced.cancelled(), if !grace.is_zero() => None,
+            else => None,
+        };
+        let exit = match exit {
+            Some(exit) => exit,
+            None => self.process.stop(Duration::ZERO).await,
+        };
+        Ended {
+            how: exit.cause.to_string(),
+            printed: self.process.printed(),
+            prints_for_jobs: self.prints_for_jobs(),
         }
-        self.process.stop(Duration::ZERO).await.to_string()
     }
 
     /// Ends a runner that has no jobs; resolves as soon as another may be launched.
@@ -401,6 +426,17 @@ async fn running_time(limit: Duration) {
     }
 }
 
+/// Why a job failed whose runner ended before it was ready: it has printed no other job's
+/// words, and its last line mostly says it.
+fn not_ready(exit: &Exit) -> String {
+    let last = exit.log_tail.lines().map(str::trim).rfind(|line| !line.is_empty());
+    let last = last.map(|line| {
+        let short: String = line.chars().take(LAST_LINE).collect();
+        format!(": {short}{}", if short.len() < line.len() { "…" } else { "" })
+    });
+    format!("the runner {} before it was ready{} ({DIED})", exit.cause, last.unwrap_or_default())
+}
+
 /// What a runner says before it is ready is passed over; a connection that comes
 /// and goes is dialled again by itself. Cancel-safe.
 ///
@@ -432,5 +468,23 @@ mod tests {
         waiting.await;
         let waited = begun.elapsed() - pause;
         assert!(waited >= limit - Duration::from_secs(2) && waited <= limit, "{waited:?}");
+    }
+
+    #[test]
+    fn a_runner_that_was_never_ready_is_quoted() {
+        let said = |cause, tail: &str| not_ready(&Exit { cause, log_tail: tail.to_owned() });
+        assert_eq!(
+            said(
+                ExitCause::Code(1),
+                "Traceback:\n  File \"x\"\nModuleNotFoundError: No module named 'nope'\n  "
+            ),
+            "the runner exited with code 1 before it was ready: ModuleNotFoundError: No module named 'nope' \
+             (Sheep container died without notice)"
+        );
+        assert_eq!(
+            said(ExitCause::Code(0), ""),
+            "the runner exited with code 0 before it was ready (Sheep container died without notice)"
+        );
+        assert!(said(ExitCause::Code(3), &"ž".repeat(2 * LAST_LINE)).contains("ž… ("));
     }
 }

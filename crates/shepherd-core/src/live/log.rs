@@ -1,10 +1,12 @@
 //! What a job has printed, of which the end is kept.
 
+use std::collections::HashSet;
+
 /// What a cut needs to say that it is one.
 const NOTE: usize = 64;
 
 #[derive(Debug)]
-pub(super) struct Log {
+pub(crate) struct Log {
     text: String,
     /// How many bytes came before the text.
     start: u64,
@@ -15,19 +17,19 @@ pub(super) struct Log {
 }
 
 impl Log {
-    pub(super) const fn new(max: usize) -> Self {
+    pub(crate) const fn new(max: usize) -> Self {
         Self { text: String::new(), start: 0, attempt: 0, max }
     }
 
-    pub(super) const fn is_empty(&self) -> bool {
+    pub(crate) const fn is_empty(&self) -> bool {
         self.text.is_empty()
     }
 
-    pub(super) fn push(&mut self, attempt: u32, text: &str) {
+    pub(crate) fn push(&mut self, attempt: u32, text: &str) {
         if attempt != self.attempt {
             if !self.text.is_empty() {
                 let line_end = if self.text.ends_with('\n') { "" } else { "\n" };
-                self.text.push_str(&format!("{line_end}[attempt {attempt}]\n"));
+                self.text.push_str(&format!("{line_end}{}", header(attempt)));
             }
             self.attempt = attempt;
         }
@@ -38,6 +40,23 @@ impl Log {
             self.text.drain(..cut);
             self.start += cut as u64;
         }
+    }
+
+    /// Adds those lines of `text`, the end of what the attempt printed, that are not here: a
+    /// runner that dies has not sent all of them.
+    pub(crate) fn complete(&mut self, attempt: u32, text: &str) {
+        let own = match attempt == self.attempt {
+            true => self.text.rfind(&header(attempt)).unwrap_or(0),
+            false => self.text.len(),
+        };
+        let known: HashSet<&str> = self.text[own..].lines().collect();
+        let missing: Vec<&str> = text.lines().filter(|line| !known.contains(line)).collect();
+        if missing.is_empty() {
+            return;
+        }
+        let begins_line = self.text.is_empty() || self.text.ends_with('\n') || attempt != self.attempt;
+        let line_end = if begins_line { "" } else { "\n" };
+        self.push(attempt, &format!("{line_end}{}\n", missing.join("\n")));
     }
 
     /// What came after the first `offset` bytes and is still here; `offset` becomes
@@ -52,7 +71,7 @@ impl Log {
     }
 
     /// What is kept, within the bound.
-    pub(super) fn kept(&self) -> String {
+    pub(crate) fn kept(&self) -> String {
         if self.start == 0 && self.text.len() <= self.max {
             return self.text.clone();
         }
@@ -64,6 +83,10 @@ impl Log {
         }
         format!("{}{}", left_out(self.start + from as u64), &self.text[from..])
     }
+}
+
+fn header(attempt: u32) -> String {
+    format!("[attempt {attempt}]\n")
 }
 
 fn left_out(bytes: u64) -> String {
@@ -93,6 +116,20 @@ mod tests {
         log.push(1, "half a line");
         log.push(2, "again\n");
         assert_eq!(log.kept(), "half a line\n[attempt 2]\nagain\n");
+    }
+
+    #[test]
+    fn lines_that_a_dead_runner_did_not_send_are_added() {
+        let mut log = Log::new(1000);
+        log.complete(1, "");
+        assert!(log.is_empty());
+        log.push(1, "one\ntwo\nhalf");
+        log.complete(1, "two\none\nhalf a line\nlast");
+        assert_eq!(log.kept(), "one\ntwo\nhalf\nhalf a line\nlast\n");
+        log.complete(1, "last\n");
+        log.complete(2, "one\n");
+        log.complete(2, "one\nagain\n");
+        assert_eq!(log.kept(), "one\ntwo\nhalf\nhalf a line\nlast\n[attempt 2]\none\nagain\n");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::fake::{Farm, Io, PATIENCE, Script, echoing, spec};
 use futures::StreamExt as _;
 use shepherd_core::{Data, JobEventKind, Keeping, Progress, ShepherdError, Submit};
 use shepherd_job::{Attempt, JobId, JobState, LOG_OBJECT, Phase};
-use shepherd_protocol::{FromRunner, Input};
+use shepherd_protocol::{FromRunner, Input, ToRunner};
 
 /// A runner that does `work` with each job when the test says so, and tells the test
 /// that it has.
@@ -112,6 +112,113 @@ async fn jobs_that_fail_or_are_cancelled_keep_their_logs() {
     until("the log", async || log(&farm, &cancelled).await == "cancelled\n").await;
     farm.shepherd.cancel(&cancelled).await.unwrap();
     assert_eq!(log(&farm, &cancelled).await, "cancelled\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_job_prints_while_it_is_being_cancelled_is_in_its_log() {
+    for logs in [true, false] {
+        let farm = Farm::with(Arc::new(move |io| {
+            io.ready.logs = logs;
+            while let Some(input) = io.next() {
+                let say = |io: &Io, text: &str| if logs { io.log(&input, text) } else { io.print(text) };
+                say(io, "working\n");
+                while !matches!(io.hear(), Some(ToRunner::Cancel { .. }) | None) {}
+                say(io, "cleaning up\n");
+                io.fail(&input, "cancelled");
+            }
+        }))
+        .await;
+        let id = farm.submit("job-1", "m", "x").await;
+        until("the log", async || log(&farm, &id).await == "working\n").await;
+        farm.shepherd.cancel(&id).await.unwrap();
+        until("the rest", async || log(&farm, &id).await == "working\ncleaning up\n").await;
+        assert_eq!(farm.read(&id, LOG_OBJECT).await, b"working\ncleaning up\n");
+        farm.shutdown().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_runner_printed_that_had_to_be_ended_is_in_the_log_of_its_cancelled_job() {
+    let farm = Farm::keeping(
+        Arc::new(|io| {
+            io.ready.logs = true;
+            while let Some(input) = io.next() {
+                io.print("one\n");
+                io.log(&input, "one\n");
+                while !matches!(io.hear(), Some(ToRunner::Cancel { .. }) | None) {}
+                io.print("two\n");
+                while io.hear().is_some() {}
+            }
+        }),
+        Keeping { stop_grace: Duration::from_millis(100), ..Keeping::default() },
+    )
+    .await;
+    let id = farm.submit("job-1", "m", "x").await;
+    until("the log", async || log(&farm, &id).await == "one\n").await;
+    farm.shepherd.cancel(&id).await.unwrap();
+    until("the rest", async || log(&farm, &id).await == "one\ntwo\n").await;
+    farm.shutdown().await;
+}
+
+/// The error's details and the log of a job whose runner prints this and dies, after another job.
+async fn death(logs: bool, slots: u32) -> (String, String) {
+    let farm = Farm::with(Arc::new(move |io| {
+        io.print("loading\n");
+        (io.ready.logs, io.ready.slots) = (logs, slots);
+        while let Some(input) = io.next() {
+            io.print(&format!("secret of {}\n", input.job));
+            if logs {
+                io.log(&input, &format!("secret of {}\n", input.job));
+            }
+            if input.job.as_str() == "bad" {
+                // Sent to nobody.
+                io.print("last words\n");
+                return;
+            }
+            io.done(&input);
+        }
+    }))
+    .await;
+    let good = farm.submit("good", "m", "x").await;
+    farm.is_done(&good).await;
+    let bad = farm.submit("bad", "m", "x").await;
+    let error = farm.failure(&bad).await;
+    let log = log(&farm, &bad).await;
+    assert_eq!(self::log(&farm, &good).await, if logs || slots == 1 { "secret of good\n" } else { "" });
+    farm.shutdown().await;
+    (error.exception_traceback, log)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_whose_runner_died_is_told_its_own_last_words_and_no_others() {
+    let own = "secret of bad\nlast words";
+    for (logs, slots) in [(false, 1), (true, 1), (true, 3)] {
+        let (details, log) = death(logs, slots).await;
+        assert_eq!(
+            details,
+            format!("exited with code 3; it last wrote: {own}"),
+            "logs {logs}, slots {slots}"
+        );
+        assert_eq!(log, format!("{own}\n"), "logs {logs}, slots {slots}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_ran_too_long_keeps_what_it_printed_last() {
+    let farm = Farm::keeping(
+        Arc::new(|io| {
+            while let Some(_input) = io.next() {
+                while io.hear().is_some() {}
+                io.print("killed\n");
+            }
+        }),
+        Keeping { run_timeout: Some(Duration::from_millis(200)), ..Keeping::default() },
+    )
+    .await;
+    let id = farm.submit("job-1", "m", "x").await;
+    assert!(farm.failure(&id).await.message.contains("longer than its limit"));
+    assert_eq!(log(&farm, &id).await, "killed\n");
+    farm.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

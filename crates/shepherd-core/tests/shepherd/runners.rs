@@ -32,10 +32,14 @@ fn but_for_bad(
     })
 }
 
+/// What is said of the death of this module's runners under a job.
+const DIED: &str = "the runner exited with code 3 (Sheep container died without notice)";
+
 /// A runner that ends when it gets the job `bad`.
 fn dying() -> Script {
     Arc::new(|io| {
         while let Some(input) = io.next() {
+            io.print(&format!("working on {}\n", input.job));
             if input.job.as_str() == "bad" {
                 return;
             }
@@ -54,8 +58,8 @@ async fn a_runner_that_dies_fails_its_job_and_no_other() {
         farm.submit("after", "m", "x").await,
     );
     let error = farm.failure(&bad).await;
-    assert_eq!(error.message, "Sheep container died without notice");
-    assert!(error.exception_traceback.contains("code 3") && error.exception_traceback.contains("last words"));
+    assert_eq!(error.message, DIED);
+    assert_eq!(error.exception_traceback, "exited with code 3; it last wrote: working on bad");
     farm.is_done(&before).await;
     farm.is_done(&after).await;
     assert_eq!(farm.flock[0].launches(), 2);
@@ -66,7 +70,7 @@ async fn a_runner_that_dies_fails_its_job_and_no_other() {
 async fn a_job_whose_runner_died_is_tried_again_within_the_limit() {
     let farm = Farm::keeping(dying(), Keeping { crash_retries: 2, ..Keeping::default() }).await;
     let bad = farm.submit("bad", "m", "x").await;
-    assert_eq!(farm.failure(&bad).await.message, "Sheep container died without notice");
+    assert_eq!(farm.failure(&bad).await.message, DIED);
     assert_eq!(farm.flock[0].launches(), 3);
     farm.shutdown().await;
 }
@@ -93,7 +97,7 @@ async fn jobs_sent_ahead_of_a_death_are_not_blamed() {
             others.push(id);
         }
     }
-    assert_eq!(farm.failure(&spec("bad", "m").id).await.message, "Sheep container died without notice");
+    assert_eq!(farm.failure(&spec("bad", "m").id).await.message, DIED);
     for id in others {
         farm.is_done(&id).await;
     }
@@ -127,7 +131,7 @@ async fn jobs_that_ran_beside_the_one_that_killed_their_runner_are_not_blamed() 
             others.push(id);
         }
     }
-    assert_eq!(farm.failure(&spec("bad", "m").id).await.message, "Sheep container died without notice");
+    assert_eq!(farm.failure(&spec("bad", "m").id).await.message, DIED);
     for id in others {
         farm.is_done(&id).await;
     }
@@ -333,8 +337,11 @@ async fn a_runner_that_dies_before_it_is_ready_fails_the_job() {
     let farm = Farm::with(Arc::new(|_| {})).await;
     let id = farm.submit("job-1", "m", "x").await;
     let error = farm.failure(&id).await;
-    assert_eq!(error.message, "Sheep container died without notice");
-    assert!(error.exception_traceback.contains("last words"));
+    assert_eq!(
+        error.message,
+        "the runner exited with code 3 before it was ready: last words (Sheep container died without notice)"
+    );
+    assert_eq!(error.exception_traceback, "exited with code 3; it last wrote: last words");
     farm.shutdown().await;
 }
 
@@ -388,7 +395,12 @@ async fn a_job_that_does_not_end_in_time_is_given_back_at_the_drain() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_whose_idle_runner_was_ended_from_outside_runs_again() {
-    for cause in [ExitCause::Signal(15), ExitCause::Signal(9), ExitCause::OutOfMemory, ExitCause::Code(0)] {
+    for cause in [
+        ExitCause::Signal(15),
+        ExitCause::Signal(9),
+        ExitCause::OutOfMemory { limit: None },
+        ExitCause::Code(0),
+    ] {
         let lives = AtomicUsize::new(0);
         let farm = Farm::with(Arc::new(move |io| {
             while let Some(input) = io.next() {
@@ -409,7 +421,7 @@ async fn a_job_whose_idle_runner_was_ended_from_outside_runs_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_that_has_its_runner_killed_whenever_it_begins_fails() {
     let farm = Farm::with(dying()).await;
-    farm.flock[0].exit_with(ExitCause::OutOfMemory);
+    farm.flock[0].exit_with(ExitCause::OutOfMemory { limit: None });
     let bad = farm.submit("bad", "m", "x").await;
     assert_eq!(farm.failure(&bad).await.exception_type, "RunnerDied");
     assert_eq!(farm.flock[0].launches(), 2);

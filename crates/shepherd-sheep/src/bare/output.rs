@@ -4,15 +4,16 @@
 //! wants to know at once what has been printed.
 
 use std::fs::File;
-use std::io::{self, PipeReader, Read as _, Seek as _, SeekFrom};
+use std::io::{self, PipeReader, Read as _};
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::path::Path;
 use std::process::Stdio;
 
 use rustix::fs::OFlags;
 use shepherd_job::SheepId;
 
-use crate::lines::{AtWork, Lines, Printed, TAIL, text};
+use crate::lines::{AtWork, Lines, Printed, TAIL, open_log, text};
 
 /// Both streams of a runner.
 #[derive(Debug)]
@@ -23,7 +24,11 @@ pub(super) struct Output {
 }
 
 impl Output {
-    pub(super) fn new(stdout: Stream, stderr: Stream) -> Self {
+    pub(super) fn new(stdout: Stream, mut stderr: Stream) -> Self {
+        // One file for both is read once.
+        if let (Stream::File(one), Stream::File(other)) = (&stdout, &mut stderr) {
+            other.is_read_elsewhere = one.is_same(other);
+        }
         Self { stdout, stderr, printed: Printed::default() }
     }
 
@@ -43,7 +48,7 @@ impl Output {
         })
     }
 
-    /// Takes what was printed since this was called last, and has come through the pipes.
+    /// Takes what was printed since this was called last, and is in the pipes and files.
     pub(super) fn printed(&mut self) -> String {
         self.pump(PRINTED_AT_ONCE);
         self.printed.take()
@@ -62,10 +67,67 @@ const PRINTED_AT_ONCE: usize = 256 << 10;
 /// One of the runner's two streams.
 #[derive(Debug)]
 pub(super) enum Stream {
-    /// The runner itself appends to this file, which was so long when it began.
-    File { path: PathBuf, start: u64 },
+    /// The runner itself appends to a file.
+    File(Appended),
     /// The runner writes to a pipe; `None` once nobody does any more.
     Log { pipe: Option<PipeReader>, lines: Lines },
+}
+
+/// A file that a runner appends to.
+#[derive(Debug)]
+pub(super) struct Appended {
+    /// To read what came; none where it cannot be read, or is no regular file, which has no end
+    /// to read, or blocks.
+    file: Option<File>,
+    /// How long it was when the runner began.
+    start: u64,
+    /// How much of it was taken for printed.
+    taken: u64,
+    /// Whether it is the other stream's file as well, and read as that.
+    is_read_elsewhere: bool,
+}
+
+impl Appended {
+    /// The file at `path`, which is open for appending as `writer`.
+    fn new(path: &Path, writer: &File) -> io::Result<Self> {
+        let meta = writer.metadata()?;
+        let file = if meta.is_file() { File::open(path).ok() } else { None };
+        Ok(Self { file, start: meta.len(), taken: meta.len(), is_read_elsewhere: false })
+    }
+
+    fn is_same(&self, other: &Self) -> bool {
+        let id = |file: &Option<File>| {
+            let meta = file.as_ref()?.metadata().ok()?;
+            Some((meta.dev(), meta.ino()))
+        };
+        id(&self.file).is_some_and(|own| Some(own) == id(&other.file))
+    }
+
+    fn pump(&mut self, printed: &mut Printed) -> io::Result<usize> {
+        let Some(file) = self.file.as_ref().filter(|_| !self.is_read_elsewhere) else { return Ok(0) };
+        // Another may have cut it: what it holds then came after that.
+        if file.metadata()?.len() < self.taken {
+            self.taken = 0;
+        }
+        let mut buffer = [0; 16 * 1024];
+        let count = file.read_at(&mut buffer, self.taken)?;
+        self.taken += count as u64;
+        printed.push(&buffer[..count]);
+        Ok(count)
+    }
+
+    fn tail(&self) -> io::Result<Vec<u8>> {
+        let Some(file) = &self.file else { return Ok(Vec::new()) };
+        let length = file.metadata()?.len();
+        // A file that was cut meanwhile holds nothing from before.
+        let start = if length < self.start { 0 } else { self.start };
+        // One more than is kept tells that there was more.
+        let from = start.max(length.saturating_sub(TAIL as u64 + 1));
+        let mut tail = vec![0; TAIL + 1];
+        let count = file.read_at(&mut tail, from)?;
+        tail.truncate(count);
+        Ok(tail)
+    }
 }
 
 impl Stream {
@@ -77,9 +139,10 @@ impl Stream {
         name: &'static str,
     ) -> io::Result<(Self, Stdio)> {
         if let Some(path) = path {
-            let file = File::options().append(true).create(true).open(path)?;
-            let start = file.metadata()?.len();
-            return Ok((Self::File { path: path.to_owned(), start }, file.into()));
+            let file = open_log(path)?;
+            // The runner finds its streams as they always are.
+            rustix::fs::fcntl_setfl(&file, OFlags::APPEND)?;
+            return Ok((Self::File(Appended::new(path, &file)?), file.into()));
         }
         let (reader, writer) = io::pipe()?;
         // The writer's end is apart: a runner finds its streams as they always are.
@@ -91,7 +154,7 @@ impl Stream {
     /// What to wait for before it is read; none where nothing comes.
     pub(super) fn readable(&self) -> io::Result<Option<OwnedFd>> {
         match self {
-            Self::File { .. } => Ok(None),
+            Self::File(_) => Ok(None),
             Self::Log { pipe, .. } => pipe.as_ref().map(|pipe| Ok(pipe.try_clone()?.into())).transpose(),
         }
     }
@@ -102,7 +165,10 @@ impl Stream {
 
     /// Reads once. Returns how much came; none when nothing has, and at the end.
     fn pump(&mut self, printed: &mut Printed) -> usize {
-        let Self::Log { pipe, lines } = self else { return 0 };
+        let (pipe, lines) = match self {
+            Self::File(file) => return file.pump(printed).unwrap_or_default(),
+            Self::Log { pipe, lines } => (pipe, lines),
+        };
         let Some(reader) = pipe else { return 0 };
         let mut buffer = [0; 16 * 1024];
         match reader.read(&mut buffer) {
@@ -129,29 +195,13 @@ impl Stream {
     /// among it, without white space around it.
     pub(super) fn tail(&mut self) -> String {
         match self {
-            Self::File { path, start } => text(&read_tail(path, *start).unwrap_or_default()),
+            Self::File(file) => text(&file.tail().unwrap_or_default()),
             Self::Log { lines, .. } => {
                 lines.finish();
                 lines.tail().text()
             }
         }
     }
-}
-
-fn read_tail(path: &Path, start: u64) -> io::Result<Vec<u8>> {
-    // Other than regular files have no end to read, or block.
-    if !std::fs::metadata(path)?.is_file() {
-        return Ok(Vec::new());
-    }
-    let mut file = File::open(path)?;
-    let length = file.metadata()?.len();
-    // A file that was cut meanwhile holds nothing from before.
-    let start = if length < start { 0 } else { start };
-    // One more than is kept tells that there was more.
-    file.seek(SeekFrom::Start(start.max(length.saturating_sub(TAIL as u64 + 1))))?;
-    let mut tail = Vec::new();
-    file.take(TAIL as u64 + 1).read_to_end(&mut tail)?;
-    Ok(tail)
 }
 
 #[cfg(test)]
@@ -181,6 +231,26 @@ mod tests {
         assert_eq!(output.printed(), "");
         assert_eq!(output.tail(), "two");
         assert!(!output.stdout.is_open(), "nobody writes any more");
+    }
+
+    #[test]
+    fn what_goes_to_a_file_is_printed_too_and_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        std::fs::write(&path, "of an earlier run\n").unwrap();
+        let open = |name| Stream::open(Some(&path), &SheepId::parse("dolly").unwrap(), name).unwrap().0;
+        let mut output = Output::new(open("stdout"), open("stderr"));
+        let append =
+            |text: &str| File::options().append(true).open(&path).unwrap().write_all(text.as_bytes());
+        append("loading\n").unwrap();
+        assert_eq!(output.printed(), "", "nobody had asked yet");
+        append("one\n").unwrap();
+        append("two\n").unwrap();
+        assert_eq!(output.printed(), "one\ntwo\n");
+        assert_eq!(output.printed(), "");
+        File::options().write(true).open(&path).unwrap().set_len(0).unwrap();
+        append("cut\n").unwrap();
+        assert_eq!(output.printed(), "cut\n");
     }
 
     #[test]

@@ -249,7 +249,7 @@ async fn watch(plan: &mut Plan, run: &Run, container: &Container) -> (Exit, bool
             }
         }
     }
-    let memory = Memory { is_limited: plan.options.memory.is_some(), is_out: is_out_of_memory };
+    let memory = Memory { limit: plan.options.memory, is_out: is_out_of_memory };
     let (cause, is_there) = cause(run, container, death, memory).await;
     (Exit { cause, log_tail: plan.logs.tail() }, is_there)
 }
@@ -257,7 +257,8 @@ async fn watch(plan: &mut Plan, run: &Run, container: &Container) -> (Exit, bool
 /// What is known of a dead container's memory.
 #[derive(Clone, Copy)]
 struct Memory {
-    is_limited: bool,
+    /// The most bytes that it may have.
+    limit: Option<u64>,
     /// Whether the kernel killed for want of it, where it could be asked.
     is_out: Option<bool>,
 }
@@ -265,6 +266,7 @@ struct Memory {
 /// Why the container ended, and whether the engine is there.
 async fn cause(run: &Run, container: &Container, death: Death, memory: Memory) -> (ExitCause, bool) {
     let was_asked = run.wish() != Wish::Life;
+    let out_of_memory = ExitCause::OutOfMemory { limit: memory.limit };
     // Asked first: the sooner, the more certain it is that an engine that ends does not answer.
     let is_there = match death {
         Death::WithEngine => {
@@ -290,7 +292,7 @@ async fn cause(run: &Run, container: &Container, death: Death, memory: Memory) -
     if !is_there {
         return match told {
             // An engine is slow, too, on a machine without memory.
-            Some(_) | None if memory.is_out == Some(true) && !was_asked => (ExitCause::OutOfMemory, false),
+            Some(_) | None if memory.is_out == Some(true) && !was_asked => (out_of_memory, false),
             Some(code) if was_asked => (ExitCause::of_container(code), false),
             Some(_) | None => (ExitCause::EngineStopped, false),
         };
@@ -304,10 +306,10 @@ async fn cause(run: &Run, container: &Container, death: Death, memory: Memory) -
         && match memory.is_out {
             _ if seen.as_ref().is_some_and(|seen| seen.is_out_of_memory) => true,
             Some(is_out) => is_out,
-            None => memory.is_limited && !was_asked && container.was_out_of_memory().await,
+            None => memory.limit.is_some() && !was_asked && container.was_out_of_memory().await,
         };
     let cause = match code {
-        _ if is_out_of_memory => ExitCause::OutOfMemory,
+        _ if is_out_of_memory => out_of_memory,
         Some(code) => ExitCause::of_container(code),
         None => ExitCause::Unknown,
     };

@@ -184,7 +184,7 @@ async fn a_runner_that_takes_too_much_memory_is_killed_for_that() {
             let mut options = site.options(script);
             options.memory = Some(16 << 20);
             let exit = site.sheep(options).launch(&site.model()).await.unwrap().exited().await;
-            assert_eq!(exit.cause, ExitCause::OutOfMemory, "{codes}: {exit}");
+            assert_eq!(exit.cause, ExitCause::OutOfMemory { limit: Some(16 << 20) }, "{codes}: {exit}");
         }
     }
 }

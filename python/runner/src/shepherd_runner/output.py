@@ -23,7 +23,8 @@ What is lost when the process dies at once (a crash in a library, ``os._exit``, 
 - with one slot, what a native library or a child wrote in the last moment and the pipe still holds, at most 64 KiB of
   each stream. A library that holds the interpreter's lock while it prints its last words and aborts is such a case.
   A runner that is to lose nothing of that sets ``logs = False``: then this module leaves the descriptors alone.
-- of the job's log, what was printed in the last twentieth of a second. The runner's own output has it.
+- of the log of a job that was not alone, what was printed in the last twentieth of a second. The runner's own output
+  has it; that of a job that was alone the shepherd completes from there.
 
 Somebody who does not read the process's output makes whoever prints wait, as ever, and nobody else: heartbeats are
 answered.
