@@ -68,6 +68,45 @@ async fn a_runner_that_dies_fails_its_job_with_what_happened_and_the_words_that_
 }
 
 #[tokio::test]
+async fn an_edited_model_gets_a_new_runner_before_its_next_job() {
+    let site = Site::new();
+    let daemon = site.start().await;
+    let client = daemon.client();
+    for (edited, job, starts) in
+        [(false, "first", 1), (false, "second", 1), (true, "third", 2), (false, "fourth", 2)]
+    {
+        if edited {
+            let config = site.model_dir(SCRIPTED).join("config.yaml");
+            std::fs::File::open(config).unwrap().set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
+        }
+        let status = client.run(job, SCRIPTED, &Script::Say(job.to_owned())).await;
+        assert_eq!(status["status"], "done", "{status}");
+        assert_eq!(site.journal().starts().len(), starts, "{job}");
+    }
+}
+
+#[tokio::test]
+async fn a_log_file_s_directory_is_made_and_a_log_file_that_cannot_be_opened_fails_jobs() {
+    let site = Site::new();
+    let (good, bad) = (site.path("logs/of/good"), site.path("file/bad"));
+    std::fs::write(site.path("file"), "").unwrap();
+    let site =
+        site.with_sheep("good", json!({"stderr_file": good})).with_sheep("bad", json!({"stderr_file": bad}));
+    let daemon = site.start().await;
+    let client = daemon.client();
+    for sheep in ["good", "bad"] {
+        let mut body = shepherd_tests::start_body(sheep, SCRIPTED, "x");
+        body["sheep_id"] = json!(sheep);
+        assert_eq!(client.start_job(&body).await.status, 200);
+    }
+    assert_eq!(client.finished("good").await["status"], "done");
+    assert!(good.is_file());
+    let failed = client.finished("bad").await;
+    assert_eq!(failed["status"], "failed", "{failed}");
+    assert!(message(&failed).contains("cannot open the `stderr_file` of sheep `bad`"), "{failed}");
+}
+
+#[tokio::test]
 async fn a_death_costs_only_the_job_that_ran() {
     let site = site(json!({}), 0);
     let daemon = site.start().await;

@@ -27,7 +27,7 @@ pub struct SheepView {
     pub kind: &'static str,
     /// What its runner does.
     pub state: SheepState,
-    /// The model it has or is getting.
+    /// The model it has or is getting; where it could not get one, the one it had before.
     pub model: Option<ModelRef>,
     /// The job its runner works on.
     pub job: Option<JobId>,

@@ -56,7 +56,7 @@ use hand::Hand;
 use ops::{Collected, Outcome, Unprepared};
 use pace::{Pace, Rhythm};
 use rests::Rests;
-use runner::{Death, Ended, Heard, Runner, StartFailure};
+use runner::{Death, Ended, Heard, ModelFailure, Runner, StartFailure};
 
 mod answers;
 mod ending;
@@ -198,6 +198,12 @@ pub(crate) struct Keeper {
     forced: CancellationToken,
 
     model: Option<ModelRef>,
+    /// The model that it had a runner of last.
+    last_model: Option<ModelRef>,
+    /// Whether the sheep could not have the present model.
+    is_refused: bool,
+    /// The state of the model that was seen last since the runner was launched.
+    stamp_seen: Option<u64>,
     state: State,
     hand: Hand,
     outcomes: JoinSet<Outcome>,
@@ -291,6 +297,9 @@ impl Keeper {
             changes,
             forced,
             model: None,
+            last_model: None,
+            is_refused: false,
+            stamp_seen: None,
             state: State::None,
             hand: Hand::default(),
             outcomes: JoinSet::new(),
@@ -331,7 +340,7 @@ impl Keeper {
                 Event::Outcome(outcome) => self.take_outcome(outcome),
                 Event::Started(result) => self.take_start(result),
                 Event::Heard(heard) => self.take_heard(heard),
-                Event::Stopped(log) => self.take_stopped(&log),
+                Event::Stopped(ended) => self.take_stopped(&ended),
                 Event::Command(Command::Cancel { job, number }) => self.cancel(&job, number),
                 Event::Command(Command::Share) => self.share(),
                 Event::Command(Command::Yield(priority)) => self.yield_to(priority),
@@ -426,6 +435,7 @@ impl Keeper {
         match &self.state {
             State::None => {
                 self.model = order;
+                self.is_refused = false;
                 self.dirs.change_model();
                 ops::empty_trash(&mut self.outcomes, &self.dirs, &self.sheep);
                 self.pace = Pace::default();
@@ -493,8 +503,10 @@ impl Keeper {
     fn start(&mut self) {
         let model = self.model.clone().expect("jobs are prepared for a model");
         tracing::info!(sheep = %self.cell.facts().view.id, %model, "starting a runner");
-        let started = Runner::start(Arc::clone(&self.sheep), model, self.keeping.start_timeout);
-        let started = ops::start(Arc::clone(&self.dirs), started);
+        self.stamp_seen = None;
+        self.is_refused = false;
+        let started = Runner::start(Arc::clone(&self.sheep), model.clone(), self.keeping.start_timeout);
+        let started = ops::start(Arc::clone(&self.dirs), Arc::clone(&self.sheep), model, started);
         self.state = State::Starting(Box::pin(started), Instant::now());
     }
 
@@ -552,8 +564,10 @@ impl Keeper {
                 runner.works_on(job);
             }
         }
-        if facts.view.model != self.model {
-            facts.view.model.clone_from(&self.model);
+        // One that it could not have is not its own.
+        let model = if self.is_refused { &self.last_model } else { &self.model };
+        if facts.view.model != *model {
+            facts.view.model.clone_from(model);
         }
         drop(facts);
         if freed || recovered || offers || yields {
@@ -563,7 +577,8 @@ impl Keeper {
 
     fn take_outcome(&mut self, outcome: Outcome) {
         match outcome {
-            Outcome::Prepared { jobs, staging } => {
+            Outcome::Prepared { jobs, staging, stamp } => {
+                self.stamp_seen = stamp.or(self.stamp_seen);
                 if let Some(took) = staging {
                     self.pace.staged(took);
                 }
@@ -641,6 +656,7 @@ impl Keeper {
             Ok(runner) => {
                 tracing::info!(sheep = %id, runner = %runner.name, took = ?begun.elapsed(), "runner is ready");
                 self.slots = runner.slots;
+                self.last_model.clone_from(&self.model);
                 self.state = State::Running(runner);
                 self.answered.clear();
                 self.last_answer = Instant::now();
@@ -656,6 +672,7 @@ impl Keeper {
             Err(StartFailure::Model(how, error)) => {
                 tracing::warn!(sheep = %id, error = %error.message, details = %error.exception_traceback, "cannot start a runner for the model");
                 self.state = State::None;
+                self.is_refused = matches!(how, ModelFailure::Refused);
                 self.start_failed(how, &error);
             }
             Err(StartFailure::Sheep(problem)) => {

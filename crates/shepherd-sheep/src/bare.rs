@@ -208,6 +208,10 @@ impl Sheep for BareSheep {
         checked.await.unwrap_or_else(|e| Err(SheepError::Unavailable(format!("the check broke off: {e}"))))
     }
 
+    fn model_stamp(&self, model: &ModelRef) -> Option<u64> {
+        command::model_stamp(&self.options, model)
+    }
+
     async fn sweep(&self) -> Result<(), SheepError> {
         let vacant = self.vacant().await?;
         let options = Arc::clone(&self.options);

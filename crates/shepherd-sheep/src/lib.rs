@@ -104,6 +104,13 @@ pub trait Sheep: Send + Sync + 'static {
         None
     }
 
+    /// Tells the state of a model's configuration from others, where this sheep can see it: a
+    /// runner that was launched for another one is out of date. Blocks as the disk does.
+    fn model_stamp(&self, model: &ModelRef) -> Option<u64> {
+        let _ = model;
+        None
+    }
+
     /// Whether it could launch a runner, as far as that is known without a model. To be
     /// called from time to time while there is no runner.
     ///

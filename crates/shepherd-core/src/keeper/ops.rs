@@ -7,7 +7,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use shepherd_job::{Event, JobError, JobId, JobState, SheepId};
+use shepherd_job::{Event, JobError, JobId, JobState, ModelRef, SheepId};
 use shepherd_queue::{Change, SmallObject};
 use shepherd_sheep::Sheep;
 use shepherd_storage::{Replaces, RunnerDir, StorageError};
@@ -34,6 +34,8 @@ pub(super) enum Outcome {
         jobs: Vec<(Job, Result<(), Unprepared>)>,
         /// How long it took to bring inputs from storage, where that was done.
         staging: Option<Duration>,
+        /// The state of their model meanwhile.
+        stamp: Option<u64>,
     },
     /// The jobs' outputs were dealt with, and their directories are free.
     Collected {
@@ -97,15 +99,17 @@ pub(super) fn prepare(
     outcomes: &mut JoinSet<Outcome>,
     shared: &Arc<Shared>,
     dirs: &Arc<WorkDirs>,
+    sheep: &Arc<dyn Sheep>,
     jobs: Jobs,
 ) {
     let has_inputs =
         |objects: &[SmallObject]| objects.iter().any(|(path, _)| path.as_str().starts_with("inputs/"));
     let (at_hand, stored): (Jobs, Jobs) = jobs.into_iter().partition(|(_, objects)| has_inputs(objects));
     if !at_hand.is_empty() {
-        let dirs = Arc::clone(dirs);
+        let (dirs, sheep) = (Arc::clone(dirs), Arc::clone(sheep));
         outcomes.spawn_blocking(move || {
             let is_in_place = dirs.is_in_place();
+            let stamp = at_hand.first().and_then(|(job, _)| sheep.model_stamp(&job.record.spec.model));
             let prepare = |(job, mut objects): (Job, Vec<SmallObject>)| {
                 objects.retain(|(path, _)| path.as_str().starts_with("inputs/"));
                 let result = match is_in_place {
@@ -114,16 +118,17 @@ pub(super) fn prepare(
                 };
                 (job, result)
             };
-            Outcome::Prepared { jobs: at_hand.into_iter().map(prepare).collect(), staging: None }
+            Outcome::Prepared { jobs: at_hand.into_iter().map(prepare).collect(), staging: None, stamp }
         });
     }
     for (job, _) in stored {
-        let (shared, dirs) = (Arc::clone(shared), Arc::clone(dirs));
+        let (shared, dirs, sheep) = (Arc::clone(shared), Arc::clone(dirs), Arc::clone(sheep));
         outcomes.spawn(async move {
             let begun = Instant::now();
+            let stamp = stamp(&dirs, sheep, job.record.spec.model.clone()).await;
             let result = stage(&shared, &dirs, &job).await;
             let staging = result.is_ok().then(|| begun.elapsed());
-            Outcome::Prepared { jobs: vec![(job, result)], staging }
+            Outcome::Prepared { jobs: vec![(job, result)], staging, stamp }
         });
     }
 }
@@ -132,6 +137,10 @@ pub(super) fn prepare(
 const ENCODED_KEYS_NOTE: &str = "shepherd: some keys of the inputs cannot be names of files; these inputs are in \
                                  `.shepherd-keys` under encoded names, and `input_keys` of the runner SDKs has \
                                  them by their keys\n";
+
+async fn stamp(dirs: &Arc<WorkDirs>, sheep: Arc<dyn Sheep>, model: ModelRef) -> Option<u64> {
+    on_disk(dirs, move |_| sheep.model_stamp(&model)).await
+}
 
 async fn stage(shared: &Shared, dirs: &Arc<WorkDirs>, job: &Job) -> Result<(), Unprepared> {
     let id = job.id().clone();
@@ -459,17 +468,23 @@ async fn free(dirs: &Arc<WorkDirs>, ids: Vec<JobId>, how: fn(&WorkDirs, &JobId))
     on_disk(dirs, move |dirs| ids.iter().for_each(|id| how(dirs, id))).await;
 }
 
-/// Does `start`, which launches a runner, where nothing is left that another
+/// Does `start`, which launches a runner of `model`, where nothing is left that another
 /// model's runners had before them.
 pub(super) async fn start(
     dirs: Arc<WorkDirs>,
+    sheep: Arc<dyn Sheep>,
+    model: ModelRef,
     start: impl Future<Output = Result<Box<Runner>, StartFailure>>,
 ) -> Result<Box<Runner>, StartFailure> {
     if dirs.is_fenced() {
         let cleared = on_disk(&dirs, WorkDirs::clear).await;
         cleared.map_err(|e| StartFailure::Sheep(format!("the sheep's directory cannot be cleared: {e}")))?;
     }
-    start.await
+    // Before it is read.
+    let stamp = stamp(&dirs, sheep, model).await;
+    let mut runner = start.await?;
+    runner.stamp = stamp;
+    Ok(runner)
 }
 
 /// Makes the data root and the sheep's directory in it again. No job may use what was there.

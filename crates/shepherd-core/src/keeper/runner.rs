@@ -108,6 +108,8 @@ pub(super) struct Runner {
     connection: Connection,
     io_data_root: Arc<str>,
     pub(super) name: String,
+    /// The state of its model when it was launched.
+    pub(super) stamp: Option<u64>,
     pub(super) slots: usize,
     pub(super) ahead: usize,
     /// Whether it says itself what its jobs print.
@@ -178,6 +180,7 @@ impl Runner {
             connection,
             io_data_root,
             name: ready.name,
+            stamp: None,
             slots: at_least_one(ready.slots),
             ahead: usize::try_from(ready.ahead).unwrap_or(usize::MAX),
             logs: ready.logs,

@@ -9,7 +9,7 @@ use shepherd_queue::{Claim, Pins};
 use tokio::time::Instant;
 
 use super::hand::{Job, Sent};
-use super::{Keeper, MAX_FINISHING, SPACE_CHECK, State, ops};
+use super::{End, Keeper, MAX_FINISHING, SPACE_CHECK, State, ops};
 use crate::clock::now;
 
 /// Of so many jobs one may be one that waited too long.
@@ -82,7 +82,7 @@ impl Keeper {
         if !jobs.is_empty() {
             let begun = Instant::now();
             jobs.iter().for_each(|(job, _)| self.hand.prepares(job, begun));
-            ops::prepare(&mut self.outcomes, &self.shared, &self.dirs, jobs);
+            ops::prepare(&mut self.outcomes, &self.shared, &self.dirs, &self.sheep, jobs);
         }
     }
 
@@ -115,6 +115,15 @@ impl Keeper {
     pub(super) fn send_prepared(&mut self) {
         let State::Running(runner) = &mut self.state else { return };
         if !runner.is_there() {
+            return;
+        }
+        if self.stamp_seen.is_some() && runner.stamp.is_some() && self.stamp_seen != runner.stamp {
+            // It ends its jobs, and a new one takes those that come.
+            if self.hand.sent.is_empty() && !self.hand.prepared.is_empty() {
+                let sheep = self.cell.facts().view.id.clone();
+                tracing::info!(%sheep, runner = %runner.name, "the model was changed: another runner is started");
+                self.end(End::Idle);
+            }
             return;
         }
         let now = Instant::now();

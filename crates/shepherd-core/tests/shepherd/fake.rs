@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -37,9 +37,15 @@ pub(crate) struct FakeSheep {
     pub(crate) launches: AtomicUsize,
     print_delay: Arc<Mutex<Duration>>,
     vacated: Arc<AtomicUsize>,
+    edits: AtomicU64,
 }
 
 impl FakeSheep {
+    /// Its models are changed.
+    pub(crate) fn edit_models(&self) {
+        self.edits.fetch_add(1, Ordering::SeqCst);
+    }
+
     /// What the next launches fail with, last first.
     pub(crate) fn refuse(&self, error: SheepError) {
         self.refusals.lock().unwrap().push(error);
@@ -188,6 +194,10 @@ impl Sheep for FakeSheep {
     async fn check(&self) -> Result<(), SheepError> {
         let unfit = *self.unfit.lock().unwrap();
         unfit.map_or(Ok(()), |problem| Err(SheepError::Unavailable(problem.to_owned())))
+    }
+
+    fn model_stamp(&self, _model: &ModelRef) -> Option<u64> {
+        Some(self.edits.load(Ordering::SeqCst))
     }
 
     async fn sweep(&self) -> Result<(), SheepError> {
@@ -359,6 +369,7 @@ impl Farm {
                 launches: AtomicUsize::new(0),
                 print_delay: Arc::default(),
                 vacated: Arc::default(),
+                edits: AtomicU64::new(0),
             });
             flock.push(Arc::clone(&sheep));
             options.flock.push(Member { id, sheep, keeping: keeping.clone() });

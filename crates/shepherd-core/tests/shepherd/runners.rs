@@ -280,6 +280,42 @@ async fn a_model_that_cannot_be_loaded_fails_its_jobs_only() {
     farm.shutdown().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_that_cannot_be_had_is_not_shown_as_the_sheeps() {
+    let farm = Farm::with(echoing()).await;
+    let model = || farm.shepherd.flock()[0].model.as_ref().map(|model| model.name().to_owned());
+    let refuse = async |name: &str| {
+        farm.flock[0].refuse(SheepError::Model("no such model".to_owned()));
+        let id = farm.submit(name, "missing", "x").await;
+        farm.failure(&id).await;
+        // The outcome is durable a little after the sheep knows it, never before.
+        model()
+    };
+    assert_eq!(refuse("job-1").await, None);
+    let id = farm.submit("job-2", "good", "x").await;
+    farm.is_done(&id).await;
+    assert_eq!(refuse("job-3").await.as_deref(), Some("good"));
+    farm.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_edited_model_gets_a_new_runner_before_its_next_job() {
+    let farm = Farm::with(echoing()).await;
+    for (number, launches) in [(1, 1), (2, 1)] {
+        let id = farm.submit(&format!("job-{number}"), "m", "x").await;
+        farm.is_done(&id).await;
+        assert_eq!(farm.flock[0].launches(), launches);
+    }
+    farm.flock[0].edit_models();
+    for (number, launches) in [(3, 2), (4, 2)] {
+        let id = farm.submit(&format!("job-{number}"), "m", "x").await;
+        farm.is_done(&id).await;
+        assert_eq!(farm.flock[0].launches(), launches);
+    }
+    assert_eq!(farm.flock[0].vacated(), 1, "it was asked to end");
+    farm.shutdown().await;
+}
+
 /// A model whose runners do this rests ever longer, and the sheep works for others meanwhile.
 async fn is_left_alone(misdeed: fn(&mut Io)) {
     let farm = Farm::with(Arc::new(move |io| {

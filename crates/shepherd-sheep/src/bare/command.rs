@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
+use std::fs::Metadata;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -91,6 +94,21 @@ pub(super) fn check_model(options: &BareOptions, model: &ModelRef) -> Result<(),
             path.display()
         ))),
     }
+}
+
+/// Tells the state of the files that say what a model is from others: which they are, when
+/// they were changed, and how long they are; none where that cannot be seen. Not of all that
+/// the model may load: a runner may write beside them.
+pub(super) fn model_stamp(options: &BareOptions, model: &ModelRef) -> Option<u64> {
+    let config = options.working_directory.join(config_path(model));
+    let state = |meta: Metadata| (meta.dev(), meta.ino(), meta.mtime(), meta.mtime_nsec(), meta.size());
+    let runner = match std::fs::metadata(config.with_file_name("runner.yaml")) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return None,
+        found => found.ok().map(state),
+    };
+    let mut hasher = DefaultHasher::new();
+    (state(std::fs::metadata(config).ok()?), runner).hash(&mut hasher);
+    Some(hasher.finish())
 }
 
 /// `NAME/VERSION/config.yaml`, or `NAME/config.yaml` when the version is empty.

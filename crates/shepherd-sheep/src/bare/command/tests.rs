@@ -1,10 +1,12 @@
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use shepherd_job::{ModelRef, SheepId};
 
-use super::{config_path, environment, find, visible_gpus};
+use super::{config_path, environment, find, model_stamp, visible_gpus};
 use crate::token::Token;
 use crate::{BareOptions, SheepError, Transport};
 
@@ -47,6 +49,38 @@ fn a_name_is_free_text_and_never_an_option_of_the_runner() {
     ] {
         assert_eq!(config_path(&model(name, version)).as_os_str(), path);
     }
+}
+
+#[test]
+fn a_models_stamp_changes_with_the_files_that_say_what_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = options(dir.path());
+    let stamp = || model_stamp(&options, &model("m", "1"));
+    assert_eq!(stamp(), None);
+    let home = dir.path().join("m/1");
+    std::fs::create_dir_all(&home).unwrap();
+    std::fs::write(home.join("config.yaml"), "").unwrap();
+    let mut seen = vec![stamp().unwrap()];
+    std::fs::write(home.join("weights"), "of no concern").unwrap();
+    assert_eq!(stamp(), Some(seen[0]));
+    let touch = || File::open(home.join("config.yaml")).unwrap().set_modified(SystemTime::UNIX_EPOCH);
+    let changes: [&dyn Fn() -> std::io::Result<()>; 4] = [
+        &touch,
+        &|| std::fs::write(home.join("runner.yaml"), "runner: {}"),
+        &|| std::fs::write(home.join("runner.yaml"), "runner: {x: 1}"),
+        &|| {
+            std::fs::remove_file(home.join("runner.yaml"))
+                .and_then(|()| std::fs::write(home.join("config.yaml"), "a: 1"))
+        },
+    ];
+    for change in changes {
+        change().unwrap();
+        let now = stamp().unwrap();
+        assert!(!seen.contains(&now));
+        seen.push(now);
+    }
+    std::fs::remove_file(home.join("config.yaml")).unwrap();
+    assert_eq!(stamp(), None);
 }
 
 #[test]
