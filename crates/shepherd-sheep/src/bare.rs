@@ -20,7 +20,8 @@
 //!   in their environment (`SHEPHERD_SHEEP_RUN`), which those that daemonized carry
 //!   too. The dead leader is not reaped before they are gone, so that its id cannot
 //!   come to mean another process. One that left the session, lost its parent *and*
-//!   cleared its environment is out of reach.
+//!   cleared its environment is in the run's own control group ([`group`]), where the
+//!   daemon may make one, and out of reach where it may not.
 //! - **Descendants that outlive a killed daemon** are found at the next
 //!   [`sweep`](crate::Sheep::sweep) or launch through the record of the run, which
 //!   was on disk before the fork. Only what carries the mark, or is the very process
@@ -47,6 +48,7 @@
 
 mod command;
 mod endpoint;
+mod group;
 mod minder;
 mod output;
 mod process;

@@ -13,6 +13,7 @@ use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions};
 use shepherd_job::ModelRef;
 use tokio::sync::oneshot;
 
+use super::group::Group;
 use super::output::{Output, Stream};
 use super::process::{Process, Tree, poll};
 use super::record::{Record, RecordFile, boot_id};
@@ -83,6 +84,7 @@ struct Minder {
     /// Readable when there is something to read on its streams.
     pipes: [Option<OwnedFd>; 2],
     endpoint: Endpoint,
+    group: Option<Group>,
     record: Record,
     file: RecordFile,
 }
@@ -108,13 +110,20 @@ impl Minder {
         let pipes = [stdout.readable().map_err(no_pipe)?, stderr.readable().map_err(no_pipe)?];
         command.stdin(std::process::Stdio::null()).stdout(stdout_end).stderr(stderr_end);
         let private_socket = endpoint.private_socket().map(str::to_owned);
-        let record = Record { boot_id: boot_id(), run: name, leader: None, private_socket };
-        file.write(&record)?;
-        let child = match spawn::spawn(&mut command) {
+        let (group, entrance) = Group::make(&name).unzip();
+        let path = group.as_ref().map(|group| group.path().to_owned());
+        let record = Record { boot_id: boot_id(), run: name, leader: None, group: path, private_socket };
+        let spawned = file.write(&record).and_then(|()| {
+            spawn::spawn(&mut command, entrance).map_err(|error| cannot_start(&command, &error))
+        });
+        let child = match spawned {
             Ok(child) => child,
             Err(error) => {
-                file.remove()?;
-                return Err(cannot_start(&command, &error));
+                group.iter().for_each(Group::remove);
+                if let Err(stays) = file.remove() {
+                    tracing::debug!(sheep = %options.id, %stays, "a record of no run stays behind");
+                }
+                return Err(error);
             }
         };
         let leader = Pid::from_child(&child);
@@ -122,7 +131,7 @@ impl Minder {
             sheep = %options.id, %model, pid = child.id(), endpoint = endpoint.url(), "started a runner"
         );
         let death = rustix::process::pidfd_open(leader, PidfdFlags::empty()).ok();
-        let minder = Self { child, leader, death, pipes, endpoint, record, file };
+        let minder = Self { child, leader, death, pipes, endpoint, group, record, file };
         Ok((minder, Output::new(stdout, stderr)))
     }
 
@@ -137,7 +146,7 @@ impl Minder {
 
     /// All processes of the run.
     fn tree(&self) -> Tree {
-        Tree::new(&self.record.run, self.record.leader)
+        Tree::new(&self.record.run, self.record.leader, self.group.clone())
     }
 
     /// Waits for the runner's death, and ends the run.

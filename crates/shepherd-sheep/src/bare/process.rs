@@ -10,6 +10,8 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions};
 
+use super::group::Group;
+
 /// The variable that marks every process of a run with the run's random name.
 pub(super) const MARK: &str = "SHEPHERD_SHEEP_RUN";
 
@@ -92,6 +94,7 @@ impl Process {
 pub(super) struct Tree {
     mark: Vec<u8>,
     leader: Option<(i32, u64)>,
+    group: Option<Group>,
 }
 
 /// Processes that do not end, or that cannot be looked for.
@@ -114,9 +117,10 @@ impl fmt::Display for EndError {
 }
 
 impl Tree {
-    /// The tree of the run of this name, led by the process with this id and start.
-    pub(super) fn new(run: &str, leader: Option<(i32, u64)>) -> Self {
-        Self { mark: format!("{MARK}={run}").into_bytes(), leader }
+    /// The tree of the run of this name, led by the process with this id and start, and held
+    /// by this group where there is one.
+    pub(super) fn new(run: &str, leader: Option<(i32, u64)>, group: Option<Group>) -> Self {
+        Self { mark: format!("{MARK}={run}").into_bytes(), leader, group }
     }
 
     /// Kills until nothing of the tree lives, for at most `patience`. Returns how
@@ -127,10 +131,17 @@ impl Tree {
     pub(super) fn end(&self, patience: Duration) -> Result<usize, EndError> {
         let deadline = Instant::now() + patience;
         let mut met = HashSet::new();
+        if let Some(group) = &self.group {
+            met.extend(group.members().map_err(EndError::Proc)?);
+            group.kill();
+        }
         loop {
             let living = self.living().map_err(EndError::Proc)?;
             if living.is_empty() {
                 reap(&met);
+                if let Some(group) = &self.group {
+                    group.remove();
+                }
                 return Ok(met.len());
             }
             if Instant::now() >= deadline {
@@ -149,7 +160,8 @@ impl Tree {
     /// Its processes that are not dead.
     pub(super) fn living(&self) -> io::Result<Vec<Process>> {
         let all = Process::all()?;
-        let mut ours = self.members(&all, |process| process.has(&self.mark));
+        let held = self.group.as_ref().map_or_else(|| Ok(Vec::new()), Group::members)?;
+        let mut ours = self.members(&all, |process| held.contains(&process.pid) || process.has(&self.mark));
         ours.retain(|process| !process.dead);
         Ok(ours)
     }

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use shepherd_job::SheepId;
 
+use super::group::Group;
 use super::process::Tree;
 use super::{BareOptions, PATIENCE};
 use crate::SheepError;
@@ -24,6 +25,9 @@ pub(super) struct Record {
     pub(super) run: String,
     /// The runner's process id and start, once it is forked.
     pub(super) leader: Option<(i32, u64)>,
+    /// The control group that holds its processes, where there is one.
+    #[serde(default)]
+    pub(super) group: Option<PathBuf>,
     /// Its socket, when that lies in a directory of its own outside the sheep's.
     pub(super) private_socket: Option<String>,
 }
@@ -91,7 +95,8 @@ impl RecordFile {
     pub(super) fn sweep(&self) -> Result<(), SheepError> {
         let Some(record) = self.read()? else { return Ok(()) };
         if record.boot_id == boot_id() {
-            let ended = Tree::new(&record.run, record.leader).end(PATIENCE).map_err(|e| {
+            let group = record.group.as_deref().and_then(|path| Group::recorded(&record.run, path));
+            let ended = Tree::new(&record.run, record.leader, group).end(PATIENCE).map_err(|e| {
                 SheepError::Unavailable(format!("sheep `{}` had an earlier runner: {e}", self.sheep))
             })?;
             if ended > 0 {

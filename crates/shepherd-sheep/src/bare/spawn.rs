@@ -1,6 +1,7 @@
 //! The one place that needs `unsafe`: what a child does between fork and exec.
 #![allow(unsafe_code)] // `pre_exec` and `close_range` have no safe form.
 
+use std::fs::File;
 use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command};
@@ -22,11 +23,16 @@ pub(crate) fn between_forks<T>(action: impl FnOnce() -> T) -> T {
 }
 
 /// Starts `command` as the leader of a session of its own that is killed when the
-/// calling thread ends, and that inherits no descriptor but the standard three.
-pub(super) fn spawn(command: &mut Command) -> io::Result<Child> {
+/// calling thread ends, and that inherits no descriptor but the standard three. It enters
+/// the control group that `entrance` leads to, where it may.
+pub(super) fn spawn(command: &mut Command, entrance: Option<File>) -> io::Result<Child> {
     let parent = rustix::process::getpid();
     let descriptors = descriptors::inherited();
     let before_exec = move || {
+        if let Some(entrance) = &entrance {
+            // Refused, it is found by all else; the parent sees that it is not there.
+            let _ = rustix::io::write(entrance, b"0");
+        }
         rustix::process::setsid()?;
         rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
         // A parent that died before the line above sends nothing any more.

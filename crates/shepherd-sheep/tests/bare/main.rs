@@ -274,6 +274,80 @@ async fn descendants_end_with_their_runner() {
     }
 }
 
+/// A runner, and a process that left its session, lost its parent and cleared its environment.
+const HERMIT: &str = r#"
+hermit='trap "" TERM HUP; echo $$ > "$0/.hermit"; mv "$0/.hermit" "$0/hermit"; while :; do sleep 1000; done'
+(setsid env -i /bin/sh -c "$hermit" "$DIR" &)
+echo $$ | write pid
+while ! [ -e "$DIR/leave" ]; do sleep 0.01; done
+"#;
+
+/// Whether runners here are in control groups of their own.
+fn is_grouped(pid: i32) -> bool {
+    let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    if groups.lines().any(|line| line.starts_with("0::") && line.contains("/shepherd-")) {
+        return true;
+    }
+    let forbidden = std::env::var("SHEPHERD_TEST_NO_SKIP").is_ok_and(|value| value == "1");
+    assert!(!forbidden || !rustix::process::geteuid().is_root(), "root may make control groups");
+    println!("skipped: no control group can be made");
+    false
+}
+
+#[tokio::test]
+async fn a_process_that_hides_in_every_way_ends_with_its_runner() {
+    for end in ["stop", "drop", "death"] {
+        let pasture = Pasture::new(&script(HERMIT));
+        let mut running = launch(&pasture.sheep()).await;
+        let [runner, hermit] = [pasture.pid("pid").await, pasture.pid("hermit").await];
+        if !is_grouped(runner) {
+            let hermit = rustix::process::Pid::from_raw(hermit).unwrap();
+            return rustix::process::kill_process(hermit, rustix::process::Signal::KILL).unwrap();
+        }
+        let group = std::fs::read_to_string(format!("/proc/{hermit}/cgroup")).unwrap();
+        assert!(lives(hermit));
+        match end {
+            "stop" => drop(running.stop(LONG).await),
+            "drop" => drop(running),
+            _ => {
+                std::fs::write(pasture.path("leave"), "").unwrap();
+                running.exited().await;
+            }
+        }
+        until(|| !pasture.record().exists()).await;
+        assert!(!lives(hermit), "{end}");
+        let name = group.lines().find_map(|line| line.strip_prefix("0::")).unwrap().to_owned();
+        let mounts = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
+        until(|| mounts.iter().all(|mount| !Path::new(&format!("{mount}{name}")).exists())).await;
+    }
+}
+
+#[tokio::test]
+async fn a_process_that_hid_from_a_killed_daemon_is_ended_by_the_next() {
+    let pasture = Pasture::new(&script(HERMIT));
+    let mut daemon = Command::new(std::env::current_exe().unwrap())
+        .args(["--ignored", "--exact", "daemon_that_is_killed"])
+        .env("SHEPHERD_TEST_DIR", pasture.dir.path())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let [runner, hermit] = [pasture.pid("pid").await, pasture.pid("hermit").await];
+    let is_grouped = is_grouped(runner);
+    daemon.kill().unwrap();
+    daemon.wait().unwrap();
+    until(|| !lives(runner)).await;
+    if is_grouped {
+        pasture.sheep().sweep().await.unwrap();
+        assert!(!lives(hermit));
+    } else {
+        rustix::process::kill_process(
+            rustix::process::Pid::from_raw(hermit).unwrap(),
+            rustix::process::Signal::KILL,
+        )
+        .unwrap();
+    }
+}
+
 #[tokio::test]
 async fn a_port_in_use_is_refused_and_its_holder_left_alone() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

@@ -6,7 +6,7 @@ fn process(pid: i32, parent: i32, group: i32, session: i32) -> Process {
 
 #[track_caller]
 fn check(leader: Option<(i32, u64)>, all: &[Process], marked: &[i32], expected: &[i32]) {
-    let found = Tree::new("x", leader).members(all, |p| marked.contains(&p.pid));
+    let found = Tree::new("x", leader, None).members(all, |p| marked.contains(&p.pid));
     assert_eq!(found.iter().map(|p| p.pid).collect::<Vec<_>>(), expected);
 }
 

@@ -12,7 +12,7 @@ fn file(dir: &tempfile::TempDir) -> RecordFile {
 
 fn record(leader: Option<(i32, u64)>) -> Record {
     let run = uuid::Uuid::now_v7().simple().to_string();
-    Record { boot_id: boot_id(), run, leader, private_socket: None }
+    Record { boot_id: boot_id(), run, leader, group: None, private_socket: None }
 }
 
 /// A process that sleeps until it is killed.
