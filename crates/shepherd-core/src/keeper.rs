@@ -133,7 +133,7 @@ impl fmt::Display for End {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Idle => f.write_str("it is not needed"),
-            Self::Died(death) => write!(f, "it died: {}", death.details),
+            Self::Died(death) => write!(f, "it {}", death.how),
             Self::Unreliable(reason) => f.write_str(reason),
             Self::TimedOut(job, limit) => write!(f, "job {job} ran longer than its limit of {limit:?}"),
             Self::KeptCancelled => f.write_str("it did not let go of a cancelled job"),

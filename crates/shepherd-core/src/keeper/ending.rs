@@ -224,9 +224,11 @@ impl Keeper {
             // A runner that ends in peace has sent what its jobs printed.
             let own = match &end {
                 End::Idle | End::Drained => "",
-                End::Died(_) | End::Unreliable(_) | End::TimedOut(..) | End::KeptCancelled => {
-                    self.hand.words.of(&job)
-                }
+                End::Died(_)
+                | End::Unreliable(_)
+                | End::TimedOut(..)
+                | End::KeptCancelled
+                | End::Homeless => self.hand.words.of(&job),
             }
             .to_owned();
             jobs.push(job.clone());

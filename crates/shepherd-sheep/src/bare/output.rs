@@ -238,7 +238,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         std::fs::write(&path, "of an earlier run\n").unwrap();
-        let open = |name| Stream::open(Some(&path), &SheepId::parse("dolly").unwrap(), name).unwrap().0;
+        let sheep = SheepId::parse("dolly").unwrap();
+        let open = |name| Stream::open(Some(&path), &sheep, &AtWork::default(), name).unwrap().0;
         let mut output = Output::new(open("stdout"), open("stderr"));
         let append =
             |text: &str| File::options().append(true).open(&path).unwrap().write_all(text.as_bytes());
