@@ -96,7 +96,7 @@ pub enum JobState {
         attempt: Attempt,
         /// Which sheep.
         sheep: SheepId,
-        /// When the attempt began.
+        /// When the attempt was claimed, or began if that was later.
         started_at: Timestamp,
         /// Attempts including this one.
         history: History,
@@ -166,6 +166,14 @@ pub enum Event {
         attempt: Attempt,
         /// Who takes it.
         sheep: SheepId,
+        /// Now.
+        at: Timestamp,
+    },
+    /// The runner begins the attempt, after it waited since its claim: for inputs, for a
+    /// runner, or for jobs before it.
+    Begin {
+        /// Which attempt.
+        attempt: Attempt,
         /// Now.
         at: Timestamp,
     },
@@ -266,8 +274,8 @@ impl JobState {
     pub fn apply(&self, event: Event) -> Result<Self, Rejected> {
         match self {
             Self::Queued { not_before, history } => queued(*not_before, *history, event),
-            Self::Processing { attempt, started_at, history, .. } => {
-                processing(*attempt, *started_at, *history, event)
+            Self::Processing { attempt, sheep, started_at, history } => {
+                processing(*attempt, sheep, *started_at, *history, event)
             }
             Self::Done { history, .. } | Self::Failed { history, .. } | Self::Cancelled { history, .. } => {
                 finished(*history, &event)
@@ -295,15 +303,17 @@ fn queued(not_before: Option<Timestamp>, history: History, event: Event) -> Resu
             Ok(JobState::Processing { attempt, sheep, started_at: at, history })
         }
         Event::Cancel { at } => Ok(JobState::Cancelled { started_at: None, finished_at: at, history }),
-        Event::Complete { attempt, .. } | Event::Fail { attempt, .. } | Event::GiveBack { attempt, .. } => {
-            Err(Rejected::Stale { got: attempt })
-        }
+        Event::Begin { attempt, .. }
+        | Event::Complete { attempt, .. }
+        | Event::Fail { attempt, .. }
+        | Event::GiveBack { attempt, .. } => Err(Rejected::Stale { got: attempt }),
         Event::Rerun => Err(Rejected::NotFinished),
     }
 }
 
 fn processing(
     current: Attempt,
+    sheep: &SheepId,
     started_at: Timestamp,
     history: History,
     event: Event,
@@ -311,6 +321,11 @@ fn processing(
     let fence = |got: Attempt| if got == current { Ok(()) } else { Err(Rejected::Stale { got }) };
     match event {
         Event::Claim { .. } => Err(Rejected::Claimed),
+        Event::Begin { attempt, at } => {
+            fence(attempt)?;
+            let started_at = started_at.max(at);
+            Ok(JobState::Processing { attempt, sheep: sheep.clone(), started_at, history })
+        }
         Event::Complete { attempt, at } => {
             fence(attempt)?;
             Ok(JobState::Done { started_at, finished_at: at, history })
@@ -342,9 +357,10 @@ fn finished(history: History, event: &Event) -> Result<JobState, Rejected> {
             let history = History { attempts: history.attempts.max(1), crashes: 0 };
             Ok(JobState::Queued { not_before: None, history })
         }
-        Event::Complete { attempt, .. } | Event::Fail { attempt, .. } | Event::GiveBack { attempt, .. } => {
-            Err(Rejected::Stale { got: *attempt })
-        }
+        Event::Begin { attempt, .. }
+        | Event::Complete { attempt, .. }
+        | Event::Fail { attempt, .. }
+        | Event::GiveBack { attempt, .. } => Err(Rejected::Stale { got: *attempt }),
         Event::Claim { .. } | Event::Cancel { .. } => Err(Rejected::Finished),
     }
 }

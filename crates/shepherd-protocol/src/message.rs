@@ -53,8 +53,8 @@ pub struct Input {
     pub attempt: Attempt,
     /// Where the directories of the jobs are.
     pub io_data_root: Arc<str>,
-    /// After this time the result is of no use to anybody. On the wire: seconds
-    /// since 1970-01-01T00:00:00 UTC, with a fraction.
+    /// After this time the result is of no use to anybody: the shepherd ends a job that runs
+    /// longer. On the wire: seconds since 1970-01-01T00:00:00 UTC, with a fraction.
     pub deadline: Option<Timestamp>,
 }
 

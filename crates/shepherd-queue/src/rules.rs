@@ -19,9 +19,11 @@ pub(crate) fn changed(state: &JobState, event: Event) -> Result<JobState, Reject
     match event {
         Event::Claim { attempt, .. } => Err(Rejected::Stale { got: attempt }),
         Event::Rerun => Err(if state.is_finished() { Rejected::Finished } else { Rejected::NotFinished }),
-        Event::Complete { .. } | Event::Fail { .. } | Event::GiveBack { .. } | Event::Cancel { .. } => {
-            state.apply(event)
-        }
+        Event::Begin { .. }
+        | Event::Complete { .. }
+        | Event::Fail { .. }
+        | Event::GiveBack { .. }
+        | Event::Cancel { .. } => state.apply(event),
     }
 }
 

@@ -129,7 +129,8 @@ impl Job {
         path
     }
 
-    /// After this time nobody wants the result.
+    /// When the sheep's `run_timeout` ends the job; none without one. Of a job that waited
+    /// in this runner for earlier ones it may be later than that.
     pub fn deadline(&self) -> Option<SystemTime> {
         let micros = u64::try_from(self.inner.input.deadline?.as_micros()).ok()?;
         Some(UNIX_EPOCH + Duration::from_micros(micros))

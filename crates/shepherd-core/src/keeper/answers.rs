@@ -100,6 +100,7 @@ impl Keeper {
                 FromRunner::Ready(_) | FromRunner::Pong { .. } => {}
             }
         }
+        self.hand.note_begun(self.slots);
         if answers > 0 {
             self.sharing = false;
             self.careful = self.careful.saturating_sub(answers);

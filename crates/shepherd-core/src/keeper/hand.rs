@@ -60,6 +60,22 @@ impl Job {
         }
     }
 
+    /// What makes it known that the runner begins it now. None when that is hardly later
+    /// than its claim: for jobs that follow one another fast it would cost too much.
+    fn begun(&self) -> Option<Change> {
+        let now = now();
+        match &self.record.state {
+            JobState::Processing { started_at, .. } if now.since(*started_at) >= NOTABLE_WAIT => {
+                Some(self.change(Event::Begin { attempt: self.attempt, at: now }, Vec::new()))
+            }
+            JobState::Processing { .. }
+            | JobState::Queued { .. }
+            | JobState::Done { .. }
+            | JobState::Failed { .. }
+            | JobState::Cancelled { .. } => None,
+        }
+    }
+
     pub(super) fn done(&self, objects: Vec<SmallObject>) -> Change {
         self.change(Event::Complete { attempt: self.attempt, at: now() }, objects)
     }
@@ -84,6 +100,8 @@ pub(super) struct Sent {
     pub(super) job: Job,
     /// When it was sent, or became the one that the runner works on.
     pub(super) since: Instant,
+    /// The runner works on it, or did.
+    has_begun: bool,
     /// It was cancelled; if the runner has not let go of it by then, the runner
     /// is ended.
     pub(super) let_go_by: Option<Instant>,
@@ -98,7 +116,15 @@ pub(super) struct Sent {
 
 impl Sent {
     pub(super) fn new(job: Job, since: Instant) -> Self {
-        Self { job, since, let_go_by: None, late: None, is_recalled: false, is_heard_of: false }
+        Self {
+            job,
+            since,
+            has_begun: false,
+            let_go_by: None,
+            late: None,
+            is_recalled: false,
+            is_heard_of: false,
+        }
     }
 
     /// The job has printed this.
@@ -109,6 +135,9 @@ impl Sent {
         }
     }
 }
+
+/// A job that begins so long after its claim, or longer, has started when it began.
+const NOTABLE_WAIT: Duration = Duration::from_millis(50);
 
 /// Where a job stands among those of its model: first jobs first.
 type Place = (Reverse<i32>, u64);
@@ -212,6 +241,15 @@ impl Hand {
         };
         let count = self.prepared.partition_point(|job| job.place() < *first);
         (count, (count < self.prepared.len()).then(|| *since + IN_ORDER))
+    }
+
+    /// The runner works on the first `slots` of the jobs that it has: makes it known of
+    /// those of which that is news.
+    pub(super) fn note_begun(&mut self, slots: usize) {
+        for sent in self.sent.iter_mut().take(slots).filter(|sent| !sent.has_begun) {
+            sent.has_begun = true;
+            self.changes.extend(sent.job.begun());
+        }
     }
 
     /// The jobs that the runner has and, working on `slots` at once, has not begun.

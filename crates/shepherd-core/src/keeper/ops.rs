@@ -547,6 +547,10 @@ pub(super) fn apply(
             }
         };
         for (change, result) in changes.iter().zip(results) {
+            if matches!(change.event, Event::Begin { .. }) {
+                // Nobody waits for it: the job was in work before.
+                continue;
+            }
             let record = match result {
                 Ok(record) => {
                     journal::ended(&record, Some(&sheep));

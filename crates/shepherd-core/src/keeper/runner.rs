@@ -4,13 +4,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use shepherd_job::{Attempt, JobError, JobId, ModelRef};
+use shepherd_job::{JobError, JobId, ModelRef, Timestamp};
 use shepherd_protocol::{Connection, Event, FromRunner, Input, Peer, Ready, SendError, ToRunner, Token};
 use shepherd_sheep::{Astray, Exit, ExitCause, RunningSheep, Sheep, SheepError};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::End;
+use super::hand::Job;
 
 /// The first shepherd's words for a runner that died, which clients may look for. They follow
 /// what has happened.
@@ -204,10 +205,11 @@ impl Runner {
         !self.logs && self.slots == 1
     }
 
-    /// The message that gives the runner a job.
-    pub(super) fn input(&self, job: &JobId, attempt: Attempt) -> ToRunner {
+    /// The message that gives the runner a job, whose result is of no use after
+    /// `deadline`.
+    pub(super) fn input(&self, job: &Job, deadline: Option<Timestamp>) -> ToRunner {
         let io_data_root = Arc::clone(&self.io_data_root);
-        ToRunner::Input(Input { job: job.clone(), attempt, io_data_root, deadline: None })
+        ToRunner::Input(Input { job: job.id().clone(), attempt: job.attempt, io_data_root, deadline })
     }
 
     /// Sends messages, in frames no larger than the runner takes.

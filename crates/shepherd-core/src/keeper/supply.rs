@@ -145,7 +145,14 @@ impl Keeper {
             self.hand.printed(runner, &self.shared.live);
         }
         let jobs: Vec<Job> = self.hand.prepared.drain(..count).collect();
-        let messages: Vec<ToRunner> = jobs.iter().map(|job| runner.input(job.id(), job.attempt)).collect();
+        let (slots, before) = (self.slots, self.hand.sent.len());
+        // Of a job that waits for its turn, not before its run limit can end.
+        let deadline = |place: usize| {
+            let rounds = u32::try_from(place / slots + 1).unwrap_or(u32::MAX);
+            self.keeping.run_timeout.map(|limit| crate::clock::now().after(limit.saturating_mul(rounds)))
+        };
+        let input = |(index, job): (usize, &Job)| runner.input(job, deadline(before + index));
+        let messages: Vec<ToRunner> = jobs.iter().enumerate().map(input).collect();
         for job in jobs {
             if self.pace.mean().is_none_or(|mean| mean > Duration::from_millis(50)) {
                 self.settling.touch(job.id());
@@ -153,6 +160,7 @@ impl Keeper {
             tracing::debug!(job = %job.id(), attempt = %job.attempt, "sent to the runner");
             self.hand.sent.push_back(Sent::new(job, now));
         }
+        self.hand.note_begun(slots);
         if let Err(end) = runner.send(&messages) {
             self.end(end);
         }

@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::fake::{Farm, Io, PATIENCE, Script, echo, echoing, spec};
 use shepherd_core::{Keeping, ShepherdError};
@@ -137,6 +137,44 @@ async fn jobs_that_ran_beside_the_one_that_killed_their_runner_are_not_blamed() 
     }
     assert_eq!(farm.flock[0].launches(), 3);
     farm.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_has_started_when_its_runner_began_it_and_knows_its_limit() {
+    const LIMIT: Duration = Duration::from_secs(600);
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let notes = Arc::clone(&seen);
+    let script: Script = Arc::new(move |io| {
+        while let Some(input) = io.next() {
+            // The next is claimed, and its files are made ready, while this one works.
+            std::thread::sleep(Duration::from_millis(200));
+            notes.lock().unwrap().push((SystemTime::now(), input.deadline));
+            io.done(&input);
+        }
+    });
+    for limit in [Some(LIMIT), None] {
+        let keeping = Keeping { run_timeout: limit, ..Keeping::default() };
+        let farm = Farm::keeping(Arc::clone(&script), keeping).await;
+        let jobs = [farm.submit("one", "m", "x").await, farm.submit("two", "m", "x").await];
+        let mut started = Vec::new();
+        for job in &jobs {
+            match farm.finished(job).await.state {
+                JobState::Done { started_at, .. } => started.push(started_at),
+                ref other => panic!("{other:?}"),
+            }
+        }
+        farm.shutdown().await;
+        let seen = std::mem::take(&mut *seen.lock().unwrap());
+        let first_ended = seen[0].0.duration_since(UNIX_EPOCH).unwrap().as_micros();
+        let second_began = u128::try_from(started[1].as_micros()).unwrap();
+        assert!(second_began >= first_ended, "{second_began} {first_ended}");
+        for ((_, deadline), started) in seen.iter().zip(&started) {
+            // The two clocks are read one after the other.
+            let within = deadline.map(|deadline| deadline.since(started.after(LIMIT)));
+            assert_eq!(within.is_some(), limit.is_some());
+            assert!(within.is_none_or(|by| by < Duration::from_secs(60)), "{deadline:?} {started:?}");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

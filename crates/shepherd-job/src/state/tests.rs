@@ -23,6 +23,7 @@ fn any_event() -> impl Strategy<Value = Event> {
             sheep: sheep(),
             at
         }),
+        (attempt.clone(), time.clone()).prop_map(|(attempt, at)| Event::Begin { attempt, at }),
         (attempt.clone(), time.clone()).prop_map(|(attempt, at)| Event::Complete { attempt, at }),
         (attempt.clone(), time.clone()).prop_map(|(attempt, at)| Event::Fail {
             attempt,
@@ -66,6 +67,7 @@ impl Model {
                 }
                 fits
             }
+            Event::Begin { attempt, .. } => self.current == Some(*attempt),
             Event::Complete { attempt, .. } => self.end(*attempt, Phase::Done),
             Event::Fail { attempt, .. } => self.end(*attempt, Phase::Failed),
             Event::GiveBack { attempt, cause, not_before } => {
@@ -155,6 +157,18 @@ fn a_late_answer_of_an_earlier_attempt_is_stale() {
         Err(Rejected::Stale { got: first })
     );
     assert!(state.apply(Event::Complete { attempt: second, at: at(3) }).is_ok());
+}
+
+#[test]
+fn an_attempt_that_waited_has_started_when_it_began() {
+    let attempt = Attempt { epoch: 1, number: 1 };
+    let claimed = JobState::new().apply(Event::Claim { attempt, sheep: sheep(), at: at(2) }).unwrap();
+    for (begun, started) in [(5, 5), (1, 2)] {
+        let begun = claimed.apply(Event::Begin { attempt, at: at(begun) }).unwrap();
+        assert!(matches!(begun, JobState::Processing { started_at, .. } if started_at == at(started)));
+        let done = begun.apply(Event::Complete { attempt, at: at(9) }).unwrap();
+        assert!(matches!(done, JobState::Done { started_at, .. } if started_at == at(started)));
+    }
 }
 
 #[test]

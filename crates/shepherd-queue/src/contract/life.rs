@@ -63,6 +63,11 @@ pub(crate) async fn a_finished_job_can_run_again(queue: &impl Queue) {
 pub(crate) async fn the_outcome_of_an_attempt_is_kept(queue: &impl Queue) {
     queue.submit(vec![job("good"), job("bad")]).await.unwrap();
     let claimed = claim(queue, 2).await;
+    // The second began later than it was claimed.
+    let begin = Event::Begin { attempt: claimed[1].attempt, at: at(15) };
+    let begun = apply(queue, change(&id("bad"), begin)).await.unwrap();
+    assert!(matches!(begun.state, JobState::Processing { started_at, .. } if started_at == at(15)));
+    assert_eq!(queue.get(&id("bad")).await.unwrap(), Some(begun));
     let changes =
         vec![change(&id("good"), complete(claimed[0].attempt)), change(&id("bad"), fail(claimed[1].attempt))];
     let out: Vec<_> = queue.apply(changes).await.unwrap().into_iter().map(Result::unwrap).collect();
@@ -72,8 +77,8 @@ pub(crate) async fn the_outcome_of_an_attempt_is_kept(queue: &impl Queue) {
     }
     assert!(matches!(out[0].state, JobState::Done { started_at, finished_at, history }
         if (started_at, finished_at, history.attempts) == (at(10), at(20), 1)));
-    assert!(matches!(&out[1].state, JobState::Failed { error, .. }
-        if error.exception_type == "ValueError" && error.exception_traceback.ends_with("\n\0line 2")));
+    assert!(matches!(&out[1].state, JobState::Failed { started_at, error, .. } if *started_at == at(15)
+        && error.exception_type == "ValueError" && error.exception_traceback.ends_with("\n\0line 2")));
 }
 
 pub(crate) async fn a_stale_token_is_fenced_off(queue: &impl Queue) {

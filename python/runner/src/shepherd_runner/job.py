@@ -77,7 +77,9 @@ class Job:
 
     @property
     def deadline(self) -> Optional[float]:
-        """After this time, in seconds since the epoch, nobody wants the result."""
+        """When the sheep's ``run_timeout`` ends the job, in seconds since the epoch; None without one. Of a job that
+        waited in this runner for earlier ones it may be later than that.
+        """
         return self._input.deadline
 
     def progress(self, fraction: Optional[float] = None, message: Optional[str] = None) -> None:
