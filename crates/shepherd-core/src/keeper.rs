@@ -113,7 +113,7 @@ const REMEMBERED: usize = 1024;
 /// Why a runner is being ended.
 #[derive(Debug)]
 enum End {
-    /// Another model is wanted, or none; it holds no jobs.
+    /// Another model is wanted, or none, or it wants to end; it holds no jobs.
     Idle,
     /// It died, or its connection did; how.
     Died(Death),
@@ -232,6 +232,8 @@ pub(crate) struct Keeper {
     hungry: bool,
     /// Nothing is made ready or sent ahead until the runner answers: another sheep is free.
     sharing: bool,
+    /// The runner has given up jobs that nobody asked back: it ends, and gets no others.
+    leaving: bool,
     drain_seen: bool,
     force_seen: bool,
     /// Models that are left alone.
@@ -316,6 +318,7 @@ impl Keeper {
             home: Home::Here,
             hungry: false,
             sharing: false,
+            leaving: false,
             drain_seen: false,
             force_seen: false,
             rests: Rests::default(),
@@ -414,6 +417,7 @@ impl Keeper {
                 Some(until) if until - Instant::now() > SHORT_REST => self.give_back_prepared(),
                 Some(_) => {}
             },
+            State::Running(_) if self.leaving && self.hand.sent.is_empty() => self.end(End::Idle),
             State::Running(_) => self.send_prepared(),
             State::Starting(..) | State::Stopping(..) => {}
         }
@@ -657,6 +661,7 @@ impl Keeper {
                 tracing::info!(sheep = %id, runner = %runner.name, took = ?begun.elapsed(), "runner is ready");
                 self.slots = runner.slots;
                 self.last_model.clone_from(&self.model);
+                self.leaving = false;
                 self.state = State::Running(runner);
                 self.answered.clear();
                 self.last_answer = Instant::now();

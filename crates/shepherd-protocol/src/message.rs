@@ -11,7 +11,8 @@ use crate::Garbage;
 pub const PROTOCOL_VERSION: u32 = 1;
 
 /// The `exception_type` of the answer for a job that was ended by
-/// [`ToRunner::Cancel`].
+/// [`ToRunner::Cancel`], or that a runner gives up because it ends itself and has not
+/// begun the job: then another runner gets it.
 pub const CANCELLED: &str = "Cancelled";
 
 /// What the shepherd says.

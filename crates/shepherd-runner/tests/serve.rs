@@ -251,9 +251,12 @@ async fn a_shutdown_lets_the_job_in_work_end_and_begins_no_other() {
     shepherd.send(&[input("first"), input("second")]);
     assert_eq!(begun.recv_timeout(LONG).unwrap(), "first");
     shepherd.shut_down(LONG);
-    // The pong says that the shutdown was read.
-    shepherd.send(&[ToRunner::Ping { nonce: 1 }]);
-    assert_eq!(shepherd.message().await, FromRunner::Pong { nonce: 1 });
+    // Another runner gets what has not begun, at once and without blame.
+    let (job, error) = error_of(shepherd.message().await);
+    assert_eq!((job.as_str(), error.exception_type.as_str()), ("second", CANCELLED));
+    shepherd.send(&[input("late")]);
+    let (job, error) = error_of(shepherd.message().await);
+    assert_eq!((job.as_str(), error.exception_type.as_str()), ("late", CANCELLED));
     go_on.send(()).unwrap();
     assert_eq!(shepherd.message().await, done("first"));
     assert_eq!(shepherd.event().await, Event::Disconnected);

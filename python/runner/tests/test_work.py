@@ -14,7 +14,7 @@ class Watched(Work):
     """Tells when a worker waits for a batch to become full, and when for its first job."""
 
     def __init__(self):
-        super().__init__(lambda connection, message: None)
+        super().__init__(lambda connection, message: None, lambda connection, message: None)
         self.filling, self.empty = threading.Event(), threading.Event()
 
     def _wait(self, timeout):

@@ -72,7 +72,9 @@ impl Keeper {
                 FromRunner::Error { job, attempt, error } => {
                     if let Some(sent) = self.answer(&job, attempt) {
                         tracing::debug!(job = %sent.job.id(), error = %error.message, "the runner has not done it");
-                        if sent.is_recalled && sent.let_go_by.is_none() && error.exception_type == CANCELLED {
+                        if sent.let_go_by.is_none() && error.exception_type == CANCELLED {
+                            // Not asked to, a runner gives up what it has not begun when it ends.
+                            self.leaving |= !sent.is_recalled;
                             let change = sent.job.given_back(GiveBack::Blameless, Duration::ZERO);
                             self.vacate(&[sent.job], vec![change]);
                             continue;

@@ -114,7 +114,7 @@ impl Keeper {
     /// Sends the runner as many prepared jobs as it is to have, in their order.
     pub(super) fn send_prepared(&mut self) {
         let State::Running(runner) = &mut self.state else { return };
-        if !runner.is_there() {
+        if self.leaving || !runner.is_there() {
             return;
         }
         if self.stamp_seen.is_some() && runner.stamp.is_some() && self.stamp_seen != runner.stamp {

@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::fake::{Farm, Io, PATIENCE, Script, echo, echoing, spec};
 use shepherd_core::{Keeping, ShepherdError};
-use shepherd_job::{Attempt, JobState};
-use shepherd_protocol::{FromRunner, ToRunner};
+use shepherd_job::{Attempt, JobError, JobState};
+use shepherd_protocol::{CANCELLED, FromRunner, ToRunner};
 use shepherd_sheep::{ExitCause, SheepError};
 
 const HASTY: Duration = Duration::from_millis(400);
@@ -136,6 +136,37 @@ async fn jobs_that_ran_beside_the_one_that_killed_their_runner_are_not_blamed() 
         farm.is_done(&id).await;
     }
     assert_eq!(farm.flock[0].launches(), 3);
+    farm.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_that_a_runner_gives_up_because_it_ends_go_to_the_next_without_blame() {
+    let lives = AtomicUsize::new(0);
+    let after = Arc::new(AtomicUsize::new(0));
+    let got = Arc::clone(&after);
+    let farm = Farm::with(Arc::new(move |io| {
+        if lives.fetch_add(1, Ordering::SeqCst) > 0 {
+            return echoing()(io);
+        }
+        let Some(input) = io.next() else { return };
+        let error = JobError { exception_type: CANCELLED.to_owned(), ..JobError::new("ending") };
+        io.say(FromRunner::Error { job: input.job.to_string(), attempt: Some(input.attempt), error });
+        // It gets no other, and is told to end in case it has thought better of it.
+        while io.next().is_some() {
+            got.fetch_add(1, Ordering::SeqCst);
+        }
+    }))
+    .await;
+    let jobs = [farm.submit("one", "m", "x").await, farm.submit("two", "m", "x").await];
+    for job in jobs {
+        let record = farm.finished(&job).await;
+        assert!(
+            matches!(record.state, JobState::Done { history, .. } if history.crashes == 0),
+            "{:?}",
+            record.state
+        );
+    }
+    assert_eq!((farm.flock[0].launches(), after.load(Ordering::SeqCst)), (2, 0));
     farm.shutdown().await;
 }
 

@@ -8,10 +8,11 @@
 //! | returned another error | error | error | error | nothing |
 //!
 //! Where nothing is said because the runner exits, the shepherd gives the job to
-//! another runner.
+//! another runner. A job that the runner had not begun by then is answered as cancelled,
+//! without which nobody could tell it from those that it had.
 
 use shepherd_job::JobError;
-use shepherd_protocol::{CANCELLED, FromRunner};
+use shepherd_protocol::{CANCELLED, FromRunner, Input};
 
 use crate::stop::Stop;
 use crate::{Job, RunError};
@@ -35,6 +36,11 @@ fn answer(job: &Job, outcome: Result<(), RunError>) -> Option<FromRunner> {
 pub(super) fn last_messages(job: &Job, outcome: Result<(), RunError>) -> impl Iterator<Item = FromRunner> {
     let log = job.close();
     log.into_iter().chain(answer(job, outcome))
+}
+
+/// The answer for a job that was not begun, and will not be.
+pub(super) fn given_up(input: &Input) -> FromRunner {
+    FromRunner::Error { job: input.job.as_str().to_owned(), attempt: Some(input.attempt), error: cancelled() }
 }
 
 pub(super) fn cancelled() -> JobError {

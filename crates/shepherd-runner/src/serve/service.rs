@@ -43,9 +43,10 @@ impl Service {
         let output = output.map_err(ServeError::Start)?;
         let ready = Ready { slots, ahead: options.ahead, batch: frame, logs, ..Ready::new(options.name) };
         let outlet = Arc::new(Outlet { sender: sender.clone(), output, logs: logs.then(Noted::default) });
+        let answers = Arc::new(Answers::new(sender, frame as usize));
         let mut service = Self {
-            work: Arc::new(Work::new(Arc::clone(&outlet), FromRunner::Ready(ready))),
-            answers: Arc::new(Answers::new(sender, frame as usize)),
+            work: Arc::new(Work::new(Arc::clone(&outlet), Arc::clone(&answers), FromRunner::Ready(ready))),
+            answers,
             outlet,
             signals: None,
             threads: Vec::new(),

@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use shepherd_job::{Attempt, JobId};
 use shepherd_protocol::{FromRunner, Input};
 
+use super::answers::Answers;
+use super::outcome::given_up;
 use crate::Job;
 use crate::job::Outlet;
 use crate::stop::Stop;
@@ -36,6 +38,7 @@ pub(super) struct Work {
     /// For [`wait_finished`](Work::wait_finished).
     ending: Condvar,
     outlet: Arc<Outlet>,
+    answers: Arc<Answers>,
     ready_message: FromRunner,
 }
 
@@ -58,12 +61,13 @@ struct State {
 }
 
 impl Work {
-    pub(super) fn new(outlet: Arc<Outlet>, ready_message: FromRunner) -> Self {
+    pub(super) fn new(outlet: Arc<Outlet>, answers: Arc<Answers>, ready_message: FromRunner) -> Self {
         Self {
             state: Mutex::default(),
             arrived: Condvar::new(),
             ending: Condvar::new(),
             outlet,
+            answers,
             ready_message,
         }
     }
@@ -113,9 +117,13 @@ impl Work {
         self.lock().connection
     }
 
-    /// Returns whether there was room.
+    /// Returns whether there was room. A runner that is to end gives the input up.
     pub(super) fn push(&self, input: Input) -> bool {
         let mut state = self.lock();
+        if state.stop_by.is_some() {
+            self.answers.post(state.connection, [given_up(&input)]);
+            return true;
+        }
         if state.waiting.len() >= MAX_WAITING {
             return false;
         }
@@ -226,7 +234,8 @@ impl Work {
         self.lock().stop_by.is_some()
     }
 
-    /// Begins no other job. Returns whether this is news.
+    /// Begins no other job, and gives up those that wait, so that other runners get them.
+    /// Returns whether this is news.
     pub(super) fn shut_down(&self, grace: Duration) -> bool {
         let mut state = self.lock();
         if state.stop_by.is_some() {
@@ -238,6 +247,10 @@ impl Work {
         state.stop_by = Some(by);
         let running = state.running.clone();
         let waker = state.waker.take();
+        if !state.waiting.is_empty() {
+            let given_up: Vec<FromRunner> = state.waiting.drain(..).map(|input| given_up(&input)).collect();
+            self.answers.post(state.connection, given_up);
+        }
         self.arrived.notify_all();
         self.ending.notify_all();
         drop(state);

@@ -7,7 +7,8 @@
 | raised ``Cancelled``, or anything after it saw it | error | cancelled | nothing | nothing |
 | raised something else | error | error | error | nothing |
 
-Where nothing is said because the runner exits, the shepherd gives the job to another runner.
+Where nothing is said because the runner exits, the shepherd gives the job to another runner. So it does with a job
+that the runner had not begun by then, which is answered as cancelled (:meth:`.work.Work.shut_down`).
 """
 
 from __future__ import annotations

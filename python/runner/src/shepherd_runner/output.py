@@ -220,13 +220,12 @@ class Output:
                 capture.flush_c()
             with self._lock, contextlib.suppress(OSError):
                 self._drain()
+                if capture is not None:
+                    capture.leave_children()
         finally:
             if self._everything is scope:
                 self._everything = None
             scope._close()
-        if capture is not None:
-            with self._lock, contextlib.suppress(OSError):
-                capture.leave_children()
 
     def _passed(self, fd: int, data: bytes, is_left: bool) -> None:
         """Something came through a descriptor's pipe, or through one that was left to the children of an earlier job.

@@ -62,7 +62,7 @@ class _Service:
         self._options = options
         self._batches = type(runner).process_batch is not Runner.process_batch
         self._outbox = Outbox(self._on_connection)
-        self._work = Work(self._outbox.offer)
+        self._work = Work(self._outbox.offer, self._outbox.post)
         self._connected = False
         # Before anybody can know that the runner is there, and go away.
         self._parent = os.getppid()

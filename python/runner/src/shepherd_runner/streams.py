@@ -94,7 +94,7 @@ class Text(io.TextIOWrapper):
 
     def flush(self) -> None:
         scope = self._sink.local_scope()
-        if scope is not None and not self.closed:
+        if scope is not None and scope.partial and not self.closed:
             partial = scope.partial.pop(self._fd, "")
             if partial:
                 self._emit(partial)

@@ -38,8 +38,10 @@ class Cancelling(enum.Enum):
 class Work:
     """The jobs of the present connection. All methods may be called from any thread."""
 
-    def __init__(self, report: Callable[[int, str], None]) -> None:
+    def __init__(self, report: Callable[[int, str], None], answer: Callable[[int, str], None]) -> None:
+        """``report`` and ``answer`` send a message on a connection, and wait for nothing."""
         self._report = report
+        self._answer = answer
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._waiting: Deque[wire.Input] = deque()
@@ -77,9 +79,14 @@ class Work:
         return greets
 
     def push(self, connection: int, inputs: Sequence[wire.Input]) -> List[wire.Input]:
-        """Takes inputs of a connection. Returns those for which there was no room."""
+        """Takes inputs of a connection. Returns those for which there was no room. A runner that is to end gives them
+        up.
+        """
         with self._lock:
             if connection != self._connection:
+                return []
+            if self._stop_by is not None:
+                self._give_up(inputs)
                 return []
             room = _MAX_WAITING - len(self._waiting)
             self._waiting.extend(inputs[:room])
@@ -153,8 +160,15 @@ class Work:
         with self._lock:
             self._running.pop((job.id, job.attempt), None)
 
+    def _give_up(self, inputs: Sequence[wire.Input]) -> None:
+        # Nobody could tell them from those that were begun otherwise.
+        for given in inputs:
+            self._answer(self._connection, wire.cancelled(given.job_id, given.attempt))
+
     def shut_down(self, grace: float) -> bool:
-        """Begins no other job. Returns whether this is news."""
+        """Begins no other job, and gives up those that wait, so that other runners get them. Returns whether this is
+        news.
+        """
         with self._lock:
             if self._stop_by is not None:
                 return False
@@ -163,6 +177,8 @@ class Work:
                 grace = 0.0
             self._stop_by = time.monotonic() + min(max(grace, _MIN_GRACE), _MAX_GRACE)
             running = list(self._running.values())
+            self._give_up(self._waiting)
+            self._waiting.clear()
             self._changed.notify_all()
             hook = self._on_change
         for job in running:
