@@ -216,6 +216,18 @@ pub(crate) fn shortage(dir: impl AsFd) -> Option<String> {
     (!has_inodes).then(|| "the disk of `data_root` is full: no inodes are free".to_owned())
 }
 
+/// Empties the directory of a sheep that has no runner, if there is one.
+///
+/// # Errors
+/// When it cannot be read or emptied.
+pub(crate) fn empty_home(path: &Path) -> io::Result<()> {
+    match rustix::fs::open(path, OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()) {
+        Ok(dir) => names(&dir)?.iter().try_for_each(|name| remove(&dir, &path.join(name), name)),
+        Err(Errno::NOENT) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
 fn empty(dir: &OwnedFd, path: &Path, keep: &Path, ours: &[PathBuf]) -> io::Result<()> {
     for name in names(dir)? {
         let path = path.join(&name);

@@ -34,12 +34,11 @@ use shepherd_job::{DEFAULT_INPUT, JobId, ObjectPath};
 use shepherd_queue::SmallObject;
 use shepherd_storage::{RunnerDir, Trust};
 
-use crate::data_root::is_same;
 use fence::{Fence, Handed};
 use looks::{Tidied, read_small, tidy};
 use trash::Trash;
 
-use crate::data_root;
+use crate::data_root::{self, is_same};
 
 pub(crate) use attic::{ATTIC, Attic};
 
@@ -115,6 +114,8 @@ impl WorkDirs {
     /// # Errors
     /// When it cannot be made.
     pub(crate) fn reopen(&self) -> io::Result<Self> {
+        // A runner that ended after the removal may have made a job's directory again, by its path.
+        data_root::empty_home(&self.path)?;
         let attic = Attic::open(self.attic.path.parent().unwrap_or(&self.path))?;
         Self::open(&self.path, Arc::new(attic), self.trust())
     }
