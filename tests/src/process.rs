@@ -53,6 +53,11 @@ pub fn signal(pid: i32, signal: Signal) {
     }
 }
 
+/// The parent of a process that is there.
+pub fn parent(pid: i32) -> Option<i32> {
+    stat(pid).map(|stat| stat.parent)
+}
+
 struct Stat {
     state: char,
     parent: i32,

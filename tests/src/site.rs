@@ -223,7 +223,7 @@ impl Site {
         let path = self.path("shepherd.yaml");
         // JSON is YAML.
         let text = serde_json::to_string_pretty(&self.config).expect("JSON is text");
-        std::fs::write(&path, text).expect("the configuration can be written");
+        std::fs::write(&path, plain_references(&text)).expect("the configuration can be written");
         path
     }
 
@@ -304,4 +304,14 @@ fn merge(base: &mut Value, keys: Value) {
         }
         (base, keys) => *base = keys,
     }
+}
+
+/// JSON with strings such as `"$NAME"` as plain scalars: quoted ones are no references.
+fn plain_references(json: &str) -> String {
+    let mut pieces = json.split("\"$");
+    let first = pieces.next().unwrap_or_default().to_owned();
+    pieces.fold(first, |text, piece| {
+        let (name, rest) = piece.split_once('"').expect("JSON closes its strings");
+        format!("{text}${name}{rest}")
+    })
 }

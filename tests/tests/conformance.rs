@@ -293,7 +293,12 @@ async fn dies_in_a_job(farm: &mut Farm) {
 
 /// Where others had been sent with it, it is tried once more, by itself.
 fn assert_is_blamed(farm: &Farm) {
-    assert!(farm.runs("job") <= 2, "{}", farm.runs("job"));
+    assert_ran_at_most(farm, 2);
+}
+
+#[track_caller]
+fn assert_ran_at_most(farm: &Farm, runs: usize) {
+    assert!(farm.runs("job") <= runs, "{}", farm.runs("job"));
 }
 
 /// The runner gets a signal whenever it works on a job.
@@ -315,7 +320,8 @@ async fn is_hit(farm: &mut Farm, signal: Signal) -> String {
     assert_eq!(failure.kind, "RunnerDied", "{failure:?}");
     farm.done("behind", &[("output", b"behind")]).await;
     assert_eq!(farm.runs("behind"), 1);
-    assert_is_blamed(farm);
+    // A runner that is killed as soon as it has a job may have been idle: the job is tried once more.
+    assert_ran_at_most(farm, if signal == Signal::KILL { 3 } else { 2 });
     failure.message
 }
 

@@ -311,7 +311,10 @@ async fn a_job_of_the_first_shepherd_answers_on_its_routes() {
     }
     site.put("hostile", "inputs/input", "an input");
     site.put("hostile", "job_status.json", "[".repeat(1 << 20));
-    let daemon = site.start().await;
+    let mut command = site.command();
+    // The storage was another shepherd's.
+    command.arg("--new-queue");
+    let daemon = site.start_command(command).await;
     let client = daemon.client();
     for (job, document, is_ready) in
         [("old-done", &done, true), ("old-failed", &failed, true), ("old-lost", &lost, false)]

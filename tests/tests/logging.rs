@@ -139,5 +139,5 @@ async fn a_runner_that_dies_is_told_in_words() {
     let status = daemon.client().run("deadly", SCRIPTED, &Script::Exit(3)).await;
     assert_eq!(status["status"], "failed");
     let line = daemon.await_line("ending the runner").await;
-    assert!(line.contains("it died: ") && !line.contains("Died("), "{line}");
+    assert!(line.contains("it exited with code 3") && !line.contains("Died("), "{line}");
 }

@@ -55,6 +55,10 @@ impl Batches {
 
     async fn end(mut self) {
         self.shepherd.shut_down(LONG);
+        self.ended().await;
+    }
+
+    async fn ended(mut self) {
         assert_eq!(self.shepherd.event().await, Event::Disconnected);
         self.serving.join().unwrap().unwrap();
     }
@@ -85,9 +89,11 @@ async fn a_batch_is_full_or_has_waited_long_enough() {
     for id in ["1", "2", "3", "4", "5", "6"] {
         assert_eq!(batches.shepherd.message().await, done(id));
     }
-    // The shutdown ends the wait, and what waits is begun no more.
+    // The shutdown ends the wait, and another runner gets what waits.
     batches.shepherd.send(&[input("7")]);
-    batches.end().await;
+    batches.shepherd.shut_down(LONG);
+    assert_eq!(error_of(&mut batches.shepherd, "7").await.0, CANCELLED);
+    batches.ended().await;
 
     let mut batches = Batches::new(1000, Duration::from_millis(1), |_| Ok(())).await;
     for id in ["1", "2"] {

@@ -142,8 +142,9 @@ async fn a_head_that_is_no_http_is_refused_with_the_reason() {
             414,
             "The URL of the request is too long",
         ),
+        // hyper may read up to twice its limit before it looks at the size.
         (
-            format!("GET / HTTP/1.1\r\nhost: x\r\nx: {}\r\n\r\n", "x".repeat(100_000)),
+            format!("GET / HTTP/1.1\r\nhost: x\r\nx: {}\r\n\r\n", "x".repeat(200_000)),
             431,
             "The head of the request is too large",
         ),

@@ -165,7 +165,7 @@ registry: {url: http://127.0.0.1:6000}
 sheep:
   a: {type: bare, working_directory: /m, transport: tcp, port: 9001}
   b: {type: docker, port: 9001}
-  c: {type: bare, working_directory: /m, port: 9001}
+  c: {type: bare, working_directory: /m, transport: ipc, port: 9001}
 ",
         &[],
         &[
