@@ -62,8 +62,10 @@ async fn working_directories_that_vanish_are_made_again() {
         assert!(daemon.log().text().contains("the sheep's directory was removed or replaced"));
         // The lock is there again, too.
         let mut command = site.command();
-        command.env("SHEPHERD__STATE_DIR", site.path("other-state"));
-        assert_eq!(site.run(command).await.code, Some(1));
+        command.env("SHEPHERD__STATE_DIR", site.path("other-state")).arg("--new-queue");
+        let ended = site.run(command).await;
+        assert_eq!(ended.code, Some(1), "{}", ended.log);
+        assert!(ended.log.contains("another shepherd uses the data root"), "{}", ended.log);
     }
 }
 
