@@ -274,7 +274,11 @@ impl Shepherd {
     /// Brings what an earlier run of the job left to storage before it runs again: it must
     /// neither come behind what its client has put there since, nor be taken for that.
     async fn settle_earlier_run(&self, id: &JobId) -> Result<(), ShepherdError> {
-        if !self.inner.shared.queue.get(id).await?.is_some_and(|record| record.state.is_finished()) {
+        let queue = &self.inner.shared.queue;
+        // The record may have to be read from the disk.
+        if !queue.any_finished_behind()
+            || !queue.get(id).await?.is_some_and(|record| record.state.is_finished())
+        {
             return Ok(());
         }
         let settled = tokio::time::timeout(SUBMIT_WAITS, self.catch_up(id)).await;

@@ -124,6 +124,9 @@ pub trait Queue: Send + Sync + 'static {
     /// How many jobs' files lag behind.
     fn behind_count(&self) -> u64;
 
+    /// Whether files of a finished job may lag. Costs nothing, and may say so where none do.
+    fn any_finished_behind(&self) -> bool;
+
     /// Says that what [`Queue::behind`] gave for these jobs is durable in storage.
     /// The objects given are dropped; a job that changed since stays behind.
     async fn caught_up(&self, jobs: Vec<Behind>) -> Result<()>;

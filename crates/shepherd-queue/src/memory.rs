@@ -325,6 +325,11 @@ impl Queue for MemoryQueue {
         Ok(jobs.map(Job::as_behind).collect())
     }
 
+    fn any_finished_behind(&self) -> bool {
+        let lags = |job: &Job| job.behind.is_some() && job.record.state.is_finished();
+        self.lock().jobs.values().any(lags)
+    }
+
     fn behind_count(&self) -> u64 {
         self.lock().jobs.values().filter(|job| job.behind.is_some()).count() as u64
     }

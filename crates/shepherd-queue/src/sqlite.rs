@@ -370,6 +370,10 @@ impl Queue for SqliteQueue {
         self.lock().behind.len() as u64
     }
 
+    fn any_finished_behind(&self) -> bool {
+        self.lock().behind.has_finished()
+    }
+
     async fn caught_up(&self, jobs: Vec<Behind>) -> Result<()> {
         self.write(|reply| Op::CaughtUp(jobs, reply)).await
     }

@@ -68,6 +68,10 @@ impl Queue for Telling {
         self.queue.behind_of(jobs).await
     }
 
+    fn any_finished_behind(&self) -> bool {
+        self.queue.any_finished_behind()
+    }
+
     fn behind_count(&self) -> u64 {
         self.queue.behind_count()
     }

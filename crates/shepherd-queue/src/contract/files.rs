@@ -92,14 +92,17 @@ pub(crate) async fn a_change_meanwhile_stays_behind(queue: &impl Queue) {
     submit(queue, with_objects("job", &[object("inputs/input", "in")])).await;
     let attempt = claim_one(queue).await.attempt;
     let given = queue.behind(0, 9).await.unwrap();
+    assert!(!queue.any_finished_behind());
     let objects = vec![object("outputs/output", "out")];
     apply(queue, Change { job: id("job"), event: complete(attempt), objects }).await.unwrap();
     queue.caught_up(given).await.unwrap();
     let still = queue.behind(0, 9).await.unwrap().remove(0);
     assert_eq!(still.job.state.phase(), Phase::Done);
+    assert!(queue.any_finished_behind());
     assert_eq!(still.objects, [object("outputs/output", "out")]);
     queue.caught_up(vec![still]).await.unwrap();
     assert_eq!(queue.behind_count(), 0);
+    assert!(!queue.any_finished_behind());
     assert!(queue.objects(&id("job")).await.unwrap().is_empty());
 }
 

@@ -6,7 +6,7 @@
 //! the truth about which jobs are being processed, and the disk is the truth about
 //! everything else.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -38,6 +38,8 @@ pub(super) const fn outcome(phase: Phase) -> Option<u8> {
 pub(super) struct BehindSet {
     order: BTreeMap<u64, u64>,
     since: HashMap<u64, u64>,
+    /// Those of them that are finished, as far as that is known: more may be named.
+    finished: HashSet<u64>,
 }
 
 impl BehindSet {
@@ -48,7 +50,16 @@ impl BehindSet {
         }
     }
 
+    pub(super) fn note_finished(&mut self, seq: u64) {
+        self.finished.insert(seq);
+    }
+
+    pub(super) fn has_finished(&self) -> bool {
+        !self.finished.is_empty()
+    }
+
     pub(super) fn remove(&mut self, seq: u64) {
+        self.finished.remove(&seq);
         if let Some(since) = self.since.remove(&seq) {
             self.order.remove(&since);
             // After an outage of the storage, which may leave a million jobs behind.
@@ -263,6 +274,9 @@ impl Mirror {
                 self.note(seq);
                 self.reserve(&before);
                 self.behind.insert(seq, since);
+                if after.state.is_finished() {
+                    self.behind.note_finished(seq);
+                }
                 self.count(&after.state, 1);
                 if after.state.phase() == Phase::Queued
                     && let Some(group) = self.group_of(&after)

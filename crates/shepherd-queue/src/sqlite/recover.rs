@@ -135,7 +135,10 @@ fn load_behind(tx: &Transaction<'_>) -> Result<BehindSet, Fault> {
     let mut rows = statement.query([])?;
     let mut behind = BehindSet::default();
     while let Some(row) = rows.next()? {
-        behind.insert(row.get::<_, i64>(0)?.cast_unsigned(), row.get::<_, i64>(1)?.cast_unsigned());
+        let seq = row.get::<_, i64>(0)?.cast_unsigned();
+        behind.insert(seq, row.get::<_, i64>(1)?.cast_unsigned());
+        // Whether it is finished is not worth a look at its record.
+        behind.note_finished(seq);
     }
     Ok(behind)
 }
