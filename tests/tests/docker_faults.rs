@@ -104,7 +104,8 @@ fn end(engine: &Engine, way: &str, id: &str) {
         "rm" => engine.docker(&["rm", "--force", id]),
         "stop" => engine.docker(&["stop", "--time", "1", id]),
         _ => {
-            let pid: i32 = engine.docker(&["inspect", "--format", "{{.State.Pid}}", id]).parse().unwrap();
+            let pid = engine.docker(&["inspect", "--format", "{{.State.Pid}}", id]);
+            let pid: i32 = pid.parse().expect("the engine tells the process id");
             // The init process is the engine's; the runner is its child.
             for runner in process::children(pid) {
                 process::signal(runner, Signal::KILL);
