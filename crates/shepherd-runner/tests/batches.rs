@@ -53,7 +53,7 @@ impl Batches {
         self.batches.recv_timeout(LONG).unwrap()
     }
 
-    async fn end(mut self) {
+    async fn end(self) {
         self.shepherd.shut_down(LONG);
         self.ended().await;
     }
