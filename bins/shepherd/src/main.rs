@@ -20,7 +20,6 @@ use servers::Servers;
 use shepherd_api::Api;
 use shepherd_config::{Config, Environment};
 use shepherd_core::Shepherd;
-use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// The exit code for a configuration or command line that cannot be used.
@@ -102,9 +101,8 @@ async fn serve_until_told(config: &Config, run: &RunArgs, descriptors: Option<u6
     let mut signals = Signals::listen()?;
     let host = run.host.as_deref().unwrap_or(&config.api.host);
     let port = run.port.unwrap_or(config.api.port);
-    let listener = TcpListener::bind((host, port))
-        .await
-        .with_context(|| format!("cannot listen at {host}, port {port}"))?;
+    let listener =
+        servers::listen(host, port).await.with_context(|| format!("cannot listen at {host}, port {port}"))?;
     let address = listener.local_addr()?;
 
     let api_options = compose::api_options(config, host)?;

@@ -1,9 +1,32 @@
 //! What listens. All of it ends together: when it is told to, or when one ends by itself.
 
 use std::future::Future;
+use std::io;
+use std::time::Duration;
 
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+/// How long a port that is taken is waited for. A runner that was being started when an earlier
+/// daemon was killed holds that daemon's sockets until it becomes another program.
+const PORT_PATIENCE: Duration = Duration::from_secs(1);
+/// How often it is tried meanwhile: nothing tells when a port becomes free.
+const PORT_RETRY: Duration = Duration::from_millis(20);
+
+/// Listens at a port.
+pub(crate) async fn listen(host: &str, port: u16) -> io::Result<TcpListener> {
+    let begun = Instant::now();
+    loop {
+        match TcpListener::bind((host, port)).await {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && begun.elapsed() < PORT_PATIENCE => {
+                tokio::time::sleep(PORT_RETRY).await;
+            }
+            bound => return bound,
+        }
+    }
+}
 
 pub(crate) struct Servers {
     running: JoinSet<&'static str>,

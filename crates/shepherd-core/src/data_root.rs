@@ -20,6 +20,7 @@ use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{Dir, FlockOperation, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
@@ -35,6 +36,11 @@ pub(crate) const OTHERS: u32 = 0o007;
 const MARKER: &str = ".shepherd-data-root";
 /// The file that is locked.
 const LOCK: &str = ".shepherd-lock";
+/// How long a lock that is taken is waited for. A runner that was being started when an earlier
+/// daemon was killed holds that daemon's lock until it becomes another program.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+/// How often it is tried meanwhile: nothing tells when a lock becomes free.
+const LOCK_RETRY: Duration = Duration::from_millis(20);
 /// How the names begin of what was set aside.
 const ASIDE: &str = ".not-removable-";
 /// Less room than this, in bytes, and the disk is full.
@@ -98,8 +104,14 @@ struct Lock(File);
 impl Lock {
     fn take(dir: &Path) -> io::Result<Self> {
         let file = OpenOptions::new().create(true).truncate(false).write(true).open(dir.join(LOCK))?;
-        rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)?;
-        Ok(Self(file))
+        let begun = Instant::now();
+        loop {
+            match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(Self(file)),
+                Err(Errno::WOULDBLOCK) if begun.elapsed() < LOCK_PATIENCE => std::thread::sleep(LOCK_RETRY),
+                Err(errno) => return Err(errno.into()),
+            }
+        }
     }
 }
 

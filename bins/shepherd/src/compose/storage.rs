@@ -78,7 +78,7 @@ fn options(s3: &S3Config) -> S3Options {
 
 async fn listen(serve: &ServeS3) -> anyhow::Result<TcpListener> {
     let (host, port) = (serve.host.as_str(), serve.port);
-    TcpListener::bind((host, port))
+    crate::servers::listen(host, port)
         .await
         .with_context(|| format!("storage.serve_s3: cannot listen at {host}, port {port}"))
 }

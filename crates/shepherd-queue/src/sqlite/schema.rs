@@ -10,7 +10,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
@@ -24,6 +24,11 @@ use crate::{QueueError, Result};
 /// The store's file in the state directory.
 pub(super) const FILE: &str = "queue.sqlite";
 const LOCK: &str = "queue.lock";
+/// How long a lock that is taken is waited for. A runner that was being started when an earlier
+/// daemon was killed holds that daemon's lock until it becomes another program.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+/// How often it is tried meanwhile: nothing tells when a lock becomes free.
+const LOCK_RETRY: Duration = Duration::from_millis(20);
 const LOG_SUFFIX: &str = "-wal";
 /// "SHPQ": says that a database is ours.
 const APPLICATION_ID: i32 = 0x5348_5051;
@@ -144,10 +149,14 @@ impl StateDir {
         let mut options = OpenOptions::new();
         let lock = options.create(true).truncate(false).write(true).open(path.join(LOCK));
         let lock = lock.map_err(|e| failed("create a lock file in", e))?;
-        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Self { path: path.to_owned(), lock }),
-            Err(Errno::WOULDBLOCK) => Err(QueueError::InUse(path.display().to_string())),
-            Err(error) => Err(failed("lock", error.into())),
+        let begun = Instant::now();
+        loop {
+            match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(Self { path: path.to_owned(), lock }),
+                Err(Errno::WOULDBLOCK) if begun.elapsed() < LOCK_PATIENCE => std::thread::sleep(LOCK_RETRY),
+                Err(Errno::WOULDBLOCK) => return Err(QueueError::InUse(path.display().to_string())),
+                Err(error) => return Err(failed("lock", error.into())),
+            }
         }
     }
 
