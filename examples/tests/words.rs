@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _};
-use shepherd_core::{Data, JobEventKind, Keeping, Member, Options, Shepherd, Submit};
+use shepherd_core::{Data, JobEventKind, Member, Options, RunnerLimits, Shepherd, Submit};
 use shepherd_job::{DEFAULT_OUTPUT, JobId, JobIdRule, JobSpec, JobState, ModelRef, ObjectPath, SheepId};
 use shepherd_queue::{SqliteOptions, SqliteQueue};
 use shepherd_sheep::{BareOptions, BareSheep};
@@ -36,7 +36,7 @@ impl Site {
         };
         let mut options = Options::new(&data_root, &state);
         let sheep = Arc::new(BareSheep::new(sheep));
-        options.flock.push(Member { id: dolly, sheep, keeping: Keeping::default() });
+        options.flock.push(Member { id: dolly, sheep, limits: RunnerLimits::default() });
         let queue = SqliteQueue::open(&state, SqliteOptions::default()).unwrap();
         let storage = LocalStorage::open(&dir.path().join("storage")).unwrap();
         let shepherd = Shepherd::start(options, Arc::new(queue), Arc::new(storage)).await.unwrap();

@@ -27,6 +27,8 @@ async fn a_status_follows_the_job() {
     let (first, second) = (site.path("first"), site.path("second"));
     client.submit("job-1", SCRIPTED, &Script::Gate(first.clone())).await.expect_status(200);
     site.begun("job-1", 1).await;
+    // One that waits is made ready ahead, and the sheep has it then.
+    client.submit("next-job", SCRIPTED, &Script::Nothing).await.expect_status(200);
     client.submit("job-2", SCRIPTED, &Script::Gate(second.clone())).await.expect_status(200);
 
     let processing = client.status("job-1").await;

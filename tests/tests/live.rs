@@ -164,6 +164,8 @@ async fn events_tell_a_jobs_life() {
     let (first, second) = (site.path("first"), site.path("second"));
     client.submit("job-1", SCRIPTED, &Script::Gate(first.clone())).await.expect_status(200);
     site.begun("job-1", 1).await;
+    // One that waits is made ready ahead, and the sheep has it then.
+    client.submit("next-job", SCRIPTED, &Script::Nothing).await.expect_status(200);
     let steps = vec![progress(0.5, "half"), Step::Gate(second.clone())];
     client.submit("job-2", SCRIPTED, &Script::Steps(steps)).await.expect_status(200);
     let mut watched = events(&client, "job-2", None).await;

@@ -5,18 +5,21 @@
 //! it a queue, a storage and a flock, and holds a [`Shepherd`].
 //!
 //! ```text
-//!  submit ─▶ admission ─▶ queue ─▶ keeper of a sheep ─▶ runner
-//!                          ▲  ▲         │ files: workdir, storage
-//!             scheduler ───┘  └─────────┘ outcomes ─▶ waiters
-//!             (who has which model)
-//!  settler: what the queue has durably, storage gets as files, when it is quiet
+//!  submit ─▶ admission ─▶ queue ◀─ look, claim ── driver ─▶ stage, collect, publish ─▶ storage
+//!                           ▲                     │    ▲ ─▶ launch, send, end ──────▶ runners
+//!                           │               inputs▼    │effects
+//!                           └──── commits ◀────── engine
+//!  write-back: what the queue has durably, storage gets as files, when it is quiet
 //! ```
 //!
+//! - The `engine` module decides everything that the flock does. It is one pure state
+//!   machine; its documentation has the transitions of jobs and of sheep. The `driver`
+//!   module runs it and carries out what it decides.
 //! - A job is accepted once it is on disk, and finished once its outputs and its
-//!   record are. Only keepers, and a client's cancel, change a job's state, and
+//!   record are. Only the engine, and a client's cancel, change a job's state, and
 //!   only through the queue, whose fencing has the last word.
 //! - What blocks runs in tasks that are supervised; a part of the shepherd that
-//!   falls takes it down ([`Shepherd::failed`]), which loses nothing.
+//!   fails takes it down ([`Shepherd::failed`]), which loses nothing.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -48,20 +51,21 @@
 //! `examples/` of the project has a whole program, with a sheep.
 
 mod admission;
+#[cfg(feature = "bench")]
+#[doc(hidden)]
+pub mod bench;
 mod clock;
 mod data;
 mod data_root;
+mod driver;
+mod engine;
 mod error;
-mod fitness;
-mod flock;
 mod health;
 mod journal;
-mod keeper;
 mod live;
 mod models;
 mod orphans;
 mod retry;
-mod schedule;
 mod settle;
 mod shared;
 mod shepherd;
@@ -72,9 +76,8 @@ mod workdir;
 
 pub use admission::{Accepted, Data, Submit};
 pub use data::MAX_STATUS_DOCUMENT;
+pub use engine::{RunnerLimits, SheepState, SheepView};
 pub use error::{ShepherdError, StartError, without_paths};
-pub use flock::{SheepState, SheepView};
-pub use keeper::Keeping;
 pub use live::{EventId, EventIdError, JobEvent, JobEventKind, Progress};
 pub use models::UnknownModels;
 pub use orphans::RemovedSheep;

@@ -6,7 +6,7 @@
 //! change that ends it.
 //!
 //! ```text
-//!  keepers ── progress, log ─▶ a live job ─▶ those who watch it
+//!  driver ── progress, log ─▶ a live job ─▶ those who watch it
 //!  whoever made a change durable ── note ─▶     (each at its own pace: nothing is queued for them)
 //! ```
 //!
@@ -47,6 +47,10 @@ pub(crate) struct Live {
     next: AtomicU64,
     max_log: usize,
     dismissed: AtomicBool,
+    /// Logs of cancelled jobs whose runners have not let go of them, each with the number of its
+    /// attempt: what the job printed before is in the store's hands.
+    split: Mutex<HashMap<(JobId, u32), Log>>,
+    has_split: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -87,6 +91,8 @@ impl Live {
             next: AtomicU64::new(1),
             max_log,
             dismissed: AtomicBool::new(false),
+            split: Mutex::default(),
+            has_split: AtomicBool::new(false),
         }
     }
 
@@ -112,9 +118,37 @@ impl Live {
         if self.max_log == 0 || text.is_empty() {
             return;
         }
+        if self.has_split.load(Ordering::SeqCst)
+            && let Some(log) = self.lock_split().get_mut(&(job.clone(), attempt))
+        {
+            log.push(attempt, text);
+            return;
+        }
         let live = self.find_or_begin(job);
         live.lock().log.push(attempt, text);
         live.changed.send_replace(());
+    }
+
+    /// What this attempt prints from now on is kept apart: the job was cancelled, and its log is
+    /// in the store's hands.
+    pub(crate) fn split(&self, job: &JobId, attempt: u32) {
+        let mut split = self.lock_split();
+        split.insert((job.clone(), attempt), self.new_log());
+        self.has_split.store(true, Ordering::SeqCst);
+        drop(split);
+        self.forget(job);
+    }
+
+    /// What a cancelled attempt has printed since, once its runner has let go of it.
+    pub(crate) fn take_split(&self, job: &JobId, attempt: u32) -> Option<Log> {
+        let mut split = self.lock_split();
+        let log = split.remove(&(job.clone(), attempt));
+        self.has_split.store(!split.is_empty(), Ordering::SeqCst);
+        log
+    }
+
+    fn lock_split(&self) -> MutexGuard<'_, HashMap<(JobId, u32), Log>> {
+        self.split.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The job's runner is dead, and this is the end of what its process printed for the job:
@@ -176,7 +210,7 @@ impl Live {
 
     /// Forgets what an attempt has said that nobody wants any more, unless somebody
     /// watches the job, which may run anew by now.
-    pub(crate) fn forget(&self, job: &JobId) {
+    fn forget(&self, job: &JobId) {
         if self.count.load(Ordering::SeqCst) == 0 {
             return;
         }

@@ -121,13 +121,6 @@ impl Models {
         lacking
     }
 
-    /// Whether the sheep may have the model, as far as was asked lately.
-    pub(crate) fn may_have(&self, model: &ModelRef, sheep: &SheepId) -> bool {
-        let lacks = self.recall(model);
-        let index = self.flock.iter().position(|(id, _)| id == sheep);
-        lacks.zip(index).is_none_or(|(lacks, index)| lacks.get(index).is_none_or(Option::is_none))
-    }
-
     fn recall(&self, model: &ModelRef) -> Option<Lacks> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.get(model).filter(|(at, _)| at.elapsed() < FRESH).map(|(_, lacks)| Arc::clone(lacks))

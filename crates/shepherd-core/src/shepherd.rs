@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,28 +13,27 @@ use shepherd_job::{Event, JobId, JobState, ObjectPath, Phase, Rejected, SheepId,
 use shepherd_queue::{Change, ChangeRefused, JobRecord, ListQuery, Queue};
 use shepherd_sheep::Sheep;
 use shepherd_storage::{Object, ObjectMeta, Storage, Trust};
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::{Accepted, Admission, Data, Submit};
 use crate::clock::now;
 use crate::data_root::DataRoot;
-use crate::flock::{Cell, Command, SheepView, drive};
+use crate::driver::{self, Inputs, Kept, Parts, Views};
+use crate::engine::{Input, RunnerLimits, SheepView};
 use crate::health::{Health, Places, Unpublished};
 use crate::journal;
-use crate::keeper::{Charge, Keeper, Keeping};
 use crate::live::{EventId, JobEvent, Live, Progress};
 use crate::models::{Models, UnknownModels};
 use crate::orphans::{Orphans, RemovedSheep};
-use crate::schedule::Limits;
 use crate::settle::{Settling, settle_rest};
 use crate::shared::{Shared, StatusDocument};
 use crate::supervise::{TaskKind, Tasks};
 use crate::turns::Turns;
 use crate::waiters::Waiters;
 use crate::workdir::{Attic, WorkDirs};
-use crate::{ShepherdError, StartError, data, data_root, fitness};
+use crate::{ShepherdError, StartError, data, data_root};
 
 /// A sheep to be kept.
 pub struct Member {
@@ -42,8 +41,8 @@ pub struct Member {
     pub id: SheepId,
     /// How its runners are started and ended.
     pub sheep: Arc<dyn Sheep>,
-    /// How it is kept.
-    pub keeping: Keeping,
+    /// Bounds of its runners.
+    pub limits: RunnerLimits,
 }
 
 /// What a shepherd needs to start.
@@ -109,7 +108,9 @@ struct Inner {
     admission: Arc<Admission>,
     settling: Arc<Settling>,
     health: Arc<Health>,
-    cells: Arc<[Arc<Cell>]>,
+    sheep: Arc<[(SheepId, Arc<dyn Sheep>)]>,
+    views: Arc<Views>,
+    inputs: Inputs,
     models: Arc<Models>,
     orphans: Arc<Orphans>,
     forced: CancellationToken,
@@ -197,55 +198,40 @@ impl Shepherd {
             return Err(error.into());
         }
         let health = Health::start(&shared, Places { data_root, state_dir }).await;
-        let stirred = Arc::new(Notify::new());
         let forced = CancellationToken::new();
-        let (cells, commands): (Vec<_>, Vec<_>) = flock
-            .iter()
-            .map(|member| {
-                let (cell, commands) = Cell::new(member.id.clone(), Arc::clone(&member.sheep));
-                (Arc::new(cell), commands)
-            })
-            .unzip();
-        let cells: Arc<[Arc<Cell>]> = cells.into();
-        for (((member, dirs), cell), commands) in flock.into_iter().zip(homes).zip(cells.iter()).zip(commands)
-        {
-            let keeper = Keeper::new(Charge {
-                shared: Arc::clone(&shared),
-                settling: Arc::clone(&settling),
-                cell: Arc::clone(cell),
-                flock: Arc::clone(&cells),
-                models: Arc::clone(&models),
-                orphans: Arc::clone(&orphans),
-                max_wait,
-                commands,
-                stirred: Arc::clone(&stirred),
-                sheep: member.sheep,
-                keeping: member.keeping,
-                dirs,
-                forced: forced.clone(),
-            });
-            shared.tasks.spawn(TaskKind::Pillar, "keeper", keeper.run());
-        }
-        let driver = drive(
-            Arc::clone(&shared),
-            Arc::clone(&cells),
-            Arc::clone(&models),
-            Arc::clone(&orphans),
-            Arc::clone(&settling),
-            stirred,
-            Limits { max_wait },
-        );
-        shared.tasks.spawn(TaskKind::Pillar, "scheduler", driver);
-        let fitness = fitness::watch(Arc::clone(&shared), Arc::clone(&cells));
-        shared.tasks.spawn(TaskKind::Pillar, "fitness", fitness);
+        let sheep = flock.iter().map(|member| (member.id.clone(), Arc::clone(&member.sheep))).collect();
+        let kept = |(member, dirs): (Member, Arc<WorkDirs>)| {
+            let Member { id, sheep, limits } = member;
+            Kept { id, sheep, limits, home: Arc::new(Mutex::new(dirs)) }
+        };
+        let (inputs, views) = driver::start(Parts {
+            shared: Arc::clone(&shared),
+            settling: Arc::clone(&settling),
+            models: Arc::clone(&models),
+            orphans: Arc::clone(&orphans),
+            max_wait,
+            forced: forced.clone(),
+            flock: flock.into_iter().zip(homes).map(kept).collect(),
+        });
         Ok(Self {
-            inner: Arc::new(Inner { shared, admission, settling, health, cells, models, orphans, forced }),
+            inner: Arc::new(Inner {
+                shared,
+                admission,
+                settling,
+                health,
+                sheep,
+                views,
+                inputs,
+                models,
+                orphans,
+                forced,
+            }),
         })
     }
 
     /// Whether a sheep of this name is configured.
     pub fn knows_sheep(&self, id: &str) -> bool {
-        self.inner.cells.iter().any(|cell| cell.facts().view.id.as_str() == id)
+        self.inner.sheep.iter().any(|(known, _)| known.as_str() == id)
     }
 
     /// Accepts a job. It is durable when this returns, and goes on whether or not
@@ -369,11 +355,8 @@ impl Shepherd {
         shared.tell(&record);
         self.inner.settling.stir();
         if let JobState::Cancelled { started_at: Some(_), history, .. } = record.state {
-            for cell in self.inner.cells.iter() {
-                // A keeper that has ended holds no jobs.
-                let _ =
-                    cell.commands.send(Command::Cancel { job: id.clone(), number: history.attempts }).await;
-            }
+            let number = history.attempts;
+            self.inner.inputs.send(Input::Cancelled { job: id.clone(), number }).await;
         }
         Ok(record)
     }
@@ -479,7 +462,9 @@ impl Shepherd {
 
     /// The flock, in the order it was configured.
     pub fn flock(&self) -> Vec<SheepView> {
-        self.inner.cells.iter().map(|cell| cell.view()).collect()
+        let activity = self.inner.sheep.iter().map(|(_, sheep)| sheep.activity());
+        let views = self.inner.views.get().into_iter().zip(activity);
+        views.map(|(view, activity)| SheepView { activity, ..view }).collect()
     }
 
     /// Whether jobs can be taken and worked on.
@@ -494,7 +479,7 @@ impl Shepherd {
         }
         problems.extend(self.inner.health.problems());
         problems.extend(self.inner.shared.unpublished.problem());
-        problems.extend(fitness::problem(&self.inner.cells));
+        problems.extend(self.inner.views.problem());
         Readiness { problems, notices: self.inner.orphans.notices() }
     }
 

@@ -15,6 +15,9 @@ pub(crate) enum TaskKind {
     /// Lives as long as the shepherd: its end before shutdown is fatal. Nothing is
     /// lost by a restart, and much could be by going on without it.
     Pillar,
+    /// Does something for the flock and ends. A panic is fatal: the driver would wait for its
+    /// answer for ever.
+    Effect,
     /// Carries one request to its end, whatever its client does. A panic is that
     /// request's failure.
     Request,
@@ -41,17 +44,38 @@ impl Tasks {
         let tasks = self.clone();
         self.tracker.spawn(async move {
             let panicked = AssertUnwindSafe(task).catch_unwind().await.is_err();
-            match kind {
-                TaskKind::Pillar if panicked || !tasks.draining.is_cancelled() => {
-                    // First of all: nothing that logging does may hide the end of a task.
-                    let _ = tasks.fallen_name.set(name);
-                    tasks.fallen.cancel();
-                    tracing::error!(task = name, panicked, "a task of the shepherd ended unexpectedly");
-                }
-                TaskKind::Request if panicked => tracing::error!(task = name, "a request's task panicked"),
-                TaskKind::Pillar | TaskKind::Request => {}
-            }
+            tasks.note_end(kind, name, panicked);
         });
+    }
+
+    /// The same of work that blocks.
+    pub(crate) fn spawn_blocking(
+        &self,
+        kind: TaskKind,
+        name: &'static str,
+        work: impl FnOnce() + Send + 'static,
+    ) {
+        let tasks = self.clone();
+        self.tracker.spawn_blocking(move || {
+            let panicked = std::panic::catch_unwind(AssertUnwindSafe(work)).is_err();
+            tasks.note_end(kind, name, panicked);
+        });
+    }
+
+    fn note_end(&self, kind: TaskKind, name: &'static str, panicked: bool) {
+        let is_fatal = match kind {
+            TaskKind::Pillar => panicked || !self.draining.is_cancelled(),
+            TaskKind::Effect => panicked,
+            TaskKind::Request => false,
+        };
+        if is_fatal {
+            // First of all: nothing that logging does may hide the end of a task.
+            let _ = self.fallen_name.set(name);
+            self.fallen.cancel();
+            tracing::error!(task = name, panicked, "a task of the shepherd ended unexpectedly");
+        } else if panicked {
+            tracing::error!(task = name, "a request's task panicked");
+        }
     }
 
     /// The name of the pillar that fell first, if one did.

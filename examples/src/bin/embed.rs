@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use futures::TryStreamExt as _;
-use shepherd_core::{Data, Keeping, Member, Options, Shepherd, Submit};
+use shepherd_core::{Data, Member, Options, RunnerLimits, Shepherd, Submit};
 use shepherd_job::{DEFAULT_OUTPUT, JobId, JobIdRule, JobSpec, JobState, ModelRef, ObjectPath, SheepId};
 use shepherd_queue::{SqliteOptions, SqliteQueue};
 use shepherd_sheep::{BareOptions, BareSheep};
@@ -29,7 +29,7 @@ async fn main() -> anyhow::Result<()> {
     let dolly = SheepId::parse("dolly")?;
     let sheep = BareSheep::new(BareOptions::new(dolly.clone(), models, data_root.join("dolly")));
     let mut options = Options::new(&data_root, &state);
-    options.flock.push(Member { id: dolly, sheep: Arc::new(sheep), keeping: Keeping::default() });
+    options.flock.push(Member { id: dolly, sheep: Arc::new(sheep), limits: RunnerLimits::default() });
     let queue = SqliteQueue::open(&state, SqliteOptions::default())?;
     let storage = LocalStorage::open(&dir.path().join("storage"))?;
     let shepherd = Shepherd::start(options, Arc::new(queue), Arc::new(storage)).await?;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use shepherd_config::{BareSheep as BareConfig, Config, Device, SheepConfig, SheepKind};
-use shepherd_core::{Keeping, Member};
+use shepherd_core::{Member, RunnerLimits};
 use shepherd_sheep::{BareOptions, BareSheep, DockerSheep, Engine, Sheep, Transport};
 
 use super::docker;
@@ -14,7 +14,7 @@ pub(super) fn member(
     sheep: &SheepConfig,
     engine: Option<&Engine>,
 ) -> anyhow::Result<Member> {
-    let keeping = Keeping {
+    let limits = RunnerLimits {
         heartbeat_timeout: sheep.heartbeat_timeout,
         run_timeout: sheep.run_timeout,
         start_timeout: sheep.start_timeout,
@@ -36,7 +36,7 @@ pub(super) fn member(
             Arc::new(DockerSheep::new(options, engine.clone()))
         }
     };
-    Ok(Member { id: sheep.id.clone(), sheep: kind, keeping })
+    Ok(Member { id: sheep.id.clone(), sheep: kind, limits })
 }
 
 /// How a bare sheep runs its runners.

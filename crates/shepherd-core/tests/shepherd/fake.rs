@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::TryStreamExt as _;
-use shepherd_core::{Data, JobRecord, Keeping, Member, Options, Shepherd, Submit};
+use shepherd_core::{Data, JobRecord, Member, Options, RunnerLimits, Shepherd, Submit};
 use shepherd_job::{Attempt, JobError, JobId, JobIdRule, JobSpec, JobState, ModelRef, ObjectPath, SheepId};
 use shepherd_protocol::{
     Event, FromRunner, Input, Ready, RunnerReceiver, RunnerSender, RunnerSocket, ToRunner,
@@ -303,25 +303,25 @@ pub(crate) struct Farm {
 
 impl Farm {
     pub(crate) async fn with(script: Script) -> Self {
-        Self::keeping(script, Keeping::default()).await
+        Self::limits(script, RunnerLimits::default()).await
     }
 
-    pub(crate) async fn keeping(script: Script, keeping: Keeping) -> Self {
-        Self::flock(vec![script], keeping).await
+    pub(crate) async fn limits(script: Script, limits: RunnerLimits) -> Self {
+        Self::flock(vec![script], limits).await
     }
 
     /// A sheep for each script: `sheep-0`, `sheep-1`...
-    pub(crate) async fn flock(scripts: Vec<Script>, keeping: Keeping) -> Self {
-        Self::over(scripts, keeping, |storage| Arc::clone(storage) as _).await
+    pub(crate) async fn flock(scripts: Vec<Script>, limits: RunnerLimits) -> Self {
+        Self::over(scripts, limits, |storage| Arc::clone(storage) as _).await
     }
 
     /// The same over what `storage` makes of the test's storage.
     pub(crate) async fn over(
         scripts: Vec<Script>,
-        keeping: Keeping,
+        limits: RunnerLimits,
         wrap: impl FnOnce(&Arc<LocalStorage>) -> Arc<dyn Storage>,
     ) -> Self {
-        Self::build(scripts, keeping, false, wrap, Arc::default(), |_| ()).await
+        Self::build(scripts, limits, false, wrap, Arc::default(), |_| ()).await
     }
 
     /// The same with one sheep, whose runners are strangers.
@@ -329,7 +329,7 @@ impl Farm {
         script: Script,
         wrap: impl FnOnce(&Arc<LocalStorage>) -> Arc<dyn Storage>,
     ) -> Self {
-        Self::build(vec![script], Keeping::default(), true, wrap, Arc::default(), |_| ()).await
+        Self::build(vec![script], RunnerLimits::default(), true, wrap, Arc::default(), |_| ()).await
     }
 
     /// A sheep for each script, over this queue, in a shepherd whose options are changed.
@@ -339,12 +339,12 @@ impl Farm {
         configure: impl FnOnce(&mut Options),
     ) -> Self {
         let wrap = |storage: &Arc<LocalStorage>| Arc::clone(storage) as _;
-        Self::build(scripts, Keeping::default(), false, wrap, queue, configure).await
+        Self::build(scripts, RunnerLimits::default(), false, wrap, queue, configure).await
     }
 
     async fn build(
         scripts: Vec<Script>,
-        keeping: Keeping,
+        limits: RunnerLimits,
         is_fenced: bool,
         wrap: impl FnOnce(&Arc<LocalStorage>) -> Arc<dyn Storage>,
         queue: Arc<MemoryQueue>,
@@ -372,7 +372,7 @@ impl Farm {
                 edits: AtomicU64::new(0),
             });
             flock.push(Arc::clone(&sheep));
-            options.flock.push(Member { id, sheep, keeping: keeping.clone() });
+            options.flock.push(Member { id, sheep, limits: limits.clone() });
         }
         let storage = Arc::new(LocalStorage::open(&dir.path().join("storage")).unwrap());
         options.status_document = Some(|record| format!("{:?}", record.state.phase()).into());

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use shepherd_core::{Accepted, Data, Keeping, Options, Shepherd, Submit};
+use shepherd_core::{Accepted, Data, Options, RunnerLimits, Shepherd, Submit};
 use shepherd_job::{JobId, JobState, ObjectPath, STATUS_OBJECT};
 use shepherd_protocol::Input;
 use shepherd_queue::MemoryQueue;
@@ -183,7 +183,7 @@ impl Storage for Faulty {
 /// A farm of one sheep over a storage that `change` made faulty.
 async fn farm(scripts: Vec<Script>, change: impl FnOnce(&mut Faulty)) -> (Farm, Arc<Faulty>) {
     let mut faulty = None;
-    let farm = Farm::over(scripts, Keeping::default(), |local| {
+    let farm = Farm::over(scripts, RunnerLimits::default(), |local| {
         let mut storage = Faulty::new(local);
         change(&mut storage);
         let storage = Arc::new(storage);

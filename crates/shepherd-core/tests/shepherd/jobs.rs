@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::fake::{Farm, PATIENCE, Script, echo, echoing, file, spec};
 use bytes::Bytes;
-use shepherd_core::{Accepted, Data, Keeping, MAX_STATUS_DOCUMENT, SheepState, ShepherdError, Submit};
+use shepherd_core::{Accepted, Data, MAX_STATUS_DOCUMENT, RunnerLimits, SheepState, ShepherdError, Submit};
 use shepherd_job::{JobState, ObjectPath, STATUS_OBJECT, SheepId};
 use shepherd_storage::{Storage as _, body};
 
@@ -278,7 +278,7 @@ async fn two_sheep_share_the_work_of_slow_jobs() {
             }
         })
     };
-    let farm = Farm::flock(vec![script(), script()], Keeping::default()).await;
+    let farm = Farm::flock(vec![script(), script()], RunnerLimits::default()).await;
     let ids = [farm.submit("job-1", "m", "x").await, farm.submit("job-2", "m", "x").await];
     for id in &ids {
         farm.is_done(id).await;
@@ -298,7 +298,7 @@ async fn a_pinned_job_runs_on_its_sheep() {
             }
         })
     };
-    let farm = Farm::flock(vec![script("0"), script("1")], Keeping::default()).await;
+    let farm = Farm::flock(vec![script("0"), script("1")], RunnerLimits::default()).await;
     let pinned =
         shepherd_job::JobSpec { sheep: Some(SheepId::parse("sheep-1").unwrap()), ..spec("job-1", "m") };
     let id = pinned.id.clone();
@@ -319,7 +319,7 @@ async fn a_job_that_only_a_busy_sheep_may_take_leaves_the_others_in_peace() {
             io.done(&input);
         }
     });
-    let farm = Farm::flock(vec![Arc::clone(&script), script], Keeping::default()).await;
+    let farm = Farm::flock(vec![Arc::clone(&script), script], RunnerLimits::default()).await;
     let mut ids = Vec::new();
     for (name, sheep) in [("warm", "sheep-1"), ("long", "sheep-0"), ("next", "sheep-0"), ("third", "sheep-0")]
     {

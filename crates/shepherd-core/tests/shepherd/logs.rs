@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::fake::{Farm, Io, PATIENCE, Script, echoing, spec};
 use futures::StreamExt as _;
-use shepherd_core::{Data, JobEventKind, Keeping, Progress, ShepherdError, Submit};
+use shepherd_core::{Data, JobEventKind, Progress, RunnerLimits, ShepherdError, Submit};
 use shepherd_job::{Attempt, JobId, JobState, LOG_OBJECT, Phase};
 use shepherd_protocol::{FromRunner, Input, ToRunner};
 
@@ -139,7 +139,7 @@ async fn what_a_job_prints_while_it_is_being_cancelled_is_in_its_log() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_runner_printed_that_had_to_be_ended_is_in_the_log_of_its_cancelled_job() {
-    let farm = Farm::keeping(
+    let farm = Farm::limits(
         Arc::new(|io| {
             io.ready.logs = true;
             while let Some(input) = io.next() {
@@ -150,7 +150,7 @@ async fn what_a_runner_printed_that_had_to_be_ended_is_in_the_log_of_its_cancell
                 while io.hear().is_some() {}
             }
         }),
-        Keeping { stop_grace: Duration::from_millis(100), ..Keeping::default() },
+        RunnerLimits { stop_grace: Duration::from_millis(100), ..RunnerLimits::default() },
     )
     .await;
     let id = farm.submit("job-1", "m", "x").await;
@@ -205,14 +205,14 @@ async fn a_job_whose_runner_died_is_told_its_own_last_words_and_no_others() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_that_ran_too_long_keeps_what_it_printed_last() {
-    let farm = Farm::keeping(
+    let farm = Farm::limits(
         Arc::new(|io| {
             while let Some(_input) = io.next() {
                 while io.hear().is_some() {}
                 io.print("killed\n");
             }
         }),
-        Keeping { run_timeout: Some(Duration::from_millis(200)), ..Keeping::default() },
+        RunnerLimits { run_timeout: Some(Duration::from_millis(200)), ..RunnerLimits::default() },
     )
     .await;
     let id = farm.submit("job-1", "m", "x").await;
@@ -234,7 +234,7 @@ async fn a_log_says_where_another_attempt_begins() {
             io.done(&input);
         }
     });
-    let farm = Farm::keeping(script, Keeping { crash_retries: 1, ..Keeping::default() }).await;
+    let farm = Farm::limits(script, RunnerLimits { crash_retries: 1, ..RunnerLimits::default() }).await;
     let id = farm.submit("job-1", "m", "x").await;
     farm.is_done(&id).await;
     assert_eq!(log(&farm, &id).await, "begun\n[attempt 2]\nbegun");
@@ -374,7 +374,7 @@ async fn what_a_runner_prints_that_has_logs_of_its_own_is_nobodys() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn those_who_watch_are_sent_away_when_the_shepherd_ends() {
-    let farm = Farm::flock(Vec::new(), Keeping::default()).await;
+    let farm = Farm::flock(Vec::new(), RunnerLimits::default()).await;
     let id = farm.submit("job-1", "m", "x").await;
     let mut events = farm.shepherd.events(&id, None).await.unwrap();
     let log = farm.shepherd.follow_log(&id).await.unwrap();

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::fake::{Farm, PATIENCE, Script, echo, echoing, spec};
-use shepherd_core::{Data, Keeping, Options, RemovedSheep, ShepherdError, Submit, UnknownModels};
+use shepherd_core::{Data, Options, RemovedSheep, RunnerLimits, ShepherdError, Submit, UnknownModels};
 use shepherd_job::{JobId, JobState, SheepId, Timestamp};
 use shepherd_queue::{Existing, MemoryQueue, NewJob, Queue as _};
 
@@ -30,7 +30,7 @@ async fn submit(farm: &Farm, name: &str, model: &str, priority: i32) -> JobId {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn jobs_of_two_models_with_mixed_priorities_all_run_and_few_runners_start() {
-    let farm = Farm::keeping(loading(Duration::from_millis(300)), Keeping::default()).await;
+    let farm = Farm::limits(loading(Duration::from_millis(300)), RunnerLimits::default()).await;
     let mut jobs = Vec::new();
     for (number, (model, priority)) in [("b", 0), ("a", 2), ("b", -1), ("a", -1)].into_iter().enumerate() {
         jobs.push(submit(&farm, &format!("job-{number}"), model, priority).await);
@@ -45,7 +45,7 @@ async fn jobs_of_two_models_with_mixed_priorities_all_run_and_few_runners_start(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_goes_to_a_sheep_that_has_its_model() {
-    let farm = Farm::flock(vec![echoing(), echoing()], Keeping::default()).await;
+    let farm = Farm::flock(vec![echoing(), echoing()], RunnerLimits::default()).await;
     farm.flock[0].lose("b");
     farm.flock[1].lose("a");
     let mut jobs = Vec::new();
@@ -61,7 +61,7 @@ async fn a_job_goes_to_a_sheep_that_has_its_model() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_whose_model_no_sheep_has_is_refused_with_the_reasons() {
-    let farm = Farm::flock(vec![echoing(), echoing()], Keeping::default()).await;
+    let farm = Farm::flock(vec![echoing(), echoing()], RunnerLimits::default()).await;
     farm.flock[0].lose("m");
     let mut spec = spec("job-1", "m");
     spec.sheep = Some(SheepId::parse("sheep-0").unwrap());
@@ -127,8 +127,8 @@ async fn a_sheep_that_cannot_start_runners_costs_no_job_while_another_can() {
                 std::thread::sleep(Duration::from_secs(1));
             }
         });
-        let keeping = Keeping { start_timeout: Duration::from_millis(500), ..Keeping::default() };
-        let farm = Farm::flock(vec![fails, echoing()], keeping).await;
+        let limits = RunnerLimits { start_timeout: Duration::from_millis(500), ..RunnerLimits::default() };
+        let farm = Farm::flock(vec![fails, echoing()], limits).await;
         for round in 0..3 {
             let mut jobs = Vec::new();
             for number in 0..20 {
@@ -145,7 +145,7 @@ async fn a_sheep_that_cannot_start_runners_costs_no_job_while_another_can() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_model_that_no_sheep_can_start_fails_its_jobs_after_each_has_tried() {
     let dies = || -> Script { Arc::new(|_| {}) };
-    let farm = Farm::flock(vec![dies(), dies()], Keeping::default()).await;
+    let farm = Farm::flock(vec![dies(), dies()], RunnerLimits::default()).await;
     let id = farm.submit("job-1", "m", "x").await;
     assert_eq!(farm.failure(&id).await.exception_type, "RunnerDied");
     assert_eq!(farm.flock.iter().map(|sheep| sheep.launches()).collect::<Vec<_>>(), [1, 1]);
@@ -168,7 +168,7 @@ async fn no_job_waits_for_a_load_while_another_sheep_is_ready() {
             io.done(&input);
         }
     });
-    let farm = Farm::flock(vec![Arc::clone(&script), script], Keeping::default()).await;
+    let farm = Farm::flock(vec![Arc::clone(&script), script], RunnerLimits::default()).await;
     let first = farm.submit("first", "m", "x").await;
     farm.is_done(&first).await;
     let mut jobs = Vec::new();
@@ -197,7 +197,7 @@ async fn two_jobs_of_a_model_that_loads_for_long_start_two_sheep() {
             io.done(&input);
         }
     });
-    let farm = Farm::flock(vec![Arc::clone(&script), script], Keeping::default()).await;
+    let farm = Farm::flock(vec![Arc::clone(&script), script], RunnerLimits::default()).await;
     let jobs = [farm.submit("job-1", "m", "x").await, farm.submit("job-2", "m", "x").await];
     for id in &jobs {
         farm.is_done(id).await;
@@ -348,7 +348,7 @@ async fn a_model_of_low_priority_gets_its_share_under_a_stream_of_urgent_jobs_of
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flock_that_cannot_run_anything_is_not_ready_and_says_why_before_a_job_comes() {
-    let farm = Farm::flock(vec![echoing(), echoing()], Keeping::default()).await;
+    let farm = Farm::flock(vec![echoing(), echoing()], RunnerLimits::default()).await;
     let until = async |holds: &dyn Fn() -> bool| {
         let waiting = async {
             while !holds() {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::fake::{Farm, Io, PATIENCE, Script, echo, echoing, spec};
-use shepherd_core::{Keeping, ShepherdError};
+use shepherd_core::{RunnerLimits, ShepherdError};
 use shepherd_job::{Attempt, JobError, JobState};
 use shepherd_protocol::{CANCELLED, FromRunner, ToRunner};
 use shepherd_sheep::{ExitCause, SheepError};
@@ -68,7 +68,7 @@ async fn a_runner_that_dies_fails_its_job_and_no_other() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_whose_runner_died_is_tried_again_within_the_limit() {
-    let farm = Farm::keeping(dying(), Keeping { crash_retries: 2, ..Keeping::default() }).await;
+    let farm = Farm::limits(dying(), RunnerLimits { crash_retries: 2, ..RunnerLimits::default() }).await;
     let bad = farm.submit("bad", "m", "x").await;
     assert_eq!(farm.failure(&bad).await.message, DIED);
     assert_eq!(farm.flock[0].launches(), 3);
@@ -184,8 +184,8 @@ async fn a_job_has_started_when_its_runner_began_it_and_knows_its_limit() {
         }
     });
     for limit in [Some(LIMIT), None] {
-        let keeping = Keeping { run_timeout: limit, ..Keeping::default() };
-        let farm = Farm::keeping(Arc::clone(&script), keeping).await;
+        let limits = RunnerLimits { run_timeout: limit, ..RunnerLimits::default() };
+        let farm = Farm::limits(Arc::clone(&script), limits).await;
         let jobs = [farm.submit("one", "m", "x").await, farm.submit("two", "m", "x").await];
         let mut started = Vec::new();
         for job in &jobs {
@@ -251,9 +251,9 @@ async fn an_answer_given_twice_counts_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_runner_that_falls_silent_is_ended() {
-    let silent = Keeping { heartbeat_timeout: HASTY, ..Keeping::default() };
+    let silent = RunnerLimits { heartbeat_timeout: HASTY, ..RunnerLimits::default() };
     // It reads on, and answers nothing, not even pings.
-    let farm = Farm::keeping(but_for_bad(|io, _| while io.hear().is_some() {}), silent).await;
+    let farm = Farm::limits(but_for_bad(|io, _| while io.hear().is_some() {}), silent).await;
     let (bad, after) = (farm.submit("bad", "m", "x").await, farm.submit("after", "m", "x").await);
     assert!(farm.failure(&bad).await.message.contains("did not answer"), "silence is the reason");
     farm.is_done(&after).await;
@@ -262,8 +262,8 @@ async fn a_runner_that_falls_silent_is_ended() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_that_runs_too_long_fails_though_its_runner_answers_pings() {
-    let limited = Keeping { run_timeout: Some(HASTY), ..Keeping::default() };
-    let farm = Farm::keeping(
+    let limited = RunnerLimits { run_timeout: Some(HASTY), ..RunnerLimits::default() };
+    let farm = Farm::limits(
         but_for_bad(|io, _| {
             io.next();
         }),
@@ -313,16 +313,16 @@ async fn a_cancelled_job_is_over_at_once_and_its_late_answer_is_void() {
 async fn a_runner_that_does_not_let_go_of_a_cancelled_job_is_ended() {
     let (started, has_started) = std::sync::mpsc::channel();
     let started = Mutex::new(started);
-    let farm = Farm::keeping(
+    let farm = Farm::limits(
         but_for_bad(move |io, _| {
             started.lock().unwrap().send(()).unwrap();
             io.next();
         }),
-        Keeping {
+        RunnerLimits {
             stop_grace: HASTY,
             run_timeout: Some(PATIENCE),
             heartbeat_timeout: HASTY,
-            ..Keeping::default()
+            ..RunnerLimits::default()
         },
     )
     .await;
@@ -452,12 +452,12 @@ async fn a_runner_that_dies_before_it_is_ready_fails_the_job() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_runner_that_is_never_ready_fails_the_job() {
-    let farm = Farm::keeping(
+    let farm = Farm::limits(
         Arc::new(|io| {
             io.ready.name = "never".to_owned();
             std::thread::sleep(HASTY * 3);
         }),
-        Keeping { start_timeout: HASTY, ..Keeping::default() },
+        RunnerLimits { start_timeout: HASTY, ..RunnerLimits::default() },
     )
     .await;
     let id = farm.submit("job-1", "m", "x").await;
@@ -571,7 +571,7 @@ async fn a_runner_that_gets_the_signal_to_drain_too_costs_no_job() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_of_other_slots_give_a_job_no_more_time() {
-    let keeping = Keeping { run_timeout: Some(HASTY), ..Keeping::default() };
+    let limits = RunnerLimits { run_timeout: Some(HASTY), ..RunnerLimits::default() };
     let script: Script = Arc::new(|io| {
         io.ready.slots = 2;
         while let Some(input) = io.next() {
@@ -581,7 +581,7 @@ async fn answers_of_other_slots_give_a_job_no_more_time() {
             }
         }
     });
-    let farm = Farm::keeping(script, keeping).await;
+    let farm = Farm::limits(script, limits).await;
     let bad = farm.submit("bad", "m", "x").await;
     let mut others = Vec::new();
     for number in 0..100 {

@@ -1,9 +1,7 @@
 //! What a runner's process printed since it has worked on its present job and on no other:
 //! what may be quoted to that job's client.
 
-use shepherd_job::{Attempt, JobId};
-
-use super::hand::Job;
+use crate::engine::AttemptKey;
 
 /// How much of the end is quoted.
 const QUOTED: usize = 4096;
@@ -12,20 +10,15 @@ const QUOTED: usize = 4096;
 #[derive(Debug, Default)]
 pub(super) struct OwnWords {
     /// Whose words these are, where one alone is at work.
-    of: Option<(JobId, Attempt)>,
+    of: Option<AttemptKey>,
     text: String,
 }
 
 impl OwnWords {
     /// The process printed this while it worked on `job` alone; on none or several without it.
-    pub(super) fn add(&mut self, job: Option<&Job>, text: &str) {
-        let is_same = match (&self.of, job) {
-            (Some((id, attempt)), Some(job)) => id == job.id() && *attempt == job.attempt,
-            (None, None) => true,
-            (Some(_), None) | (None, Some(_)) => false,
-        };
-        if !is_same {
-            self.of = job.map(|job| (job.id().clone(), job.attempt));
+    pub(super) fn add(&mut self, job: Option<AttemptKey>, text: &str) {
+        if self.of != job {
+            self.of = job;
             self.text.clear();
         }
         if job.is_none() {
@@ -39,48 +32,53 @@ impl OwnWords {
         }
     }
 
-    /// The end of what this attempt printed, from the beginning of a line where that is among
-    /// it; empty where that is not known.
-    pub(super) fn of(&self, job: &Job) -> &str {
-        if self.of.as_ref().is_none_or(|(id, attempt)| id != job.id() || *attempt != job.attempt) {
-            return "";
-        }
+    /// The attempt that alone is at work, and the end of what it printed, from the beginning of a
+    /// line where that is among it.
+    pub(super) fn own(&self) -> Option<(AttemptKey, &str)> {
         let from = self.text.ceil_char_boundary(self.text.len().saturating_sub(QUOTED));
         let end = &self.text[from..];
-        match end.find('\n').filter(|at| from > 0 && at + 1 < end.len()) {
+        let end = match end.find('\n').filter(|at| from > 0 && at + 1 < end.len()) {
             Some(at) => &end[at + 1..],
             None => end,
-        }
+        };
+        Some((self.of?, end))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::hand::tests::job;
+    use slotmap::SlotMap;
+
     use super::*;
+
+    fn keys() -> [AttemptKey; 2] {
+        let mut keys = SlotMap::with_key();
+        [keys.insert(()), keys.insert(())]
+    }
 
     #[test]
     fn only_what_one_job_printed_alone_is_its_own() {
-        let (mut words, first, second) = (OwnWords::default(), job(1, 0), job(2, 0));
+        let (mut words, [first, second]) = (OwnWords::default(), keys());
         words.add(None, "loading\n");
-        words.add(Some(&first), "one\n");
-        words.add(Some(&first), "two\n");
-        assert_eq!((words.of(&first), words.of(&second)), ("one\ntwo\n", ""));
+        assert_eq!(words.own(), None);
+        words.add(Some(first), "one\n");
+        words.add(Some(first), "two\n");
+        assert_eq!(words.own(), Some((first, "one\ntwo\n")));
         // Both are at work.
         words.add(None, "mixed\n");
-        assert_eq!(words.of(&first), "");
-        words.add(Some(&second), "three\n");
-        assert_eq!((words.of(&first), words.of(&second)), ("", "three\n"));
+        assert_eq!(words.own(), None);
+        words.add(Some(second), "three\n");
+        assert_eq!(words.own(), Some((second, "three\n")));
     }
 
     #[test]
     fn of_much_the_end_is_kept_in_whole_lines() {
-        let (mut words, job) = (OwnWords::default(), job(1, 0));
+        let (mut words, [job, _]) = (OwnWords::default(), keys());
         for number in 0..10_000 {
-            words.add(Some(&job), &format!("žluť {number}\n"));
+            words.add(Some(job), &format!("žluť {number}\n"));
             assert!(words.text.len() <= 4 * QUOTED + 32);
         }
-        let own = words.of(&job);
+        let (_, own) = words.own().unwrap();
         assert!(own.len() <= QUOTED && own.len() > QUOTED - 32, "{}", own.len());
         assert!(own.starts_with("žluť ") && own.ends_with("žluť 9999\n"));
     }

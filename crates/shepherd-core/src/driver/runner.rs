@@ -4,28 +4,23 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use shepherd_job::{JobError, JobId, ModelRef, Timestamp};
-use shepherd_protocol::{Connection, Event, FromRunner, Input, Peer, Ready, SendError, ToRunner, Token};
+use shepherd_job::{JobError, JobId, ModelRef};
+use shepherd_protocol::{Connection, Event, FromRunner, Peer, Ready, SendError, ToRunner, Token};
 use shepherd_sheep::{Astray, Exit, ExitCause, RunningSheep, Sheep, SheepError};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::End;
-use super::hand::Job;
-
-/// The first shepherd's words for a runner that died, which clients may look for. They follow
-/// what has happened.
-pub(super) const DIED: &str = "Sheep container died without notice";
+use crate::engine::{DIED, Death, LaunchFailure, RunnerFacts};
 
 /// How long what a dead runner had said may take to arrive.
-const LAST_WORDS: Duration = Duration::from_millis(500);
+const LAST_MESSAGES_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// How many letters of a runner's last line are part of an error's message.
-const LAST_LINE: usize = 300;
+const MAX_LAST_LINE: usize = 300;
 
 /// How long a runner whose connection is gone may take to be seen dead: an engine
 /// has to tell the end of a container, and why it ended.
-const OBITUARY: Duration = Duration::from_secs(3);
+const EXIT_REPORT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How long a runner may take to listen before it is looked at whether it listens elsewhere, and
 /// how often it is looked at again.
@@ -33,24 +28,6 @@ const ASTRAY_CHECK: Duration = Duration::from_secs(3);
 
 /// The signals by which people and systems end processes: HUP, INT, KILL and TERM.
 const SENT_SIGNALS: [i32; 4] = [1, 2, 9, 15];
-
-/// How a model failed to be run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ModelFailure {
-    /// The sheep cannot load it.
-    Refused,
-    /// Its runner died or did not become ready.
-    Died,
-}
-
-/// Why there is no runner.
-#[derive(Debug)]
-pub(super) enum StartFailure {
-    /// This model cannot be run: its jobs fail.
-    Model(ModelFailure, JobError),
-    /// The sheep cannot run anything at present: jobs wait or go elsewhere.
-    Sheep(String),
-}
 
 /// Something that a runner did.
 #[derive(Debug)]
@@ -60,20 +37,6 @@ pub(super) enum Heard {
     Garbage(String),
     /// It is dead, or as good as that.
     Died(Death),
-}
-
-/// How a runner died.
-#[derive(Clone, Debug)]
-pub(super) struct Death {
-    /// Reads after "the runner".
-    pub(super) how: String,
-    /// Neither the runner nor a job brought it about.
-    pub(super) is_blameless: bool,
-    /// It may well have been ended from outside: in good order, by a signal that people
-    /// and systems send, or for want of memory.
-    pub(super) is_from_outside: bool,
-    /// When it was noticed.
-    pub(super) at: Instant,
 }
 
 impl From<Exit> for Death {
@@ -100,25 +63,18 @@ pub(super) struct Ended {
     pub(super) how: String,
     /// What it printed last.
     pub(super) printed: String,
-    /// Whether that is its job's log.
-    pub(super) prints_for_jobs: bool,
 }
 
 pub(super) struct Runner {
     process: Box<dyn RunningSheep>,
     connection: Connection,
     io_data_root: Arc<str>,
-    pub(super) name: String,
-    /// The state of its model when it was launched.
-    pub(super) stamp: Option<u64>,
-    pub(super) slots: usize,
-    pub(super) ahead: usize,
+    name: String,
+    slots: usize,
+    ahead: usize,
     /// Whether it says itself what its jobs print.
     logs: bool,
     batch: usize,
-    pub(super) last_heard: Instant,
-    last_ping: Instant,
-    nonce: u64,
     /// Received after messages that were returned first.
     next: Option<Event<FromRunner>>,
     /// How its process ended, once it has, and until when its last words may come.
@@ -134,24 +90,24 @@ impl Runner {
         sheep: Arc<dyn Sheep>,
         model: ModelRef,
         timeout: Duration,
-    ) -> Result<Box<Self>, StartFailure> {
+    ) -> Result<Box<Self>, LaunchFailure> {
         let mut process = sheep.launch(&model).await.map_err(|error| match error {
             SheepError::Model(message) => {
                 let message = format!("Failed to start sheep for this job ({message})");
-                StartFailure::Model(ModelFailure::Refused, JobError::new(message))
+                LaunchFailure::Refused(JobError::new(message))
             }
-            other => StartFailure::Sheep(other.to_string()),
+            other => LaunchFailure::Sheep(other.to_string()),
         })?;
         let io_data_root = process.io_data_root().to_string_lossy().into_owned().into();
         let mut connection =
-            Connection::dial(process.endpoint()).map_err(|error| StartFailure::Sheep(error.to_string()))?;
+            Connection::dial(process.endpoint()).map_err(|error| LaunchFailure::Sheep(error.to_string()))?;
         if let Some(token) = process.token() {
             connection = connection.with_token(Token::new(token));
         }
         let ready = match become_ready(&mut *process, &mut connection, timeout).await {
             Ok(ready) => ready,
             Err(NotReady::Dead(exit)) if exit.cause == ExitCause::EngineStopped => {
-                return Err(StartFailure::Sheep(format!("the runner {exit}")));
+                return Err(LaunchFailure::Sheep(format!("the runner {exit}")));
             }
             Err(NotReady::Dead(exit)) => {
                 let error = JobError {
@@ -159,7 +115,7 @@ impl Runner {
                     exception_type: "RunnerDied".to_owned(),
                     exception_traceback: exit.to_string(),
                 };
-                return Err(StartFailure::Model(ModelFailure::Died, error));
+                return Err(LaunchFailure::Died(error));
             }
             Err(NotReady::Hopeless(message)) => {
                 let exit = process.stop(Duration::ZERO).await;
@@ -168,11 +124,11 @@ impl Runner {
                     exception_type: "RunnerNotReady".to_owned(),
                     exception_traceback: exit.to_string(),
                 };
-                return Err(StartFailure::Model(ModelFailure::Died, error));
+                return Err(LaunchFailure::Died(error));
             }
             Err(NotReady::Impostor(problem)) => {
                 process.stop(Duration::ZERO).await;
-                return Err(StartFailure::Sheep(problem));
+                return Err(LaunchFailure::Sheep(problem));
             }
         };
         let at_least_one = |n: u32| usize::try_from(n).unwrap_or(usize::MAX).max(1);
@@ -181,14 +137,10 @@ impl Runner {
             connection,
             io_data_root,
             name: ready.name,
-            stamp: None,
             slots: at_least_one(ready.slots),
             ahead: usize::try_from(ready.ahead).unwrap_or(usize::MAX),
             logs: ready.logs,
             batch: at_least_one(ready.batch),
-            last_heard: Instant::now(),
-            last_ping: Instant::now(),
-            nonce: 0,
             next: None,
             exit: None,
             gone: None,
@@ -205,24 +157,29 @@ impl Runner {
         !self.logs && self.slots == 1
     }
 
-    /// The message that gives the runner a job, whose result is of no use after
-    /// `deadline`.
-    pub(super) fn input(&self, job: &Job, deadline: Option<Timestamp>) -> ToRunner {
-        let io_data_root = Arc::clone(&self.io_data_root);
-        ToRunner::Input(Input { job: job.id().clone(), attempt: job.attempt, io_data_root, deadline })
+    /// What the engine is to know of it. `stamp` is the state of its model before it was launched.
+    pub(super) fn facts(&self, stamp: Option<u64>) -> RunnerFacts {
+        RunnerFacts {
+            name: self.name.clone(),
+            slots: self.slots,
+            ahead: self.ahead,
+            can_cancel: self.connection.can_cancel(),
+            stamp,
+            io_data_root: Arc::clone(&self.io_data_root),
+        }
     }
 
     /// Sends messages, in frames no larger than the runner takes.
     ///
     /// # Errors
     /// Why the runner must be ended.
-    pub(super) fn send(&self, messages: &[ToRunner]) -> Result<(), End> {
+    pub(super) fn send(&self, messages: &[ToRunner]) -> Result<(), String> {
         for frame in messages.chunks(self.batch) {
             match self.connection.send(frame) {
                 // That the connection ended will be heard, after the last answers on it.
                 Ok(()) | Err(SendError::NotConnected) => {}
                 Err(SendError::Full) => {
-                    return Err(End::Unreliable("the runner does not read its messages".to_owned()));
+                    return Err("the runner does not read its messages".to_owned());
                 }
             }
         }
@@ -251,21 +208,6 @@ impl Runner {
         self.exit.is_none() && self.gone.is_none()
     }
 
-    /// Whether the runner knows what cancelling is.
-    pub(super) fn can_cancel(&self) -> bool {
-        self.connection.can_cancel()
-    }
-
-    /// Asks whether the runner is alive, unless it was asked a moment ago.
-    pub(super) fn ping(&mut self) -> Result<(), End> {
-        if self.last_ping.elapsed() < LAST_WORDS {
-            return Ok(());
-        }
-        self.last_ping = Instant::now();
-        self.nonce += 1;
-        self.send(&[ToRunner::Ping { nonce: self.nonce }])
-    }
-
     /// The next thing the runner does. Cancel-safe: whatever was seen is returned or
     /// kept, with the time until which more is waited for.
     pub(super) async fn hear(&mut self) -> Heard {
@@ -289,7 +231,9 @@ impl Runner {
                 biased;
                 event = self.connection.recv() => return self.take(event),
                 exit = self.process.exited() => {
-                    self.exit = Some((exit.into(), Instant::now() + LAST_WORDS));
+                    self.exit = Some((exit.into(), Instant::now() + LAST_MESSAGES_TIMEOUT));
+                    // Whoever sends to it is to know at once.
+                    return Heard::Messages(Vec::new());
                 }
             }
         }
@@ -302,7 +246,6 @@ impl Runner {
     }
 
     fn take(&mut self, event: Event<FromRunner>) -> Heard {
-        self.last_heard = Instant::now();
         match event {
             Event::Message(first) => {
                 // The connection bounds what comes together, and yields before it reads on.
@@ -321,7 +264,7 @@ impl Runner {
             Event::Disconnected => match &self.exit {
                 Some((death, _)) => Heard::Died(death.clone()),
                 None => {
-                    self.gone = Some(Instant::now() + OBITUARY);
+                    self.gone = Some(Instant::now() + EXIT_REPORT_TIMEOUT);
                     Heard::Messages(Vec::new())
                 }
             },
@@ -344,11 +287,7 @@ impl Runner {
             Some(exit) => exit,
             None => self.process.stop(Duration::ZERO).await,
         };
-        Ended {
-            how: exit.cause.to_string(),
-            printed: self.process.printed(),
-            prints_for_jobs: self.prints_for_jobs(),
-        }
+        Ended { how: exit.cause.to_string(), printed: self.process.printed() }
     }
 
     /// Ends a runner that has no jobs; resolves as soon as another may be launched.
@@ -436,7 +375,7 @@ async fn running_time(limit: Duration) {
 fn not_ready(exit: &Exit) -> String {
     let last = exit.log_tail.lines().map(str::trim).rfind(|line| !line.is_empty());
     let last = last.map(|line| {
-        let short: String = line.chars().take(LAST_LINE).collect();
+        let short: String = line.chars().take(MAX_LAST_LINE).collect();
         format!(": {short}{}", if short.len() < line.len() { "…" } else { "" })
     });
     format!("the runner {} before it was ready{} ({DIED})", exit.cause, last.unwrap_or_default())
@@ -490,6 +429,6 @@ mod tests {
             said(ExitCause::Code(0), ""),
             "the runner exited with code 0 before it was ready (Sheep container died without notice)"
         );
-        assert!(said(ExitCause::Code(3), &"ž".repeat(2 * LAST_LINE)).contains("ž… ("));
+        assert!(said(ExitCause::Code(3), &"ž".repeat(2 * MAX_LAST_LINE)).contains("ž… ("));
     }
 }

@@ -15,20 +15,20 @@ const LONGEST: Duration = Duration::from_secs(10);
 const FORGOTTEN: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Default)]
-pub(super) struct Rests(HashMap<ModelRef, Rest>);
+pub(super) struct ModelCooldowns(HashMap<ModelRef, Cooldown>);
 
 #[derive(Debug)]
-struct Rest {
+struct Cooldown {
     until: Instant,
     backoff: Backoff,
 }
 
-impl Rests {
+impl ModelCooldowns {
     /// Leaves the model alone from now on, for longer each time.
     pub(super) fn begin(&mut self, model: &ModelRef, now: Instant) {
         self.0.retain(|_, rest| now.saturating_duration_since(rest.until) < FORGOTTEN);
         let backoff = || Backoff::new(FIRST, LONGEST);
-        let rest = self.0.entry(model.clone()).or_insert_with(|| Rest { until: now, backoff: backoff() });
+        let rest = self.0.entry(model.clone()).or_insert_with(|| Cooldown { until: now, backoff: backoff() });
         rest.until = now + rest.backoff.step();
     }
 
@@ -56,7 +56,7 @@ mod tests {
     #[test]
     fn each_model_rests_by_itself_and_longer_each_time() {
         let model = |name| ModelRef::parse(name, "").unwrap();
-        let (mut rests, now) = (Rests::default(), Instant::now());
+        let (mut rests, now) = (ModelCooldowns::default(), Instant::now());
         let mut lengths = Vec::new();
         for _ in 0..9 {
             rests.begin(&model("a"), now);

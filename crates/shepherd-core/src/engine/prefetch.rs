@@ -1,4 +1,4 @@
-//! How far ahead of its runner a keeper works.
+//! How far ahead of its runner a sheep works.
 //!
 //! While a job runs, the next one is made ready, so that the runner never waits
 //! for files. When jobs are so short that the way to the runner and back takes
@@ -25,15 +25,15 @@ fn moved(mean: Option<Duration>, sample: Duration) -> Duration {
     mean.map_or(sample, |mean| (mean * 7 + sample) / 8)
 }
 
-/// The pace of one runner.
+/// How far ahead one runner is worked for.
 #[derive(Debug, Default)]
-pub(super) struct Pace {
+pub(super) struct PrefetchDepth {
     mean: Option<Duration>,
     /// How long inputs take from storage.
     staging: Option<Duration>,
 }
 
-impl Pace {
+impl PrefetchDepth {
     /// `jobs` ended within `elapsed` of the runner's time.
     pub(super) fn record(&mut self, elapsed: Duration, jobs: u32) {
         let Some(each) = elapsed.checked_div(jobs) else { return };
@@ -76,12 +76,12 @@ const BRISK: Duration = Duration::from_millis(5);
 
 /// How fast jobs finish, whatever they wait for.
 #[derive(Debug, Default)]
-pub(super) struct Rhythm {
+pub(super) struct CompletionRate {
     last: Option<Instant>,
     mean: Option<Duration>,
 }
 
-impl Rhythm {
+impl CompletionRate {
     /// `jobs` finished at `now`; at least one.
     pub(super) fn record(&mut self, now: Instant, jobs: u32) {
         if let Some(last) = self.last.replace(now) {
@@ -102,57 +102,57 @@ mod tests {
 
     #[test]
     fn an_unknown_or_slow_runner_gets_nothing_ahead_and_one_job_is_ready() {
-        let mut pace = Pace::default();
-        assert_eq!((pace.sent_ahead(32), pace.ready_ahead()), (0, 1));
-        pace.record(Duration::from_secs(60), 1);
-        assert_eq!((pace.sent_ahead(32), pace.ready_ahead()), (0, 1));
+        let mut depth = PrefetchDepth::default();
+        assert_eq!((depth.sent_ahead(32), depth.ready_ahead()), (0, 1));
+        depth.record(Duration::from_secs(60), 1);
+        assert_eq!((depth.sent_ahead(32), depth.ready_ahead()), (0, 1));
     }
 
     #[test]
     fn a_fast_runner_gets_what_it_takes() {
-        let mut pace = Pace::default();
-        pace.record(Duration::from_micros(100), 1);
-        assert_eq!((pace.sent_ahead(32), pace.sent_ahead(0), pace.ready_ahead()), (32, 0, 200));
+        let mut depth = PrefetchDepth::default();
+        depth.record(Duration::from_micros(100), 1);
+        assert_eq!((depth.sent_ahead(32), depth.sent_ahead(0), depth.ready_ahead()), (32, 0, 200));
     }
 
     #[test]
     fn inputs_that_take_long_are_fetched_side_by_side() {
-        let mut pace = Pace::default();
-        pace.record(Duration::from_millis(100), 1);
-        pace.staged(Duration::from_millis(1));
-        assert_eq!(pace.ready_ahead(), 1);
-        let mut pace = Pace::default();
-        pace.record(Duration::from_millis(100), 1);
-        pace.staged(Duration::from_millis(350));
-        assert_eq!(pace.ready_ahead(), 4, "one that is ready, and three on their way");
-        (0..8).for_each(|_| pace.staged(Duration::from_secs(9)));
-        assert_eq!(pace.ready_ahead(), 5, "what slows itself down is no reason for more");
-        (0..999).for_each(|_| pace.staged(Duration::from_secs(9)));
-        assert_eq!(pace.ready_ahead(), 1 + MAX_COMING);
+        let mut depth = PrefetchDepth::default();
+        depth.record(Duration::from_millis(100), 1);
+        depth.staged(Duration::from_millis(1));
+        assert_eq!(depth.ready_ahead(), 1);
+        let mut depth = PrefetchDepth::default();
+        depth.record(Duration::from_millis(100), 1);
+        depth.staged(Duration::from_millis(350));
+        assert_eq!(depth.ready_ahead(), 4, "one that is ready, and three on their way");
+        (0..8).for_each(|_| depth.staged(Duration::from_secs(9)));
+        assert_eq!(depth.ready_ahead(), 5, "what slows itself down is no reason for more");
+        (0..999).for_each(|_| depth.staged(Duration::from_secs(9)));
+        assert_eq!(depth.ready_ahead(), 1 + MAX_COMING);
     }
 
     #[test]
     fn the_mean_follows_a_runner_that_becomes_slow() {
-        let mut pace = Pace::default();
-        pace.record(Duration::from_micros(100), 1);
-        (0..40).for_each(|_| pace.record(Duration::from_secs(1), 1));
-        assert_eq!(pace.sent_ahead(32), 0);
+        let mut depth = PrefetchDepth::default();
+        depth.record(Duration::from_micros(100), 1);
+        (0..40).for_each(|_| depth.record(Duration::from_secs(1), 1));
+        assert_eq!(depth.sent_ahead(32), 0);
     }
 
     #[test]
     fn only_jobs_that_keep_following_fast_are_brisk() {
-        let (mut rhythm, mut now) = (Rhythm::default(), Instant::now());
-        let mut after = |rhythm: &mut Rhythm, pause, jobs| {
+        let (mut rate, mut now) = (CompletionRate::default(), Instant::now());
+        let mut after = |rate: &mut CompletionRate, pause, jobs| {
             now += pause;
-            rhythm.record(now, jobs);
+            rate.record(now, jobs);
         };
-        after(&mut rhythm, Duration::ZERO, 1);
-        assert!(!rhythm.is_brisk(), "one job says nothing");
-        (0..20).for_each(|_| after(&mut rhythm, Duration::from_millis(10), 10));
-        assert!(rhythm.is_brisk());
-        after(&mut rhythm, Duration::from_secs(60), 1);
-        assert!(rhythm.is_brisk(), "one pause is no change");
-        (0..20).for_each(|_| after(&mut rhythm, Duration::from_millis(10), 1));
-        assert!(!rhythm.is_brisk());
+        after(&mut rate, Duration::ZERO, 1);
+        assert!(!rate.is_brisk(), "one job says nothing");
+        (0..20).for_each(|_| after(&mut rate, Duration::from_millis(10), 10));
+        assert!(rate.is_brisk());
+        after(&mut rate, Duration::from_secs(60), 1);
+        assert!(rate.is_brisk(), "one pause is no change");
+        (0..20).for_each(|_| after(&mut rate, Duration::from_millis(10), 1));
+        assert!(!rate.is_brisk());
     }
 }

@@ -5,10 +5,18 @@ use proptest::prelude::{Strategy, prop_assert, proptest};
 use shepherd_job::{ModelRef, SheepId, Timestamp};
 use shepherd_queue::Group;
 
-use super::{Cause, Limits, SheepFacts, Swap, UNKNOWN, schedule, shares};
+use super::{Board, Cause, Limits, SheepFacts, Swap, UNKNOWN};
 
 const LIMITS: Limits = Limits { max_wait: Duration::from_secs(60) };
 const NOW: Timestamp = Timestamp::from_micros(1_000_000_000);
+
+fn schedule(ready: &[Group], flock: &[SheepFacts], now: Timestamp, limits: Limits) -> Vec<Swap> {
+    Board::new(ready, flock, now, limits).swaps()
+}
+
+fn shares<'a>(ready: &'a [Group], flock: &'a [SheepFacts], swaps: &[Swap]) -> Vec<&'a SheepId> {
+    Board::new(ready, flock, NOW, LIMITS).shares(swaps)
+}
 
 fn model(name: &str) -> ModelRef {
     ModelRef::parse(name, "1").unwrap()
@@ -344,7 +352,7 @@ impl Replay {
         }
     }
 
-    /// What the keeper of one sheep does within a second.
+    /// What one sheep does within a second.
     fn keep(&mut self, index: usize) {
         let (load, run, now) = (self.load, self.run, self.now);
         let order = self.flock[index].order.as_ref().map(|(model, _)| model.clone());
