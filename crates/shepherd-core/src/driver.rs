@@ -190,8 +190,8 @@ impl Driver {
             }
             let has_deadline = self.engine.deadline().is_some();
             // Cancel-safe: what a branch would lose stays in its channel, in the set, or in the token.
+            // Not biased: however much one branch brings, the others have their turns.
             tokio::select! {
-                biased;
                 () = shared.tasks.draining.cancelled(), if !drains => {
                     drains = true;
                     self.handle(Input::Drain);
