@@ -102,6 +102,7 @@ impl DataRoot {
 struct Lock(File);
 
 impl Lock {
+    #[expect(clippy::disallowed_methods, reason = "at the start, or in a thread that may block")]
     fn take(dir: &Path) -> io::Result<Self> {
         let file = OpenOptions::new().create(true).truncate(false).write(true).open(dir.join(LOCK))?;
         let begun = Instant::now();
