@@ -243,7 +243,7 @@ impl<'a> Board<'a> {
             (None, _, _) => Leaves::Always,
             (Some(_), None, _) if sheep.in_hand == 0 => Leaves::Always,
             (Some(_), None, _) | (Some(_), Some(_), Some(Cause::Starved)) => Leaves::Never,
-            (Some(_), Some(own), Some(Cause::First)) => Leaves::ForPriorityAbove(own),
+            (Some(_), Some(own), Some(Cause::First)) => Leaves::StartForPriorityAbove(own),
             (Some(since), Some(own), None) => {
                 let is_settled = self.now.since(since) > self.limits.max_wait;
                 if is_settled {
@@ -293,8 +293,9 @@ impl<'a> Board<'a> {
             if !planned.is_available || has || is_served || !self.may_take(index, group) {
                 return None;
             }
-            let cause = planned.leaves.cause(*priority, starved == Some(group))?;
-            Some(((self.is_failing(index, model), planned.works, planned.since), index, cause))
+            let is_failing = self.is_failing(index, model);
+            let cause = planned.leaves.cause(*priority, starved == Some(group), is_failing)?;
+            Some(((is_failing, planned.works, planned.since), index, cause))
         };
         let best = plan.iter().enumerate().filter_map(fits).min_by_key(|(cost, ..)| *cost);
         best.map(|(_, index, cause)| (index, cause))
@@ -352,7 +353,10 @@ enum Leaves {
     Always,
     /// Jobs of a higher priority than its own most urgent one.
     ForPriorityAbove(i32),
-    /// These, and jobs that waited too long: it has had its model for long.
+    /// The same while a runner is being started, which is given up for no model whose last start
+    /// here failed: it might not start now, either.
+    StartForPriorityAbove(i32),
+    /// Jobs of a higher priority, and jobs that waited too long: it has had its model for long.
     ForPriorityAboveOrStarved(i32),
     /// It swaps for jobs that waited too long, or has jobs whose priority is not known.
     Never,
@@ -362,15 +366,16 @@ impl Leaves {
     /// For what a sheep gives up a model that it was just given.
     const fn swapped(cause: Cause, priority: i32) -> Self {
         match cause {
-            Cause::First => Self::ForPriorityAbove(priority),
+            Cause::First => Self::StartForPriorityAbove(priority),
             Cause::Starved => Self::Never,
         }
     }
 
-    fn cause(self, priority: i32, is_starved: bool) -> Option<Cause> {
+    fn cause(self, priority: i32, is_starved: bool, is_failing: bool) -> Option<Cause> {
         match self {
             Self::Always => Some(Cause::First),
             Self::ForPriorityAbove(own) => (priority > own).then_some(Cause::First),
+            Self::StartForPriorityAbove(own) => (priority > own && !is_failing).then_some(Cause::First),
             Self::ForPriorityAboveOrStarved(own) if priority > own => Some(Cause::First),
             Self::ForPriorityAboveOrStarved(_) => is_starved.then_some(Cause::Starved),
             Self::Never => None,

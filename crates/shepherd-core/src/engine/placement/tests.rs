@@ -435,3 +435,15 @@ proptest! {
         prop_assert!(replay.is_done(), "{:?} are left after {most} s", replay.ready());
     }
 }
+
+#[test]
+fn no_start_is_given_up_for_a_model_whose_last_start_failed() {
+    let urgent = Group { priority: 5, ..group("b", 2, 1) };
+    let starting = SheepFacts { pending: Some(Cause::First), urgency: Some(0), ..sheep("s", Some("a")) };
+    check(std::slice::from_ref(&urgent), std::slice::from_ref(&starting), &[("s", "b")]);
+    let failing = SheepFacts { failing: [model("b")].into(), ..starting };
+    check(std::slice::from_ref(&urgent), std::slice::from_ref(&failing), &[]);
+    // Between jobs it is tried again.
+    let ready = SheepFacts { pending: None, ..failing };
+    check(&[urgent], &[ready], &[("s", "b")]);
+}
