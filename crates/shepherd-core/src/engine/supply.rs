@@ -306,7 +306,9 @@ impl Engine {
         (sheep.settled_at, sheep.cause) = (now.wall, Cause::default());
         sheep.problem = None;
         sheep.state = State::Ready(Box::new(Runner::new(launch, facts, now.monotonic)));
-        self.tick_at = None;
+        // The others' clocks are looked at no later for it.
+        let due = now.monotonic + sheep.tick_period();
+        self.tick_at = self.tick_at.map(|tick| tick.min(due));
         self.advance(no);
         Ok(())
     }
