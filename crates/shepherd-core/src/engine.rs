@@ -536,6 +536,10 @@ impl Engine {
             self.looks.is_wanted = true;
         }
         for no in self.all() {
+            // Also where nothing of the sheep's own model waits: others' may.
+            if self.mode == Mode::Running && matches!(self.flock[no.0].space, sheep::Space::Full { .. }) {
+                self.has_space(no);
+            }
             self.advance(no);
             if self.flock[no.0].check_at.is_some_and(|due| due <= now) {
                 let is_checkable = self.is_checkable(no);

@@ -351,7 +351,7 @@ impl Engine {
 
     /// Whether the disk has room for jobs. What it has no room for is no fault of theirs, so they
     /// wait. Where that is not known, it is asked for, and the answer brings the sheep back here.
-    fn has_space(&mut self, no: SheepNo) -> bool {
+    pub(super) fn has_space(&mut self, no: SheepNo) -> bool {
         let now = self.now.monotonic;
         let was_full = match self.flock[no.0].space {
             Space::Free { at } if now - at < SPACE_FREE_PERIOD => return true,
