@@ -191,6 +191,10 @@ impl Engine {
                 }
             }
         }
+        if runner.is_fading {
+            // How it ended is heard soon, and says more than that it is silent or slow.
+            return;
+        }
         let silent = now - runner.last_heard;
         if silent > timeout {
             let reason = format!("the runner did not answer for {timeout:?}");
