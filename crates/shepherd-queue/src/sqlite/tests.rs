@@ -10,6 +10,7 @@ mod disk;
 mod model;
 mod reopen;
 mod stress;
+mod versions;
 
 pub(super) fn open(dir: &Path) -> SqliteQueue {
     SqliteQueue::open(dir, SqliteOptions::default()).unwrap()
