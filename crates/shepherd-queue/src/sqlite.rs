@@ -8,7 +8,7 @@
 //!  get, list, objects, behind ◀── mirror, else a reader's connection
 //! ```
 //!
-//! - `schema`: the file, its lock, tables and versions.
+//! - `schema` and `migrations`: the file, its lock, tables and versions.
 //! - `writer` and `batch`: group commit.
 //! - `mirror`, `index`, `cache`: what is known without the disk.
 //! - `recover`: opening.
@@ -37,6 +37,7 @@ mod cache;
 mod checkpoint;
 mod fault;
 mod index;
+mod migrations;
 mod mirror;
 mod reader;
 mod recover;
@@ -118,7 +119,7 @@ impl SqliteQueue {
         schema::check_length(state_dir).map_err(outward)?;
         schema::check_log(state_dir)?;
         let mut conn = schema::writer(state_dir).map_err(outward)?;
-        schema::migrate(&mut conn).map_err(outward)?;
+        migrations::migrate(&mut conn).map_err(outward)?;
         let (mirror, next) = recover::recover(&mut conn, options.cache_bytes).map_err(outward)?;
         tracing::debug!(epoch = mirror.epoch(), queued = mirror.index.queued(), "opened the job store");
 

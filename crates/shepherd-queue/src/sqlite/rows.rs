@@ -198,14 +198,14 @@ fn damaged(seq: u64, what: &str) -> Fault {
 mod tests {
     use rusqlite::StatementStatus;
 
-    use super::super::schema;
+    use super::super::{migrations, schema};
     use super::*;
 
     #[test]
     fn statements_are_prepared_once_whatever_is_bound() {
         let dir = tempfile::tempdir().unwrap();
         let mut conn = schema::writer(dir.path()).unwrap();
-        schema::migrate(&mut conn).unwrap();
+        migrations::migrate(&mut conn).unwrap();
         for sql in [BY_ID, BY_SEQ, OBJECTS] {
             let mut statement = conn.prepare(sql).unwrap();
             for value in 0..5 {
