@@ -6,7 +6,10 @@ use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use shepherd_job::{Event, JobId, JobIdRule, JobSpec, ModelRef, ObjectPath, SheepId, Timestamp};
-use shepherd_queue::{Change, Claim, Claimed, Existing, NewJob, Queue, SqliteOptions, SqliteQueue};
+use shepherd_queue::{
+    Change, Claim, Claimed, Existing, JobStore as _, NewJob, Outbox as _, PendingLimits, SqliteOptions,
+    SqliteStore,
+};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
@@ -15,7 +18,7 @@ const AT: Timestamp = Timestamp::from_micros(1_700_000_000_000_000);
 /// A store with what is needed to use it.
 struct Store {
     runtime: Runtime,
-    queue: Arc<SqliteQueue>,
+    queue: Arc<SqliteStore>,
     model: ModelRef,
     sheep: SheepId,
     submitted: u64,
@@ -27,7 +30,7 @@ impl Store {
         let runtime = Runtime::new().expect("a runtime");
         // Not the system's temporary directory, which may be in memory.
         let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
-        let queue = SqliteQueue::open(dir.path(), SqliteOptions::default()).expect("a new store");
+        let queue = SqliteStore::open(dir.path(), SqliteOptions::default()).expect("a new store");
         Self {
             runtime,
             queue: Arc::new(queue),
@@ -78,11 +81,12 @@ impl Store {
         assert!(out.iter().all(Result::is_ok));
     }
 
-    fn catch_up(&self) {
+    fn deliver(&self) {
         self.runtime.block_on(async {
-            while self.queue.behind_count() > 0 {
-                let behind = self.queue.behind(0, 2000).await.expect("what is behind");
-                self.queue.caught_up(behind).await.expect("a write");
+            while self.queue.lag().jobs > 0 {
+                let pending =
+                    self.queue.pending(None, PendingLimits::jobs(2000)).await.expect("what is behind");
+                self.queue.delivered(pending).await.expect("a write");
             }
         });
     }
@@ -92,7 +96,7 @@ impl Store {
         for _ in 0..jobs / 2000 {
             self.submit(2000);
             self.finish(&self.claim(2000));
-            self.catch_up();
+            self.deliver();
         }
     }
 
@@ -142,7 +146,7 @@ fn claim_and_finish(c: &mut Criterion) {
                     let claimed = store.claim(64);
                     store.finish(&claimed);
                     time += begin.elapsed();
-                    store.catch_up();
+                    store.deliver();
                 }
                 time
             });
@@ -168,7 +172,7 @@ fn open(c: &mut Criterion) {
     let mut store = Store::new();
     for _ in 0..100 {
         store.submit(2000);
-        store.catch_up();
+        store.deliver();
     }
     let Store { runtime, queue, dir, .. } = store;
     drop(queue);
@@ -176,7 +180,7 @@ fn open(c: &mut Criterion) {
     let mut group = c.benchmark_group("open");
     group.sample_size(10);
     group.bench_function("200,000 queued", |b| {
-        b.iter(|| SqliteQueue::open(dir.path(), SqliteOptions::default()).expect("the store"));
+        b.iter(|| SqliteStore::open(dir.path(), SqliteOptions::default()).expect("the store"));
     });
     group.finish();
 }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _};
 use shepherd_core::{Data, JobEventKind, Member, Options, RunnerLimits, Shepherd, Submit};
 use shepherd_job::{DEFAULT_OUTPUT, JobId, JobIdRule, JobSpec, JobState, ModelRef, ObjectPath, SheepId};
-use shepherd_queue::{SqliteOptions, SqliteQueue};
+use shepherd_queue::{SqliteOptions, SqliteStore};
 use shepherd_sheep::{BareOptions, BareSheep};
 use shepherd_storage::LocalStorage;
 
@@ -37,7 +37,7 @@ impl Site {
         let mut options = Options::new(&data_root, &state);
         let sheep = Arc::new(BareSheep::new(sheep));
         options.flock.push(Member { id: dolly, sheep, limits: RunnerLimits::default() });
-        let queue = SqliteQueue::open(&state, SqliteOptions::default()).unwrap();
+        let queue = SqliteStore::open(&state, SqliteOptions::default()).unwrap();
         let storage = LocalStorage::open(&dir.path().join("storage")).unwrap();
         let shepherd = Shepherd::start(options, Arc::new(queue), Arc::new(storage)).await.unwrap();
         Self { shepherd, _dir: dir }

@@ -13,7 +13,7 @@ use anyhow::Context as _;
 use shepherd_api::{ApiOptions, Cors, Hosts, ServeOptions};
 use shepherd_config::{Config, CorsOrigins, StorageConfig};
 use shepherd_core::{Options, RemovedSheep, Shepherd, UnknownModels};
-use shepherd_queue::{SqliteOptions, SqliteQueue};
+use shepherd_queue::{SqliteOptions, SqliteStore};
 use shepherd_s3::Endpoint;
 use tokio::net::TcpListener;
 
@@ -40,7 +40,7 @@ pub(crate) async fn start(config: &Config) -> anyhow::Result<Started> {
         .with_context(|| format!("cannot make the state directory {}", state_dir.display()))?;
     private::close(state_dir, config.umask)?;
     // The queue's lock comes first: nothing of a running shepherd is touched by a second one.
-    let queue = SqliteQueue::open(state_dir, SqliteOptions::default())?;
+    let queue = SqliteStore::open(state_dir, SqliteOptions::default())?;
     // The endpoint's address too is taken before anything runs.
     let opened = storage::open(config).await?;
     let mut options = Options::new(&config.data_root, state_dir);

@@ -109,7 +109,7 @@ async fn spooled(
     job: &JobId,
     path: &ObjectPath,
 ) -> Result<Option<(Bytes, Timestamp)>, ShepherdError> {
-    if shared.queue.behind_count() == 0 {
+    if shared.queue.lag().jobs == 0 {
         return Ok(None);
     }
     let found = shared.queue.objects(job).await?.into_iter().find(|(candidate, _)| candidate == path);

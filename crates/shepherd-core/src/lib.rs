@@ -27,7 +27,7 @@
 //!
 //! use shepherd_core::{Accepted, Data, Options, Shepherd, Submit};
 //! use shepherd_job::{JobId, JobIdRule, JobSpec, ModelRef, Phase};
-//! use shepherd_queue::MemoryQueue;
+//! use shepherd_queue::MemoryStore;
 //! use shepherd_storage::LocalStorage;
 //!
 //! # tokio::runtime::Runtime::new()?.block_on(async {
@@ -35,7 +35,7 @@
 //! let storage = LocalStorage::open(&dir.path().join("storage"))?;
 //! // A flock of none: jobs are accepted, and wait.
 //! let options = Options::new(dir.path().join("data"), dir.path().join("state"));
-//! let shepherd = Shepherd::start(options, Arc::new(MemoryQueue::new()), Arc::new(storage)).await?;
+//! let shepherd = Shepherd::start(options, Arc::new(MemoryStore::new()), Arc::new(storage)).await?;
 //!
 //! let id = JobId::parse("job-1", JobIdRule::Bucket)?;
 //! let spec = JobSpec { id: id.clone(), model: ModelRef::parse("ocr", "latest")?, sheep: None, priority: 0 };

@@ -23,7 +23,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::stream::{self, StreamExt as _};
 use shepherd_job::{JobId, ObjectPath, STATUS_OBJECT};
-use shepherd_queue::{Behind, JobRecord};
+use shepherd_queue::{JobRecord, Pending, PendingLimits, Position};
 use shepherd_storage::StorageError;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Instant;
@@ -140,9 +140,9 @@ impl Settling {
     /// Brings one job's files up to date now. Costs little when they are.
     pub(crate) async fn catch_up(&self, shared: &Shared, job: &JobId) -> Result<(), ShepherdError> {
         let touched = lock(&self.touched).contains_key(job);
-        let behind = async || match shared.queue.behind_count() {
+        let behind = async || match shared.queue.lag().jobs {
             0 => Ok(false),
-            _ => shared.queue.behind_of(std::slice::from_ref(job)).await.map(|found| !found.is_empty()),
+            _ => shared.queue.pending_of(std::slice::from_ref(job)).await.map(|found| !found.is_empty()),
         };
         if !touched && !behind().await? {
             return Ok(());
@@ -243,6 +243,8 @@ struct Round {
     /// Jobs at the front of the line that could not be written. They are passed over
     /// until it is time to try them again.
     passed: usize,
+    /// Where the line goes on behind those that are passed over.
+    after: Option<Position>,
     again: Instant,
     /// Since when something lags.
     since: Instant,
@@ -264,6 +266,7 @@ impl Settler {
         let (refused, away) = (store_backoff(), store_backoff());
         let mut round = Round {
             passed: 0,
+            after: None,
             again: now,
             since: now,
             resume_at: now,
@@ -273,7 +276,7 @@ impl Settler {
             away,
         };
         loop {
-            let behind = shared.queue.behind_count();
+            let behind = shared.queue.lag().jobs;
             settling.behind.store(behind, Ordering::Relaxed);
             settling.settled.notify_waiters();
             // Cancel-safe: what a branch would lose stays in its channel, or was a look at the clock.
@@ -324,6 +327,7 @@ impl Settler {
 async fn is_due(shared: &Shared, settling: &Settling, behind: u64, round: &mut Round) -> bool {
     if Instant::now() >= round.again {
         round.passed = 0;
+        round.after = None;
     }
     if behind <= round.passed as u64 && !settling.has_touched() {
         tokio::select! {
@@ -347,12 +351,12 @@ async fn is_due(shared: &Shared, settling: &Settling, behind: u64, round: &mut R
 /// written is passed over for a while, so that it holds up nothing.
 async fn go_on(shared: &Shared, settling: &Settling, round: &mut Round) -> Duration {
     let begun = Instant::now();
-    let written = settle_batch(shared, settling, round.passed).await;
+    let written = settle_batch(shared, settling, round.after).await;
     if !shared.storage_is_remote() {
         round.resume_at = Instant::now() + LOAD_PAUSE * begun.elapsed();
     }
     let (error, rest) = match written {
-        Ok(Written { jobs, bytes, lagging, failed }) => {
+        Ok(Written { jobs, bytes, lagging, last, failed }) => {
             round.mean_bytes = bytes.checked_div(jobs as u64).unwrap_or(round.mean_bytes);
             let error = failed.into_values().next().map(|error| error.to_string());
             // A storage that refused all of a batch is away, most likely.
@@ -362,6 +366,7 @@ async fn go_on(shared: &Shared, settling: &Settling, round: &mut Round) -> Durat
             }
             if lagging > 0 {
                 round.passed += lagging;
+                round.after = last;
                 // Not before those behind them had their turn.
                 round.again = Instant::now() + rest + round.refused.step();
             }
@@ -390,15 +395,18 @@ async fn go_on(shared: &Shared, settling: &Settling, round: &mut Round) -> Durat
 /// What is left is done at the next start.
 pub(crate) async fn settle_rest(shared: &Shared, settling: &Settling, budget: Duration) {
     let work = async {
-        let mut passed = 0;
-        while shared.queue.behind_count() > passed as u64 {
-            passed += match settle_batch(shared, settling, passed).await {
-                Ok(written) => written.lagging,
+        let (mut passed, mut after) = (0, None);
+        while shared.queue.lag().jobs > passed as u64 {
+            match settle_batch(shared, settling, after).await {
+                Ok(written) => {
+                    passed += written.lagging;
+                    after = written.last.or(after);
+                }
                 Err(error) => {
                     tracing::warn!(%error, "files that lag behind are left for the next start");
                     return;
                 }
-            };
+            }
         }
         if passed > 0 {
             tracing::warn!(jobs = passed, "files that cannot be written are left for the next start");
@@ -415,20 +423,29 @@ struct Written {
     bytes: u64,
     /// How many of them still lag.
     lagging: usize,
+    /// The position of the last of those.
+    last: Option<Position>,
     /// Whose files could not be written, and why.
     failed: HashMap<JobId, StorageError>,
 }
 
-async fn settle_batch(shared: &Shared, settling: &Settling, skip: usize) -> Result<Written, String> {
+async fn settle_batch(
+    shared: &Shared,
+    settling: &Settling,
+    after: Option<Position>,
+) -> Result<Written, String> {
     let _batch = settling.batch.lock().await;
-    let behind = shared.queue.behind(skip, BATCH).await.map_err(|e| e.to_string())?;
-    let line: Vec<JobId> = behind.iter().map(|behind| behind.job.spec.id.clone()).collect();
-    let bytes = behind.iter().flat_map(|behind| &behind.objects).map(|(_, data)| data.len() as u64).sum();
+    let behind = shared.queue.pending(after, PendingLimits::jobs(BATCH)).await.map_err(|e| e.to_string())?;
+    let line: Vec<(Position, JobId)> =
+        behind.iter().map(|behind| (behind.position, behind.job.spec.id.clone())).collect();
+    let bytes = behind.iter().map(Pending::bytes).sum();
     let touched = lock(&settling.touched).clone();
     let failed = write(shared, settling, behind, touched).await?;
     let jobs = line.len();
-    let lagging = line.into_iter().filter(|job| failed.contains_key(job)).count();
-    Ok(Written { jobs, bytes, lagging, failed })
+    let lagging: Vec<Position> =
+        line.into_iter().filter(|(_, job)| failed.contains_key(job)).map(|(position, _)| position).collect();
+    let last = lagging.last().copied();
+    Ok(Written { jobs, bytes, lagging: lagging.len(), last, failed })
 }
 
 async fn settle_these(
@@ -437,7 +454,7 @@ async fn settle_these(
     jobs: &[JobId],
 ) -> Result<HashMap<JobId, StorageError>, String> {
     let _batch = settling.batch.lock().await;
-    let behind = shared.queue.behind_of(jobs).await.map_err(|e| e.to_string())?;
+    let behind = shared.queue.pending_of(jobs).await.map_err(|e| e.to_string())?;
     let touched = {
         let touched = lock(&settling.touched);
         jobs.iter().filter_map(|job| touched.get(job).map(|number| (job.clone(), *number))).collect()
@@ -450,7 +467,7 @@ async fn settle_these(
 async fn write(
     shared: &Shared,
     settling: &Settling,
-    mut behind: Vec<Behind>,
+    mut behind: Vec<Pending>,
     touched: HashMap<JobId, u64>,
 ) -> Result<HashMap<JobId, StorageError>, String> {
     let _in_batch = InBatch(settling);
@@ -458,7 +475,7 @@ async fn write(
     let mut inputs = Vec::new();
     let mut logs = Vec::new();
     let log_path = log_path();
-    behind.retain(|Behind { job, objects }| {
+    behind.retain(|Pending { job, objects, .. }| {
         let id = &job.spec.id;
         let mut held = lock(&settling.inputs);
         let is_stored = match held.get(id) {
@@ -541,7 +558,7 @@ async fn write(
     behind.retain(|behind| !failed.contains_key(&behind.job.spec.id));
     let written: Vec<JobId> = behind.iter().map(|behind| behind.job.spec.id.clone()).collect();
     if !behind.is_empty() {
-        shared.queue.caught_up(behind).await.map_err(|e| e.to_string())?;
+        shared.queue.delivered(behind).await.map_err(|e| e.to_string())?;
     }
     let mut inputs = lock(&settling.inputs);
     for id in &written {

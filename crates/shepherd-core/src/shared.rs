@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use shepherd_queue::{JobRecord, Queue};
+use shepherd_queue::{JobRecord, Store};
 use shepherd_storage::{SmallObjects, Storage};
 
 use crate::data_root::DataRoot;
@@ -18,7 +18,7 @@ use crate::workdir::Attic;
 pub type StatusDocument = fn(&JobRecord) -> Bytes;
 
 pub(crate) struct Shared {
-    pub(crate) queue: Arc<dyn Queue>,
+    pub(crate) queue: Arc<dyn Store>,
     pub(crate) storage: Arc<dyn Storage>,
     pub(crate) waiters: Waiters,
     pub(crate) live: Arc<Live>,

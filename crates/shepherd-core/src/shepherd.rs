@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
 use shepherd_job::{Event, JobId, JobState, ObjectPath, Phase, Rejected, SheepId, Timestamp};
-use shepherd_queue::{Change, ChangeRefused, JobRecord, ListQuery, Queue};
+use shepherd_queue::{Change, ChangeRefused, JobRecord, ListQuery, Store};
 use shepherd_sheep::Sheep;
 use shepherd_storage::{Object, ObjectMeta, Storage, Trust};
 use tokio::sync::oneshot;
@@ -123,7 +123,7 @@ impl Shepherd {
     /// [`StartError`]; nothing is left running.
     pub async fn start(
         options: Options,
-        queue: Arc<dyn Queue>,
+        queue: Arc<dyn Store>,
         storage: Arc<dyn Storage>,
     ) -> Result<Self, StartError> {
         let Options {
@@ -262,8 +262,7 @@ impl Shepherd {
     async fn settle_earlier_run(&self, id: &JobId) -> Result<(), ShepherdError> {
         let queue = &self.inner.shared.queue;
         // The record may have to be read from the disk.
-        if !queue.any_finished_behind()
-            || !queue.get(id).await?.is_some_and(|record| record.state.is_finished())
+        if !queue.lag().any_finished || !queue.get(id).await?.is_some_and(|record| record.state.is_finished())
         {
             return Ok(());
         }

@@ -11,7 +11,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use shepherd_job::{Event, JobId, JobIdRule, JobSpec, ModelRef, ObjectPath, SheepId, Timestamp};
-use shepherd_queue::{Change, Claim, Existing, NewJob, Queue, SqliteOptions, SqliteQueue};
+use shepherd_queue::{
+    Change, Claim, Existing, JobStore as _, NewJob, Outbox as _, PendingLimits, SqliteOptions, SqliteStore,
+};
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
@@ -89,7 +91,7 @@ where
 }
 
 async fn submits(
-    queue: &Arc<SqliteQueue>,
+    queue: &Arc<SqliteStore>,
     tasks: usize,
     first: u64,
     total: u64,
@@ -133,7 +135,7 @@ fn claim_of(limit: usize) -> Result<Claim, Error> {
 }
 
 /// Claims one job and finishes it, in each task.
-async fn finishes(queue: &Arc<SqliteQueue>, name: &str, tasks: usize, total: u64) -> Result<(), Error> {
+async fn finishes(queue: &Arc<SqliteStore>, name: &str, tasks: usize, total: u64) -> Result<(), Error> {
     let queue = Arc::clone(queue);
     measure(name, tasks, 0, total, move |next, end| {
         let queue = Arc::clone(&queue);
@@ -158,24 +160,24 @@ async fn finishes(queue: &Arc<SqliteQueue>, name: &str, tasks: usize, total: u64
 
 /// Whole lives, as the daemon leads them: 64 clients submit with a payload, one
 /// sheep's worth of workers claims and finishes with a result, a flusher catches up.
-async fn lives(queue: &Arc<SqliteQueue>, first: u64, total: u64) -> Result<(), Error> {
+async fn lives(queue: &Arc<SqliteStore>, first: u64, total: u64) -> Result<(), Error> {
     let flushing = Arc::clone(queue);
     let flusher = tokio::spawn(async move {
         loop {
-            let behind = flushing.behind(0, 256).await?;
-            if behind.is_empty() {
+            let pending = flushing.pending(None, PendingLimits::jobs(256)).await?;
+            if pending.is_empty() {
                 tokio::time::sleep(Duration::from_millis(2)).await;
                 continue;
             }
             // Time for a storage to write files; more of them are written together.
             tokio::time::sleep(Duration::from_millis(5)).await;
-            flushing.caught_up(behind).await?;
+            flushing.delivered(pending).await?;
         }
         #[allow(unreachable_code)]
         Ok::<(), shepherd_queue::QueueError>(())
     });
     let queue_ = Arc::clone(queue);
-    measure("whole life with objects and catching up", 64, first, total, move |next, end| {
+    measure("whole life with objects and deliveries", 64, first, total, move |next, end| {
         let queue = Arc::clone(&queue_);
         async move {
             let mut times = Vec::new();
@@ -196,22 +198,22 @@ async fn lives(queue: &Arc<SqliteQueue>, first: u64, total: u64) -> Result<(), E
         }
     })
     .await?;
-    while queue.behind_count() > 0 {
+    while queue.lag().jobs > 0 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     flusher.abort();
     Ok(())
 }
 
-fn open(dir: &Path, name: &str) -> Result<Arc<SqliteQueue>, Error> {
+fn open(dir: &Path, name: &str) -> Result<Arc<SqliteStore>, Error> {
     let begin = Instant::now();
-    let queue = SqliteQueue::open(dir, SqliteOptions::default())?;
+    let queue = SqliteStore::open(dir, SqliteOptions::default())?;
     println!("{name:<44} {:>8.3} s  rss {} MB", begin.elapsed().as_secs_f64(), resident_mb());
     Ok(Arc::new(queue))
 }
 
 /// Submits in big batches: only to fill the store.
-async fn fill(queue: &SqliteQueue, first: u64, total: u64) -> Result<(), Error> {
+async fn fill(queue: &SqliteStore, first: u64, total: u64) -> Result<(), Error> {
     for from in (first..first + total).step_by(2000) {
         let to = (from + 2000).min(first + total);
         queue.submit((from..to).map(|n| new_job(n, Ids::Ordered, None)).collect::<Result<_, _>>()?).await?;
@@ -219,7 +221,7 @@ async fn fill(queue: &SqliteQueue, first: u64, total: u64) -> Result<(), Error> 
     Ok(())
 }
 
-async fn drain(queue: &SqliteQueue) -> Result<(), Error> {
+async fn drain(queue: &SqliteStore) -> Result<(), Error> {
     loop {
         let claimed = queue.claim(claim_of(2000)?).await?;
         if claimed.is_empty() {
@@ -229,10 +231,10 @@ async fn drain(queue: &SqliteQueue) -> Result<(), Error> {
     }
 }
 
-async fn catch_up(queue: &SqliteQueue) -> Result<(), Error> {
-    while queue.behind_count() > 0 {
-        let behind = queue.behind(0, 2000).await?;
-        queue.caught_up(behind).await?;
+async fn deliver(queue: &SqliteStore) -> Result<(), Error> {
+    while queue.lag().jobs > 0 {
+        let pending = queue.pending(None, PendingLimits::jobs(2000)).await?;
+        queue.delivered(pending).await?;
     }
     Ok(())
 }
@@ -242,7 +244,7 @@ async fn main() -> Result<(), Error> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     if let ["open", dir] = args[..] {
-        println!("{:?}", open(Path::new(dir), "open")?.counts());
+        println!("{:?}", open(Path::new(dir), "open")?.counts().await?);
         return Ok(());
     }
     let many: u64 = args.first().map_or(Ok(1_000_000), |text| text.parse())?;
@@ -257,20 +259,20 @@ async fn main() -> Result<(), Error> {
     submits(&queue, 64, 3 * few, few, Ids::Random).await?;
     finishes(&queue, "claim and finish, 64 callers", 64, few).await?;
     drain(&queue).await?;
-    catch_up(&queue).await?;
+    deliver(&queue).await?;
     lives(&queue, 10_000_000, few).await?;
 
     fill(&queue, 20_000_000, many).await?;
     drain(&queue).await?;
-    catch_up(&queue).await?;
+    deliver(&queue).await?;
     println!("-- {many} more jobs are finished");
     submits(&queue, 64, 30_000_000, few, Ids::Ordered).await?;
     finishes(&queue, "claim and finish, 64 callers", 64, few).await?;
-    catch_up(&queue).await?;
+    deliver(&queue).await?;
     lives(&queue, 40_000_000, few).await?;
 
     fill(&queue, 50_000_000, many).await?;
-    catch_up(&queue).await?;
+    deliver(&queue).await?;
     println!("-- {many} jobs are queued, rss {} MB", resident_mb());
     finishes(&queue, "claim and finish, 64 callers", 64, few).await?;
     let begin = Instant::now();
@@ -280,7 +282,7 @@ async fn main() -> Result<(), Error> {
     let begin = Instant::now();
     assert_eq!(queue.claim(claim_of(1)?).await?.len(), 1);
     println!("{:<44} {:>8.3} ms", "first claim", begin.elapsed().as_secs_f64() * 1e3);
-    println!("{:?}", queue.counts());
+    println!("{:?}", queue.counts().await?);
     finishes(&queue, "claim and finish, 64 callers", 64, few).await?;
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! What every implementation of [`Queue`] must do. [`suite!`] makes tests of an
+//! What every implementation of [`Store`] must do. [`suite!`] makes tests of an
 //! expression that gives a fresh, empty queue; what must outlive the queue itself
 //! is tested beside each durable implementation.
 
@@ -11,13 +11,13 @@ use shepherd_job::{
 };
 
 use crate::{
-    Behind, Change, ChangeRefused, Claim, Claimed, Existing, JobRecord, ListQuery, NewJob, Queue,
-    SmallObject, Submitted, Unstored,
+    Change, ChangeRefused, Claim, Claimed, Existing, JobRecord, ListQuery, NewJob, Pending, PendingLimits,
+    SmallObject, Store, Submitted, Unstored,
 };
 
-pub(crate) mod files;
 pub(crate) mod life;
 pub(crate) mod order;
+pub(crate) mod outbox;
 pub(crate) mod views;
 
 /// Makes one test of each rule of the contract.
@@ -34,11 +34,11 @@ macro_rules! suite {
                 a_queued_job_can_be_cancelled, a_delayed_job_can_be_cancelled, a_running_job_can_be_cancelled,
                 a_finished_job_cannot_be_cancelled, an_unknown_job_is_unknown, claims_and_reruns_are_no_changes,
                 one_batch_may_change_a_job_twice, an_empty_batch_is_nothing;
-            files: objects_come_with_the_claim, objects_of_a_change_are_kept, a_refused_change_keeps_nothing,
-                a_submitted_job_is_behind, unstored_objects_are_told_until_they_are_caught_up, behind_can_be_asked_by_job, caught_up_drops_what_was_given, a_change_meanwhile_stays_behind,
-                a_claim_does_not_put_a_job_behind, a_give_back_puts_a_job_behind,
-                behind_is_in_the_order_since_when, a_rerun_keeps_inputs_and_drops_outputs,
-                an_input_of_a_rerun_replaces_the_older, catching_up_with_an_older_run_settles_nothing,
+            outbox: objects_come_with_the_claim, objects_of_a_change_are_kept, a_refused_change_keeps_nothing,
+                a_submitted_job_is_pending, unstored_objects_are_told_until_they_are_caught_up, pending_can_be_asked_by_job, pending_goes_on_behind_a_position, pending_is_bounded_by_bytes, delivered_drops_what_was_given, a_change_meanwhile_stays_pending,
+                a_claim_makes_no_job_pending, a_give_back_makes_a_job_pending,
+                pending_is_in_the_order_since_when, a_rerun_keeps_inputs_and_drops_outputs,
+                an_input_of_a_rerun_replaces_the_older, delivering_an_older_run_settles_nothing,
                 any_path_and_any_bytes_are_kept;
             views: a_listing_is_newest_first, a_listing_goes_on_from_a_key, a_listing_filters_phases,
                 a_listing_knows_claims, changes_tells_of_ready_jobs;
@@ -104,7 +104,7 @@ pub(crate) fn rerun(mut job: NewJob) -> NewJob {
     job
 }
 
-pub(crate) async fn submit(queue: &impl Queue, job: NewJob) -> Arc<JobRecord> {
+pub(crate) async fn submit(queue: &impl Store, job: NewJob) -> Arc<JobRecord> {
     match queue.submit(vec![job]).await.unwrap().remove(0) {
         Submitted::Accepted(record) => record,
         other @ (Submitted::Live(_) | Submitted::Conflict) => panic!("not accepted: {other:?}"),
@@ -112,15 +112,15 @@ pub(crate) async fn submit(queue: &impl Queue, job: NewJob) -> Arc<JobRecord> {
 }
 
 /// Claims jobs of model `m` for sheep `dolly`.
-pub(crate) async fn claim_at(queue: &impl Queue, limit: usize, now: i64) -> Vec<Claimed> {
+pub(crate) async fn claim_at(queue: &impl Store, limit: usize, now: i64) -> Vec<Claimed> {
     queue.claim(Claim::new(model("m"), sheep("dolly"), limit, at(now))).await.unwrap()
 }
 
-pub(crate) async fn claim(queue: &impl Queue, limit: usize) -> Vec<Claimed> {
+pub(crate) async fn claim(queue: &impl Store, limit: usize) -> Vec<Claimed> {
     claim_at(queue, limit, 10).await
 }
 
-pub(crate) async fn claim_one(queue: &impl Queue) -> Claimed {
+pub(crate) async fn claim_one(queue: &impl Store) -> Claimed {
     claim(queue, 1).await.remove(0)
 }
 
@@ -132,7 +132,7 @@ pub(crate) fn change(job: &JobId, event: Event) -> Change {
     Change { job: job.clone(), event, objects: Vec::new() }
 }
 
-pub(crate) async fn apply(queue: &impl Queue, change: Change) -> Result<Arc<JobRecord>, ChangeRefused> {
+pub(crate) async fn apply(queue: &impl Store, change: Change) -> Result<Arc<JobRecord>, ChangeRefused> {
     queue.apply(vec![change]).await.unwrap().remove(0)
 }
 
@@ -154,19 +154,19 @@ pub(crate) fn give_back(attempt: Attempt, not_before: Option<i64>) -> Event {
 }
 
 /// Submits, claims and completes a job.
-pub(crate) async fn finished(queue: &impl Queue, job: NewJob) -> Claimed {
+pub(crate) async fn finished(queue: &impl Store, job: NewJob) -> Claimed {
     submit(queue, job).await;
     let claimed = claim_one(queue).await;
     apply(queue, change(&claimed.job.spec.id, complete(claimed.attempt))).await.unwrap();
     claimed
 }
 
-pub(crate) async fn phase(queue: &impl Queue, name: &str) -> Phase {
+pub(crate) async fn phase(queue: &impl Store, name: &str) -> Phase {
     queue.get(&id(name)).await.unwrap().unwrap().state.phase()
 }
 
-/// Catches up with everything.
-pub(crate) async fn catch_up(queue: &impl Queue) {
-    let behind = queue.behind(0, usize::MAX).await.unwrap();
-    queue.caught_up(behind).await.unwrap();
+/// Delivers everything.
+pub(crate) async fn deliver(queue: &impl Store) {
+    let pending = queue.pending(None, PendingLimits::jobs(usize::MAX)).await.unwrap();
+    queue.delivered(pending).await.unwrap();
 }

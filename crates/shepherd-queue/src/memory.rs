@@ -1,6 +1,6 @@
-//! A queue that lives and dies with the process, for tests.
+//! A store that lives and dies with the process, for tests.
 //!
-//! It keeps the contract of [`Queue`] by the plainest means: one map of jobs, and
+//! It keeps the contract of [`Store`](crate::Store) by the plainest means: one map of jobs, and
 //! a scan for every question. It shares no code with the embedded store but the
 //! pure rules, so that each can be checked against the other.
 
@@ -9,18 +9,19 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use shepherd_job::{Event, GiveBack, JobId, JobState, ModelRef, SheepId, Timestamp};
+use shepherd_job::{Event, GiveBack, JobId, JobState, ModelRef, Phase, SheepId, Timestamp};
 use tokio::sync::watch;
 
 use crate::rules;
 use crate::{
-    Behind, Change, ChangeRefused, Claim, Claimed, Existing, Group, JobRecord, ListQuery, NewJob, Queue,
-    Ready, Result, SmallObject, Submitted, Unstored,
+    Change, ChangeRefused, Changed, Claim, Claimed, Counts, Existing, Group, JobRecord, JobStore, Lag,
+    ListQuery, NewJob, Outbox, Pending, PendingLimits, Position, Ready, Result, SmallObject, Submitted,
+    Unstored,
 };
 
-/// The [`Queue`] that forgets. Nothing it does can fail.
+/// The [store](crate::Store) that forgets. Nothing it does can fail.
 #[derive(Debug)]
-pub struct MemoryQueue {
+pub struct MemoryStore {
     store: Mutex<Store>,
     changes: watch::Sender<u64>,
 }
@@ -31,7 +32,7 @@ struct Store {
     /// The last job that was accepted before this epoch began.
     old_seq: u64,
     last_seq: u64,
-    last_since: u64,
+    last_position: u64,
     /// The latest time that anyone told.
     clock: Timestamp,
     jobs: BTreeMap<u64, Job>,
@@ -42,24 +43,25 @@ struct Store {
 struct Job {
     record: Arc<JobRecord>,
     objects: Vec<SmallObject>,
-    /// Since which change the files lag behind.
-    behind: Option<u64>,
+    /// Since which change it is pending.
+    pending: Option<u64>,
 }
 
 impl Job {
-    fn as_behind(&self) -> Behind {
-        Behind { job: Arc::clone(&self.record), objects: self.objects.clone() }
+    fn as_pending(&self) -> Option<Pending> {
+        let position = Position(self.pending?);
+        Some(Pending { position, job: Arc::clone(&self.record), objects: self.objects.clone() })
     }
 }
 
-impl Default for MemoryQueue {
+impl Default for MemoryStore {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl MemoryQueue {
-    /// An empty queue, in its first epoch.
+impl MemoryStore {
+    /// An empty store, in its first epoch.
     pub fn new() -> Self {
         let store = Store { epoch: 1, ..Store::default() };
         Self { store: Mutex::new(store), changes: watch::Sender::new(0) }
@@ -108,11 +110,11 @@ impl Store {
     }
 
     fn set_state(&mut self, seq: u64, state: JobState) -> Option<Arc<JobRecord>> {
-        self.last_since += 1;
-        let since = self.last_since;
+        self.last_position += 1;
+        let position = self.last_position;
         let job = self.jobs.get_mut(&seq)?;
         job.record = Arc::new(JobRecord { state, ..(*job.record).clone() });
-        job.behind.get_or_insert(since);
+        job.pending.get_or_insert(position);
         Some(Arc::clone(&job.record))
     }
 
@@ -135,15 +137,16 @@ impl Store {
             rules::put_object(&mut objects, object);
         }
         self.last_seq += 1;
-        self.last_since += 1;
+        self.last_position += 1;
         let seq = self.last_seq;
         self.ids.insert(job.spec.id.clone(), seq);
         let record = Arc::new(JobRecord { seq, spec: job.spec, submitted_at: job.submitted_at, state });
-        self.jobs.insert(seq, Job { record: Arc::clone(&record), objects, behind: Some(self.last_since) });
+        self.jobs
+            .insert(seq, Job { record: Arc::clone(&record), objects, pending: Some(self.last_position) });
         Submitted::Accepted(record)
     }
 
-    fn change(&mut self, change: Change) -> std::result::Result<Arc<JobRecord>, ChangeRefused> {
+    fn change(&mut self, change: Change) -> Changed {
         let job = self.job(&change.job).ok_or(ChangeRefused::Unknown)?;
         let seq = job.record.seq;
         let state = rules::changed(&job.record.state, change.event)?;
@@ -233,7 +236,7 @@ impl Store {
         Ready { groups, next_due }
     }
 
-    fn caught_up(&mut self, given: &Behind) {
+    fn delivered(&mut self, given: &Pending) {
         let Some(&seq) = self.ids.get(&given.job.spec.id) else { return };
         let Some(job) = self.jobs.get_mut(&seq) else { return };
         let rerun = job.record.seq != given.job.seq;
@@ -241,13 +244,13 @@ impl Store {
             given.objects.iter().filter(|(path, _)| !(rerun && rules::is_output(path))).cloned().collect();
         rules::drop_objects(&mut job.objects, &written);
         if rules::settles(&given.job, &job.record) {
-            job.behind = None;
+            job.pending = None;
         }
     }
 }
 
 #[async_trait]
-impl Queue for MemoryQueue {
+impl JobStore for MemoryStore {
     async fn submit(&self, jobs: Vec<NewJob>) -> Result<Vec<Submitted>> {
         let out = {
             let mut store = self.lock();
@@ -261,10 +264,7 @@ impl Queue for MemoryQueue {
         Ok(self.lock().claim(&claim))
     }
 
-    async fn apply(
-        &self,
-        changes: Vec<Change>,
-    ) -> Result<Vec<std::result::Result<Arc<JobRecord>, ChangeRefused>>> {
+    async fn apply(&self, changes: Vec<Change>) -> Result<Vec<Changed>> {
         let out = {
             let mut store = self.lock();
             changes.into_iter().map(|change| store.change(change)).collect()
@@ -295,6 +295,26 @@ impl Queue for MemoryQueue {
             .collect())
     }
 
+    async fn counts(&self) -> Result<Counts> {
+        let store = self.lock();
+        let count =
+            |phase| store.jobs.values().filter(|job| job.record.state.phase() == phase).count() as u64;
+        Ok(Counts {
+            queued: count(Phase::Queued),
+            processing: count(Phase::Processing),
+            done: count(Phase::Done),
+            failed: count(Phase::Failed),
+            cancelled: count(Phase::Cancelled),
+        })
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+}
+
+#[async_trait]
+impl Outbox for MemoryStore {
     async fn objects(&self, job: &JobId) -> Result<Vec<SmallObject>> {
         Ok(self.lock().job(job).map(|job| job.objects.clone()).unwrap_or_default())
     }
@@ -311,45 +331,48 @@ impl Queue for MemoryQueue {
         Ok(objects.collect())
     }
 
-    async fn behind(&self, skip: usize, limit: usize) -> Result<Vec<Behind>> {
+    async fn pending(&self, after: Option<Position>, limits: PendingLimits) -> Result<Vec<Pending>> {
         let store = self.lock();
-        let mut jobs: Vec<(u64, &Job)> =
-            store.jobs.values().filter_map(|job| Some((job.behind?, job))).collect();
-        jobs.sort_by_key(|(since, _)| *since);
-        Ok(jobs.into_iter().skip(skip).take(limit).map(|(_, job)| job.as_behind()).collect())
+        let mut jobs: Vec<Pending> = store.jobs.values().filter_map(Job::as_pending).collect();
+        jobs.retain(|job| Some(job.position) > after);
+        jobs.sort_by_key(|job| job.position);
+        jobs.truncate(limits.jobs);
+        let mut bytes = 0_u64;
+        let mut fits = |job: &Pending| {
+            bytes += job.bytes();
+            bytes <= limits.bytes
+        };
+        let fitting = jobs.iter().map_while(|job| Some(job).filter(|job| fits(job)));
+        jobs.truncate(fitting.count().max(1));
+        Ok(jobs)
     }
 
-    async fn behind_of(&self, jobs: &[JobId]) -> Result<Vec<Behind>> {
+    async fn pending_of(&self, jobs: &[JobId]) -> Result<Vec<Pending>> {
         let store = self.lock();
-        let jobs = jobs.iter().filter_map(|id| store.job(id)).filter(|job| job.behind.is_some());
-        Ok(jobs.map(Job::as_behind).collect())
+        Ok(jobs.iter().filter_map(|id| store.job(id)?.as_pending()).collect())
     }
 
-    fn any_finished_behind(&self) -> bool {
-        let lags = |job: &Job| job.behind.is_some() && job.record.state.is_finished();
-        self.lock().jobs.values().any(lags)
-    }
-
-    fn behind_count(&self) -> u64 {
-        self.lock().jobs.values().filter(|job| job.behind.is_some()).count() as u64
-    }
-
-    async fn caught_up(&self, jobs: Vec<Behind>) -> Result<()> {
+    async fn delivered(&self, jobs: Vec<Pending>) -> Result<()> {
         let mut store = self.lock();
         for given in &jobs {
-            store.caught_up(given);
+            store.delivered(given);
         }
         Ok(())
     }
 
-    fn changes(&self) -> watch::Receiver<u64> {
-        self.changes.subscribe()
+    fn lag(&self) -> Lag {
+        let store = self.lock();
+        let pending = || store.jobs.values().filter(|job| job.pending.is_some());
+        Lag {
+            jobs: pending().count() as u64,
+            any_finished: pending().any(|job| job.record.state.is_finished()),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use crate::{MemoryQueue, contract};
+    use crate::{MemoryStore, contract};
 
-    contract::suite!(MemoryQueue::new());
+    contract::suite!(MemoryStore::new());
 }

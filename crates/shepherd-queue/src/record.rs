@@ -15,17 +15,6 @@ use shepherd_job::{
 /// much larger buffer.
 pub type SmallObject = (ObjectPath, Bytes);
 
-/// An object that is not in storage yet.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Unstored {
-    /// Whose it is.
-    pub job: JobId,
-    /// When the job was accepted.
-    pub submitted_at: Timestamp,
-    /// Its key below the job.
-    pub path: ObjectPath,
-}
-
 /// A job to be accepted.
 #[derive(Clone, Debug)]
 pub struct NewJob {
@@ -162,6 +151,9 @@ pub enum ChangeRefused {
     Rejected(#[from] Rejected),
 }
 
+/// The outcome of one change: the record after it.
+pub type Changed = Result<Arc<JobRecord>, ChangeRefused>;
+
 /// Jobs that may be claimed together: one model, one pin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Group {
@@ -187,15 +179,6 @@ pub struct Ready {
     pub groups: Vec<Group>,
     /// When the next job that waits for its time becomes ready.
     pub next_due: Option<Timestamp>,
-}
-
-/// A job whose files in storage lag behind its record.
-#[derive(Clone, Debug)]
-pub struct Behind {
-    /// The record as it was when asked.
-    pub job: Arc<JobRecord>,
-    /// The objects that storage lacks, by path.
-    pub objects: Vec<SmallObject>,
 }
 
 /// Which jobs a listing shows.

@@ -1,16 +1,16 @@
 //! The embedded store: one SQLite file, one writer, and the ready queue in memory.
 //!
 //! ```text
-//!  submit, apply, caught_up ──▶ channel ──▶ writer thread ──▶ log (one sync for all)
+//!  submit, apply, delivered ──▶ channel ──▶ writer thread ──▶ log (one sync for all)
 //!                                              │                └─▶ checkpoint thread ─▶ file
 //!                                              ▼ after the sync
-//!  claim, ready ◀────────────────────────▶ mirror (ready queue, records at hand)
-//!  get, list, objects, behind ◀── mirror, else a reader's connection
+//!  claim, ready ◀────────────────────────▶ memory (ready queue, records at hand)
+//!  get, list, objects, pending ◀── memory, else a reader's connection
 //! ```
 //!
 //! - `schema` and `migrations`: the file, its lock, tables and versions.
 //! - `writer` and `batch`: group commit.
-//! - `mirror`, `index`, `cache`: what is known without the disk.
+//! - `memory`, `index`, `cache`: what is known without the disk.
 //! - `recover`: opening.
 //!
 //! A claim is made in memory and written later, or never if its job finishes
@@ -28,8 +28,8 @@ use shepherd_job::{JobId, Timestamp};
 use tokio::sync::{Semaphore, oneshot, watch};
 
 use crate::{
-    Behind, Change, ChangeRefused, Claim, Claimed, Counts, JobRecord, ListQuery, NewJob, Queue, QueueError,
-    Ready, Result, SmallObject, Submitted, Unstored,
+    Change, Changed, Claim, Claimed, Counts, JobRecord, JobStore, Lag, ListQuery, NewJob, Outbox, Pending,
+    PendingLimits, Position, QueueError, Ready, Result, SmallObject, Submitted, Unstored,
 };
 
 mod batch;
@@ -37,8 +37,8 @@ mod cache;
 mod checkpoint;
 mod fault;
 mod index;
+mod memory_index;
 mod migrations;
-mod mirror;
 mod reader;
 mod recover;
 mod rows;
@@ -52,7 +52,7 @@ mod tests;
 
 use cache::Entry;
 use checkpoint::Checkpointer;
-use mirror::{Loaded, Mirror, Taken};
+use memory_index::{Loaded, MemoryIndex, Taken};
 use reader::Readers;
 use schema::{Files, StateDir};
 use writer::{Op, Reply, Writer};
@@ -81,13 +81,13 @@ impl Default for SqliteOptions {
     }
 }
 
-/// The [`Queue`] in one SQLite file, `queue.sqlite` in a state directory.
+/// The [store](crate::Store) in one SQLite file, `queue.sqlite` in a state directory.
 ///
 /// Its methods must be called within a Tokio runtime. Dropping it writes what is
 /// still unwritten and waits for the file to be closed.
 #[derive(Debug)]
-pub struct SqliteQueue {
-    mirror: Arc<Mutex<Mirror>>,
+pub struct SqliteStore {
+    memory: Arc<Mutex<MemoryIndex>>,
     readers: Arc<Readers>,
     changes: watch::Sender<u64>,
     /// Whether one of the store's threads has ended.
@@ -102,7 +102,7 @@ pub struct SqliteQueue {
     _dir: Arc<StateDir>,
 }
 
-impl SqliteQueue {
+impl SqliteStore {
     /// Opens the store in `state_dir`, which is created where it is missing, and
     /// locks it until this value is dropped. Jobs that the last life was processing
     /// are queued again. It blocks while it reads: about a second for a million
@@ -120,8 +120,8 @@ impl SqliteQueue {
         schema::check_log(state_dir)?;
         let mut conn = schema::writer(state_dir).map_err(outward)?;
         migrations::migrate(&mut conn).map_err(outward)?;
-        let (mirror, next) = recover::recover(&mut conn, options.cache_bytes).map_err(outward)?;
-        tracing::debug!(epoch = mirror.epoch(), queued = mirror.index.queued(), "opened the job store");
+        let (memory, next) = recover::recover(&mut conn, options.cache_bytes).map_err(outward)?;
+        tracing::debug!(epoch = memory.epoch(), queued = memory.index.queued(), "opened the job store");
 
         let unstarted = |e: std::io::Error| QueueError::Unavailable(format!("cannot start a thread: {e}"));
         let checkpointer = schema::checkpointer(state_dir).map_err(outward)?;
@@ -134,14 +134,14 @@ impl SqliteQueue {
         let alive = Alive(watch::Sender::new(false));
         let ended = alive.0.subscribe();
         let checkpointer = Checkpointer::start(checkpointer, alive.clone()).map_err(unstarted)?;
-        let mirror = Arc::new(Mutex::new(mirror));
+        let memory = Arc::new(Mutex::new(memory));
         let changes = watch::Sender::new(0);
         let (ops, calls) = channel();
         let writer = Writer {
             dir: Arc::clone(&dir),
             files: Arc::clone(&files),
             options,
-            mirror: Arc::clone(&mirror),
+            memory: Arc::clone(&memory),
             ops: calls,
             changes: changes.clone(),
             next,
@@ -158,7 +158,7 @@ impl SqliteQueue {
         let line = Arc::new(Semaphore::new(LINE));
         let turn = tokio::sync::Mutex::default();
         let (ops, writer) = (Some(ops), Some(writer));
-        Ok(Self { mirror, readers, changes, ended, line, turn, ops, writer, _dir: dir })
+        Ok(Self { memory, readers, changes, ended, line, turn, ops, writer, _dir: dir })
     }
 
     /// Whether `state_dir` has a store's file.
@@ -171,13 +171,8 @@ impl SqliteQueue {
         schema::was_opened(state_dir)
     }
 
-    /// How many jobs are in each phase.
-    pub fn counts(&self) -> Counts {
-        self.lock().counts()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Mirror> {
-        batch::lock(&self.mirror)
+    fn lock(&self) -> MutexGuard<'_, MemoryIndex> {
+        batch::lock(&self.memory)
     }
 
     /// Has the writer do something and waits until it is durable.
@@ -189,29 +184,53 @@ impl SqliteQueue {
         answer.await.map_err(|_| stopped())?
     }
 
-    /// These jobs with their objects. One that was replaced by a rerun meanwhile is
-    /// left out.
-    async fn entries(&self, seqs: &[u64]) -> Result<Vec<Behind>> {
+    /// These jobs with their objects, as many as fit into so many bytes, but one at least. A job
+    /// that was replaced by a rerun meanwhile is left out.
+    async fn entries(&self, jobs: &[(Position, u64)], bytes: u64) -> Result<Vec<Pending>> {
         let mut missing = Vec::new();
-        let mut out: Vec<(u64, Option<Entry>)> = {
-            let mirror = self.lock();
-            let entries = seqs.iter().map(|&seq| {
-                let entry = mirror.cache.get(seq).cloned();
+        let mut entries: Vec<Option<Entry>> = {
+            let memory = self.lock();
+            let entries = jobs.iter().map(|&(_, seq)| {
+                let entry = memory.cache.get(seq).cloned();
                 if entry.is_none() {
                     missing.push(seq);
                 }
-                (seq, entry)
+                entry
             });
             entries.collect()
         };
+        // Those that were not read because of their size end the answer.
+        let mut unread = None;
         if !missing.is_empty() {
-            let mut read = self.readers.run(move |reader| reader.entries(&missing)).await?;
-            for (seq, entry) in out.iter_mut().filter(|(_, entry)| entry.is_none()) {
-                *entry = read.remove(seq);
+            let (mut read, looked_for, missing) = self
+                .readers
+                .run(move |reader| {
+                    let (read, looked_for) = reader.entries_within(&missing, bytes)?;
+                    Ok((read, looked_for, missing))
+                })
+                .await?;
+            unread = missing.get(looked_for).copied();
+            for (entry, (_, seq)) in entries.iter_mut().zip(jobs) {
+                if entry.is_none() {
+                    *entry = read.remove(seq);
+                }
             }
         }
-        let entries = out.into_iter().filter_map(|(_, entry)| entry);
-        Ok(entries.map(|entry| Behind { job: entry.record, objects: entry.objects }).collect())
+        let mut left = Some(bytes);
+        let mut out = Vec::new();
+        for (&(position, seq), entry) in jobs.iter().zip(entries) {
+            if Some(seq) == unread {
+                break;
+            }
+            let Some(Entry { record, objects }) = entry else { continue };
+            let pending = Pending { position, job: record, objects };
+            left = left.and_then(|left| left.checked_sub(pending.bytes()));
+            if left.is_none() && !out.is_empty() {
+                break;
+            }
+            out.push(pending);
+        }
+        Ok(out)
     }
 
     fn send(&self, op: Op) -> Result<()> {
@@ -220,7 +239,7 @@ impl SqliteQueue {
     }
 }
 
-impl Drop for SqliteQueue {
+impl Drop for SqliteStore {
     fn drop(&mut self) {
         // The last connection to close moves the log into the file, which those that
         // only read cannot.
@@ -244,7 +263,7 @@ impl Drop for Alive {
 }
 
 /// Ends a load when it is over or its caller has gone.
-struct Loading<'a>(&'a SqliteQueue);
+struct Loading<'a>(&'a SqliteStore);
 
 impl Drop for Loading<'_> {
     fn drop(&mut self) {
@@ -253,7 +272,7 @@ impl Drop for Loading<'_> {
 }
 
 #[async_trait]
-impl Queue for SqliteQueue {
+impl JobStore for SqliteStore {
     async fn submit(&self, jobs: Vec<NewJob>) -> Result<Vec<Submitted>> {
         self.write(|reply| Op::Submit(jobs, reply)).await
     }
@@ -264,9 +283,9 @@ impl Queue for SqliteQueue {
         let mut turn = None;
         loop {
             let (taken, first) = {
-                let mut mirror = self.lock();
-                let idle = mirror.oldest_unwritten().is_none();
-                (mirror.claim(&claim, &mut loaded), idle)
+                let mut memory = self.lock();
+                let idle = memory.oldest_unwritten().is_none();
+                (memory.claim(&claim, &mut loaded), idle)
             };
             // No await from here to the return: a claim that nobody receives would
             // be held by nobody.
@@ -294,10 +313,7 @@ impl Queue for SqliteQueue {
         }
     }
 
-    async fn apply(
-        &self,
-        changes: Vec<Change>,
-    ) -> Result<Vec<std::result::Result<Arc<JobRecord>, ChangeRefused>>> {
+    async fn apply(&self, changes: Vec<Change>) -> Result<Vec<Changed>> {
         self.write(|reply| Op::Change(changes, reply)).await
     }
 
@@ -318,65 +334,14 @@ impl Queue for SqliteQueue {
 
     async fn list(&self, query: ListQuery) -> Result<Vec<Arc<JobRecord>>> {
         let processing: HashMap<u64, Arc<JobRecord>> = {
-            let mirror = self.lock();
-            mirror.cache.processing().map(|entry| (entry.record.seq, Arc::clone(&entry.record))).collect()
+            let memory = self.lock();
+            memory.cache.processing().map(|entry| (entry.record.seq, Arc::clone(&entry.record))).collect()
         };
         self.readers.run(move |reader| reader.list(&query, &processing)).await
     }
 
-    async fn objects(&self, job: &JobId) -> Result<Vec<SmallObject>> {
-        if let Some(entry) = self.lock().cache.find(job) {
-            return Ok(entry.objects.clone());
-        }
-        let id = job.clone();
-        self.readers.run(move |reader| reader.objects(&id)).await
-    }
-
-    async fn unstored(&self) -> Result<Vec<Unstored>> {
-        self.readers.run(reader::Reader::unstored).await
-    }
-
-    async fn behind(&self, skip: usize, limit: usize) -> Result<Vec<Behind>> {
-        let seqs: Vec<u64> = self.lock().behind.first(skip, limit).collect();
-        self.entries(&seqs).await
-    }
-
-    async fn behind_of(&self, jobs: &[JobId]) -> Result<Vec<Behind>> {
-        let mut seqs = Vec::with_capacity(jobs.len());
-        let mut unknown = Vec::new();
-        {
-            let mirror = self.lock();
-            for job in jobs {
-                match mirror.cache.find(job) {
-                    Some(entry) => seqs.push(entry.record.seq),
-                    None => unknown.push(job.clone()),
-                }
-            }
-        }
-        if !unknown.is_empty() {
-            let read = self.readers.run(move |reader| {
-                unknown.iter().map(|job| Ok(reader.record(job)?.map(|record| record.seq))).collect()
-            });
-            let read: Vec<Option<u64>> = read.await?;
-            seqs.extend(read.into_iter().flatten());
-        }
-        {
-            let mirror = self.lock();
-            seqs.retain(|seq| mirror.behind.contains(*seq));
-        }
-        self.entries(&seqs).await
-    }
-
-    fn behind_count(&self) -> u64 {
-        self.lock().behind.len() as u64
-    }
-
-    fn any_finished_behind(&self) -> bool {
-        self.lock().behind.has_finished()
-    }
-
-    async fn caught_up(&self, jobs: Vec<Behind>) -> Result<()> {
-        self.write(|reply| Op::CaughtUp(jobs, reply)).await
+    async fn counts(&self) -> Result<Counts> {
+        Ok(self.lock().counts())
     }
 
     fn changes(&self) -> watch::Receiver<u64> {
@@ -390,5 +355,59 @@ impl Queue for SqliteQueue {
     async fn failed(&self) {
         // That the senders are gone says the same.
         let _ = self.ended.clone().wait_for(|ended| *ended).await;
+    }
+}
+
+#[async_trait]
+impl Outbox for SqliteStore {
+    async fn objects(&self, job: &JobId) -> Result<Vec<SmallObject>> {
+        if let Some(entry) = self.lock().cache.find(job) {
+            return Ok(entry.objects.clone());
+        }
+        let id = job.clone();
+        self.readers.run(move |reader| reader.objects(&id)).await
+    }
+
+    async fn unstored(&self) -> Result<Vec<Unstored>> {
+        self.readers.run(reader::Reader::unstored).await
+    }
+
+    async fn pending(&self, after: Option<Position>, limits: PendingLimits) -> Result<Vec<Pending>> {
+        let jobs: Vec<(Position, u64)> = self.lock().pending.behind(after).take(limits.jobs).collect();
+        self.entries(&jobs, limits.bytes).await
+    }
+
+    async fn pending_of(&self, jobs: &[JobId]) -> Result<Vec<Pending>> {
+        let mut seqs = Vec::with_capacity(jobs.len());
+        let mut unknown = Vec::new();
+        {
+            let memory = self.lock();
+            for job in jobs {
+                match memory.cache.find(job) {
+                    Some(entry) => seqs.push(entry.record.seq),
+                    None => unknown.push(job.clone()),
+                }
+            }
+        }
+        if !unknown.is_empty() {
+            let read = self.readers.run(move |reader| {
+                unknown.iter().map(|job| Ok(reader.record(job)?.map(|record| record.seq))).collect()
+            });
+            let read: Vec<Option<u64>> = read.await?;
+            seqs.extend(read.into_iter().flatten());
+        }
+        let jobs: Vec<(Position, u64)> = {
+            let memory = self.lock();
+            seqs.into_iter().filter_map(|seq| Some((memory.pending.position(seq)?, seq))).collect()
+        };
+        self.entries(&jobs, u64::MAX).await
+    }
+
+    async fn delivered(&self, jobs: Vec<Pending>) -> Result<()> {
+        self.write(|reply| Op::Delivered(jobs, reply)).await
+    }
+
+    fn lag(&self) -> Lag {
+        self.lock().pending.lag()
     }
 }

@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use futures::TryStreamExt as _;
 use shepherd_core::{Data, Member, Options, RunnerLimits, Shepherd, Submit};
 use shepherd_job::{DEFAULT_OUTPUT, JobId, JobIdRule, JobSpec, JobState, ModelRef, ObjectPath, SheepId};
-use shepherd_queue::{SqliteOptions, SqliteQueue};
+use shepherd_queue::{SqliteOptions, SqliteStore};
 use shepherd_sheep::{BareOptions, BareSheep};
 use shepherd_storage::LocalStorage;
 
@@ -30,7 +30,7 @@ async fn main() -> anyhow::Result<()> {
     let sheep = BareSheep::new(BareOptions::new(dolly.clone(), models, data_root.join("dolly")));
     let mut options = Options::new(&data_root, &state);
     options.flock.push(Member { id: dolly, sheep: Arc::new(sheep), limits: RunnerLimits::default() });
-    let queue = SqliteQueue::open(&state, SqliteOptions::default())?;
+    let queue = SqliteStore::open(&state, SqliteOptions::default())?;
     let storage = LocalStorage::open(&dir.path().join("storage"))?;
     let shepherd = Shepherd::start(options, Arc::new(queue), Arc::new(storage)).await?;
 

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use shepherd_config::{Config, StorageConfig};
 use shepherd_job::STATUS_OBJECT;
-use shepherd_queue::SqliteQueue;
+use shepherd_queue::SqliteStore;
 
 /// How many directories of a storage are looked into for a job that had a status.
 const MAX_LOOKS: usize = 1000;
@@ -13,10 +13,10 @@ const MAX_LOOKS: usize = 1000;
 /// Refuses where the queue's file is missing and was there once.
 pub(crate) fn refuse_lost_queue(config: &Config) -> anyhow::Result<()> {
     let state_dir = &config.state_dir;
-    if SqliteQueue::exists(state_dir) {
+    if SqliteStore::exists(state_dir) {
         return Ok(());
     }
-    let sign = if SqliteQueue::existed(state_dir) {
+    let sign = if SqliteStore::existed(state_dir) {
         "a shepherd has kept one there before".to_owned()
     } else {
         match &config.storage {

@@ -14,7 +14,7 @@ use shepherd_job::{Attempt, JobError, JobId, JobIdRule, JobSpec, JobState, Model
 use shepherd_protocol::{
     Event, FromRunner, Input, Ready, RunnerReceiver, RunnerSender, RunnerSocket, ToRunner,
 };
-use shepherd_queue::MemoryQueue;
+use shepherd_queue::MemoryStore;
 use shepherd_sheep::{Exit, ExitCause, RunningSheep, Sheep, SheepError};
 use shepherd_storage::{LocalStorage, Storage};
 use tokio::sync::watch;
@@ -335,7 +335,7 @@ impl Farm {
     /// A sheep for each script, over this queue, in a shepherd whose options are changed.
     pub(crate) async fn configured(
         scripts: Vec<Script>,
-        queue: Arc<MemoryQueue>,
+        queue: Arc<MemoryStore>,
         configure: impl FnOnce(&mut Options),
     ) -> Self {
         let wrap = |storage: &Arc<LocalStorage>| Arc::clone(storage) as _;
@@ -347,7 +347,7 @@ impl Farm {
         limits: RunnerLimits,
         is_fenced: bool,
         wrap: impl FnOnce(&Arc<LocalStorage>) -> Arc<dyn Storage>,
-        queue: Arc<MemoryQueue>,
+        queue: Arc<MemoryStore>,
         configure: impl FnOnce(&mut Options),
     ) -> Self {
         let dir = tempfile::tempdir().unwrap();

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use shepherd_core::{Accepted, Data, Options, RunnerLimits, Shepherd, Submit};
 use shepherd_job::{JobId, JobState, ObjectPath, STATUS_OBJECT};
 use shepherd_protocol::Input;
-use shepherd_queue::MemoryQueue;
+use shepherd_queue::MemoryStore;
 use shepherd_storage::{
     Body, LocalStorage, Object, ObjectMeta, Replaces, Result, RunnerDir, SmallObjects, Storage, StorageError,
     Transfer, body,
@@ -379,7 +379,7 @@ async fn a_storage_that_is_away_does_not_keep_the_shepherd_from_starting() {
     let storage = Arc::new(Faulty::new(&Arc::new(LocalStorage::open(&dir.path().join("storage")).unwrap())));
     storage.away.store(true, Ordering::SeqCst);
     let options = Options::new(dir.path().join("data"), dir.path().join("state"));
-    let queue = Arc::new(MemoryQueue::new());
+    let queue = Arc::new(MemoryStore::new());
     let shepherd = Shepherd::start(options, queue, Arc::clone(&storage) as _).await.unwrap();
     assert!(!shepherd.readiness().problems.is_empty());
     storage.away.store(false, Ordering::SeqCst);

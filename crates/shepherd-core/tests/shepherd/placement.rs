@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::fake::{Farm, PATIENCE, Script, echo, echoing, spec};
 use shepherd_core::{Data, Options, RemovedSheep, RunnerLimits, ShepherdError, Submit, UnknownModels};
 use shepherd_job::{JobId, JobState, SheepId, Timestamp};
-use shepherd_queue::{Existing, MemoryQueue, NewJob, Queue as _};
+use shepherd_queue::{Existing, JobStore as _, MemoryStore, NewJob};
 
 /// A runner whose model takes so long to load, and that echoes.
 fn loading(load: Duration) -> Script {
@@ -255,7 +255,7 @@ async fn with_a_job_of_a_removed_sheep(policy: RemovedSheep) -> (Farm, JobId) {
     let input = (shepherd_job::ObjectPath::parse("inputs/input").unwrap(), "x".into());
     let submitted_at = Timestamp::from_micros(1);
     let job = NewJob { spec, submitted_at, objects: vec![input], existing: Existing::Refuse };
-    let queue = Arc::new(MemoryQueue::new());
+    let queue = Arc::new(MemoryStore::new());
     queue.submit(vec![job]).await.unwrap();
     let configure = |options: &mut Options| options.removed_sheep = policy;
     (Farm::configured(vec![echoing()], queue, configure).await, id)

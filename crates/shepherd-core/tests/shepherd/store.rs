@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use shepherd_core::{JobRecord, ListQuery, Options, Shepherd};
 use shepherd_job::{JobId, Timestamp};
 use shepherd_queue::{
-    Behind, Change, ChangeRefused, Claim, Claimed, MemoryQueue, NewJob, Queue, QueueError, Ready, Result,
-    SmallObject, Submitted, Unstored,
+    Change, Changed, Claim, Claimed, Counts, JobStore, Lag, MemoryStore, NewJob, Outbox, Pending,
+    PendingLimits, Position, QueueError, Ready, Result, SmallObject, Submitted, Unstored,
 };
 use shepherd_storage::LocalStorage;
 use tokio::sync::{Notify, watch};
@@ -18,13 +18,13 @@ use crate::fake::PATIENCE;
 /// A store in memory that says of itself what it is told to.
 #[derive(Default)]
 struct Telling {
-    queue: MemoryQueue,
+    queue: MemoryStore,
     problem: Mutex<Option<QueueError>>,
     failed: Notify,
 }
 
 #[async_trait]
-impl Queue for Telling {
+impl JobStore for Telling {
     async fn submit(&self, jobs: Vec<NewJob>) -> Result<Vec<Submitted>> {
         self.queue.submit(jobs).await
     }
@@ -33,10 +33,7 @@ impl Queue for Telling {
         self.queue.claim(claim).await
     }
 
-    async fn apply(
-        &self,
-        changes: Vec<Change>,
-    ) -> Result<Vec<std::result::Result<Arc<JobRecord>, ChangeRefused>>> {
+    async fn apply(&self, changes: Vec<Change>) -> Result<Vec<Changed>> {
         self.queue.apply(changes).await
     }
 
@@ -52,32 +49,8 @@ impl Queue for Telling {
         self.queue.list(query).await
     }
 
-    async fn objects(&self, job: &JobId) -> Result<Vec<SmallObject>> {
-        self.queue.objects(job).await
-    }
-
-    async fn unstored(&self) -> Result<Vec<Unstored>> {
-        self.queue.unstored().await
-    }
-
-    async fn behind(&self, skip: usize, limit: usize) -> Result<Vec<Behind>> {
-        self.queue.behind(skip, limit).await
-    }
-
-    async fn behind_of(&self, jobs: &[JobId]) -> Result<Vec<Behind>> {
-        self.queue.behind_of(jobs).await
-    }
-
-    fn any_finished_behind(&self) -> bool {
-        self.queue.any_finished_behind()
-    }
-
-    fn behind_count(&self) -> u64 {
-        self.queue.behind_count()
-    }
-
-    async fn caught_up(&self, jobs: Vec<Behind>) -> Result<()> {
-        self.queue.caught_up(jobs).await
+    async fn counts(&self) -> Result<Counts> {
+        self.queue.counts().await
     }
 
     fn changes(&self) -> watch::Receiver<u64> {
@@ -90,6 +63,33 @@ impl Queue for Telling {
 
     async fn failed(&self) {
         self.failed.notified().await;
+    }
+}
+
+#[async_trait]
+impl Outbox for Telling {
+    async fn pending(&self, after: Option<Position>, limits: PendingLimits) -> Result<Vec<Pending>> {
+        self.queue.pending(after, limits).await
+    }
+
+    async fn pending_of(&self, jobs: &[JobId]) -> Result<Vec<Pending>> {
+        self.queue.pending_of(jobs).await
+    }
+
+    async fn objects(&self, job: &JobId) -> Result<Vec<SmallObject>> {
+        self.queue.objects(job).await
+    }
+
+    async fn unstored(&self) -> Result<Vec<Unstored>> {
+        self.queue.unstored().await
+    }
+
+    async fn delivered(&self, jobs: Vec<Pending>) -> Result<()> {
+        self.queue.delivered(jobs).await
+    }
+
+    fn lag(&self) -> Lag {
+        self.queue.lag()
     }
 }
 

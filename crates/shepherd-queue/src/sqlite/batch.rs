@@ -15,10 +15,12 @@ use shepherd_job::{Event, JobId, JobSpec, JobState, Phase};
 
 use super::fault::Fault;
 use super::index::{GroupId, GroupKey, Waiting};
-use super::mirror::{Effect, Mirror, outcome};
+use super::memory_index::{Effect, MemoryIndex, outcome};
 use super::rows::Decoder;
 use super::statements::Statements;
-use crate::{Behind, Change, ChangeRefused, Existing, JobRecord, NewJob, SmallObject, Submitted, rules};
+use crate::{
+    Change, ChangeRefused, Changed, Existing, JobRecord, NewJob, Pending, SmallObject, Submitted, rules,
+};
 
 /// How long claims that could not be written wait for the next try.
 const CLAIM_RETRY: Duration = Duration::from_secs(1);
@@ -27,19 +29,16 @@ const CLAIM_RETRY: Duration = Duration::from_secs(1);
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Next {
     pub(super) seq: u64,
-    pub(super) since: u64,
+    pub(super) position: u64,
     pub(super) group: GroupId,
 }
-
-/// The outcome of one change.
-pub(super) type Changed = Result<Arc<JobRecord>, ChangeRefused>;
 
 /// A transaction in progress.
 pub(super) struct Batch<'a, 'c> {
     conn: &'c Connection,
     statements: &'a mut Statements<'c>,
     decoder: &'a mut Decoder,
-    mirror: &'a Mutex<Mirror>,
+    memory: &'a Mutex<MemoryIndex>,
     next: Next,
     touched: HashMap<JobId, Arc<JobRecord>>,
     settled: HashSet<u64>,
@@ -60,8 +59,8 @@ pub(super) enum News {
     Nothing,
 }
 
-pub(super) fn lock(mirror: &Mutex<Mirror>) -> MutexGuard<'_, Mirror> {
-    mirror.lock().unwrap_or_else(PoisonError::into_inner)
+pub(super) fn lock(memory: &Mutex<MemoryIndex>) -> MutexGuard<'_, MemoryIndex> {
+    memory.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl<'a, 'c> Batch<'a, 'c> {
@@ -69,14 +68,14 @@ impl<'a, 'c> Batch<'a, 'c> {
         conn: &'c Connection,
         statements: &'a mut Statements<'c>,
         decoder: &'a mut Decoder,
-        mirror: &'a Mutex<Mirror>,
+        memory: &'a Mutex<MemoryIndex>,
         next: Next,
     ) -> Self {
         Self {
             conn,
             statements,
             decoder,
-            mirror,
+            memory,
             next,
             touched: HashMap::new(),
             settled: HashSet::new(),
@@ -101,13 +100,13 @@ impl<'a, 'c> Batch<'a, 'c> {
         changes.iter().map(|change| self.change_one(change)).collect()
     }
 
-    pub(super) fn caught_up(&mut self, jobs: &[Behind]) -> Result<(), Fault> {
-        jobs.iter().try_for_each(|given| self.caught_up_one(given))
+    pub(super) fn delivered(&mut self, jobs: &[Pending]) -> Result<(), Fault> {
+        jobs.iter().try_for_each(|given| self.delivered_one(given))
     }
 
     /// Writes claims that were made in memory; `until` leaves out newer ones.
     pub(super) fn write_claims(&mut self, until: Option<Instant>) -> Result<(), Fault> {
-        self.claims = lock(self.mirror).take_unwritten(until);
+        self.claims = lock(self.memory).take_unwritten(until);
         for record in &self.claims {
             // A job that this batch changed is not held by that claim any more.
             if !self.touched.contains_key(&record.spec.id) {
@@ -125,12 +124,12 @@ impl<'a, 'c> Batch<'a, 'c> {
             }
         }
         self.statements.commit()?;
-        let mut mirror = lock(self.mirror);
+        let mut memory = lock(self.memory);
         for (id, key) in self.groups.drain(..) {
-            mirror.index.groups.insert(id, key);
+            memory.index.groups.insert(id, key);
         }
         for effect in self.effects.drain(..) {
-            mirror.apply(effect);
+            memory.apply(effect);
         }
         Ok((self.next, self.news))
     }
@@ -138,11 +137,11 @@ impl<'a, 'c> Batch<'a, 'c> {
     /// Undoes everything; says whether the connection can be used further.
     pub(super) fn abandon(self) -> rusqlite::Result<()> {
         {
-            let mut mirror = lock(self.mirror);
+            let mut memory = lock(self.memory);
             for job in self.reserved {
-                mirror.index.insert(job);
+                memory.index.insert(job);
             }
-            mirror.put_unwritten(&self.claims, Instant::now() + CLAIM_RETRY);
+            memory.put_unwritten(&self.claims, Instant::now() + CLAIM_RETRY);
         }
         // Some failures have rolled back by themselves.
         if self.conn.is_autocommit() { Ok(()) } else { self.statements.rollback() }
@@ -152,7 +151,7 @@ impl<'a, 'c> Batch<'a, 'c> {
         if let Some(record) = self.touched.get(id) {
             return Ok(Some(Arc::clone(record)));
         }
-        if let Some(entry) = lock(self.mirror).cache.find(id) {
+        if let Some(entry) = lock(self.memory).cache.find(id) {
             return Ok(Some(Arc::clone(&entry.record)));
         }
         Ok(self.decoder.by_id(self.conn, id)?.map(Arc::new))
@@ -160,7 +159,7 @@ impl<'a, 'c> Batch<'a, 'c> {
 
     fn group(&mut self, spec: &JobSpec) -> Result<GroupId, Fault> {
         let key = (spec.model.clone(), spec.sheep.clone());
-        if let Some(id) = lock(self.mirror).index.groups.id(&key) {
+        if let Some(id) = lock(self.memory).index.groups.id(&key) {
             return Ok(id);
         }
         if let Some((id, _)) = self.groups.iter().find(|(_, k)| *k == key) {
@@ -173,10 +172,10 @@ impl<'a, 'c> Batch<'a, 'c> {
         Ok(id)
     }
 
-    fn since(&mut self) -> u64 {
-        let since = self.next.since;
-        self.next.since += 1;
-        since
+    fn position(&mut self) -> u64 {
+        let position = self.next.position;
+        self.next.position += 1;
+        position
     }
 
     fn submit_one(&mut self, job: &NewJob) -> Result<Submitted, Fault> {
@@ -195,11 +194,11 @@ impl<'a, 'c> Batch<'a, 'c> {
             (Existing::Rerun, Err(_)) => return Ok(Submitted::Live(old)),
             (Existing::Rerun, Ok(state)) => state,
         };
-        // A job whose files do not lag has no objects left.
-        let lags = self.touched.contains_key(&spec.id) || lock(self.mirror).behind.contains(old.seq);
-        self.statements.replace_run(old.seq, seq, lags)?;
+        // A job that is not pending has no objects left.
+        let is_pending = self.touched.contains_key(&spec.id) || lock(self.memory).pending.contains(old.seq);
+        self.statements.replace_run(old.seq, seq, is_pending)?;
         self.statements.insert_job(seq, &spec.id, group, spec.priority, *submitted_at)?;
-        let objects = (!lags).then(|| rules::sorted(objects));
+        let objects = (!is_pending).then(|| rules::sorted(objects));
         self.tally(&old.state, -1);
         self.accept(job, state, group, Some(old), objects)
     }
@@ -215,14 +214,20 @@ impl<'a, 'c> Batch<'a, 'c> {
     ) -> Result<Submitted, Fault> {
         let seq = self.next.seq;
         self.next.seq += 1;
-        let since = self.since();
+        let position = self.position();
         let record =
             Arc::new(JobRecord { seq, spec: job.spec.clone(), submitted_at: job.submitted_at, state });
         self.statements.insert_live(&record, group)?;
         self.statements.put_objects(seq, &job.objects)?;
-        self.statements.insert_behind(seq, since)?;
+        self.statements.insert_pending(seq, position)?;
         self.touched.insert(record.spec.id.clone(), Arc::clone(&record));
-        self.effects.push(Effect::Accepted { record: Arc::clone(&record), group, objects, replaces, since });
+        self.effects.push(Effect::Accepted {
+            record: Arc::clone(&record),
+            group,
+            objects,
+            replaces,
+            position,
+        });
         self.news = News::Ready;
         Ok(Submitted::Accepted(record))
     }
@@ -235,7 +240,7 @@ impl<'a, 'c> Batch<'a, 'c> {
         };
         // A queued job that this batch touched is not in the ready queue yet, or no more.
         if before.state.phase() == Phase::Queued && !self.touched.contains_key(&change.job) {
-            let reserved = lock(self.mirror).reserve(&before);
+            let reserved = lock(self.memory).reserve(&before);
             match reserved {
                 Some(job) => self.reserved.push(job),
                 None => {
@@ -254,12 +259,12 @@ impl<'a, 'c> Batch<'a, 'c> {
         let seq = before.seq;
         let record = JobRecord { seq, spec: before.spec.clone(), submitted_at: before.submitted_at, state };
         let after = Arc::new(record);
-        let since = self.since();
+        let position = self.position();
         self.statements.write_state(&after)?;
         self.statements.put_objects(seq, &change.objects)?;
-        // Most jobs lag already: their submit was moments ago.
-        if self.settled.contains(&seq) || !lock(self.mirror).behind.contains(seq) {
-            self.statements.insert_behind(seq, since)?;
+        // Most jobs are pending already: their submit was moments ago.
+        if self.settled.contains(&seq) || !lock(self.memory).pending.contains(seq) {
+            self.statements.insert_pending(seq, position)?;
         }
         self.tally(&after.state, 1);
         self.touched.insert(after.spec.id.clone(), Arc::clone(&after));
@@ -267,11 +272,11 @@ impl<'a, 'c> Batch<'a, 'c> {
             self.news = News::Ready;
         }
         let objects = change.objects.clone();
-        self.effects.push(Effect::Changed { before, after: Arc::clone(&after), objects, since });
+        self.effects.push(Effect::Changed { before, after: Arc::clone(&after), objects, position });
         Ok(Ok(after))
     }
 
-    fn caught_up_one(&mut self, given: &Behind) -> Result<(), Fault> {
+    fn delivered_one(&mut self, given: &Pending) -> Result<(), Fault> {
         let id = &given.job.spec.id;
         let touched = self.touched.contains_key(id);
         let Some(current) = self.find(id)? else { return Ok(()) };
@@ -281,8 +286,8 @@ impl<'a, 'c> Batch<'a, 'c> {
         let objects: Vec<SmallObject> = given.objects.iter().filter(ours).cloned().collect();
         if !objects.is_empty() {
             let all = !touched && {
-                let mirror = lock(self.mirror);
-                mirror.cache.get(seq).is_some_and(|entry| rules::same_objects(&entry.objects, &objects))
+                let memory = lock(self.memory);
+                memory.cache.get(seq).is_some_and(|entry| rules::same_objects(&entry.objects, &objects))
             };
             if all {
                 self.statements.delete_all_objects(seq)?;
@@ -292,7 +297,7 @@ impl<'a, 'c> Batch<'a, 'c> {
         }
         let settled = rules::settles(&given.job, &current);
         if settled {
-            self.statements.delete_behind(seq)?;
+            self.statements.delete_pending(seq)?;
             self.settled.insert(seq);
         }
         self.effects.push(Effect::Written { seq, objects, settled });

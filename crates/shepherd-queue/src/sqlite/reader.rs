@@ -68,15 +68,30 @@ impl Reader {
 
     /// Those of these jobs that still exist, with their objects.
     pub(super) fn entries(&mut self, seqs: &[u64]) -> std::result::Result<HashMap<u64, Entry>, Fault> {
+        self.entries_within(seqs, u64::MAX).map(|(entries, _)| entries)
+    }
+
+    /// The same of the first of these jobs, up to the one whose objects are beyond so many bytes
+    /// together; with how many were looked for.
+    pub(super) fn entries_within(
+        &mut self,
+        seqs: &[u64],
+        mut bytes: u64,
+    ) -> std::result::Result<(HashMap<u64, Entry>, usize), Fault> {
         let tx = self.conn.transaction_with_behavior(TransactionBehavior::Deferred)?;
         let mut out = HashMap::with_capacity(seqs.len());
-        for &seq in seqs {
+        for (looked_for, &seq) in seqs.iter().enumerate() {
             if let Some(record) = self.decoder.by_seq(&tx, seq)? {
                 let (record, objects) = rows::with_objects(record, &tx)?;
+                let size = objects.iter().map(|(_, data)| data.len() as u64).sum();
                 out.insert(seq, Entry { record, objects });
+                match bytes.checked_sub(size) {
+                    Some(left) => bytes = left,
+                    None => return Ok((out, looked_for + 1)),
+                }
             }
         }
-        Ok(out)
+        Ok((out, seqs.len()))
     }
 
     /// A listing. `processing` holds every job that was being processed just

@@ -10,7 +10,7 @@ use super::batch::Next;
 use super::cache::Cache;
 use super::fault::Fault;
 use super::index::{GroupId, Groups, Place, ReadyIndex, Waiting};
-use super::mirror::{BehindSet, Mirror, Tally};
+use super::memory_index::{MemoryIndex, PendingSet, Tally};
 use super::rows::{Decoder, group_key, record_columns};
 use super::statements::{Statements, TALLIES};
 use crate::JobRecord;
@@ -22,19 +22,19 @@ const PROCESSING: &str = concat!(
 );
 
 /// Brings the store from its last life into a new one.
-pub(super) fn recover(conn: &mut Connection, cache_bytes: usize) -> Result<(Mirror, Next), Fault> {
-    let (epoch, since) = begin_epoch(conn)?;
+pub(super) fn recover(conn: &mut Connection, cache_bytes: usize) -> Result<(MemoryIndex, Next), Fault> {
+    let (epoch, position) = begin_epoch(conn)?;
     let tx = conn.transaction_with_behavior(TransactionBehavior::Deferred)?;
     let (groups, group) = load_groups(&tx)?;
     let index = load_index(&tx, groups)?;
-    let behind = load_behind(&tx)?;
+    let pending = load_pending(&tx)?;
     let mut tally = Tally::default();
     for (count, key) in tally.iter_mut().zip(TALLIES) {
         *count = meta(&tx, key)?;
     }
     let old_seq = highest(&tx, "SELECT max(seq) FROM job")?;
-    let mirror = Mirror::new(epoch, old_seq, index, Cache::new(cache_bytes), behind, tally);
-    Ok((mirror, Next { seq: old_seq + 1, since, group }))
+    let memory = MemoryIndex::new(epoch, old_seq, index, Cache::new(cache_bytes), pending, tally);
+    Ok((memory, Next { seq: old_seq + 1, position, group }))
 }
 
 /// Raises the epoch and gives back what the last life was processing.
@@ -42,7 +42,7 @@ fn begin_epoch(conn: &mut Connection) -> Result<(u64, u64), Fault> {
     let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let epoch = meta(&tx, "epoch")? + 1;
     tx.execute("UPDATE meta SET value = ?1 WHERE key = 'epoch'", [epoch.cast_signed()])?;
-    let mut since = highest(&tx, "SELECT max(since) FROM behind")? + 1;
+    let mut position = highest(&tx, "SELECT max(since) FROM behind")? + 1;
     {
         let mut statements = Statements::prepare(&tx)?;
         for record in processing(&tx)? {
@@ -52,12 +52,12 @@ fn begin_epoch(conn: &mut Connection) -> Result<(u64, u64), Fault> {
             let state = state.map_err(|e| Fault::Damaged(format!("job {}: {e}", record.seq)))?;
             statements.write_state(&JobRecord { state, ..record })?;
             // Its status file may say that it is being processed.
-            statements.insert_behind(record.seq, since)?;
-            since += 1;
+            statements.insert_pending(record.seq, position)?;
+            position += 1;
         }
     }
     tx.commit()?;
-    Ok((epoch, since))
+    Ok((epoch, position))
 }
 
 fn processing(tx: &Transaction<'_>) -> Result<Vec<JobRecord>, Fault> {
@@ -130,17 +130,17 @@ fn load_index(tx: &Transaction<'_>, groups: Groups) -> Result<ReadyIndex, Fault>
     Ok(index)
 }
 
-fn load_behind(tx: &Transaction<'_>) -> Result<BehindSet, Fault> {
+fn load_pending(tx: &Transaction<'_>) -> Result<PendingSet, Fault> {
     let mut statement = tx.prepare("SELECT seq, since FROM behind")?;
     let mut rows = statement.query([])?;
-    let mut behind = BehindSet::default();
+    let mut pending = PendingSet::default();
     while let Some(row) = rows.next()? {
         let seq = row.get::<_, i64>(0)?.cast_unsigned();
-        behind.insert(seq, row.get::<_, i64>(1)?.cast_unsigned());
+        pending.insert(seq, row.get::<_, i64>(1)?.cast_unsigned());
         // Whether it is finished is not worth a look at its record.
-        behind.note_finished(seq);
+        pending.note_finished(seq);
     }
-    Ok(behind)
+    Ok(pending)
 }
 
 fn meta(tx: &Transaction<'_>, key: &str) -> Result<u64, Fault> {

@@ -4,7 +4,7 @@ use rusqlite::{Connection, Statement};
 use shepherd_job::{JobId, JobState, Timestamp};
 
 use super::index::{GroupId, GroupKey};
-use super::mirror::outcome;
+use super::memory_index::outcome;
 use crate::rules::OUTPUTS;
 use crate::{JobRecord, SmallObject};
 
@@ -28,8 +28,8 @@ pub(super) struct Statements<'c> {
     delete_objects: Statement<'c>,
     delete_outputs: Statement<'c>,
     move_objects: Statement<'c>,
-    insert_behind: Statement<'c>,
-    delete_behind: Statement<'c>,
+    insert_pending: Statement<'c>,
+    delete_pending: Statement<'c>,
     count: Statement<'c>,
 }
 
@@ -65,8 +65,10 @@ impl<'c> Statements<'c> {
             delete_objects: p("DELETE FROM object WHERE seq = ?1")?,
             delete_outputs: p("DELETE FROM object WHERE seq = ?1 AND substr(path, 1, length(?2)) = ?2")?,
             move_objects: p("UPDATE object SET seq = ?2 WHERE seq = ?1")?,
-            insert_behind: p("INSERT INTO behind (seq, since) VALUES (?1, ?2) ON CONFLICT (seq) DO NOTHING")?,
-            delete_behind: p("DELETE FROM behind WHERE seq = ?1")?,
+            insert_pending: p(
+                "INSERT INTO behind (seq, since) VALUES (?1, ?2) ON CONFLICT (seq) DO NOTHING",
+            )?,
+            delete_pending: p("DELETE FROM behind WHERE seq = ?1")?,
             count: p("UPDATE meta SET value = value + ?2 WHERE key = ?1")?,
         })
     }
@@ -166,7 +168,7 @@ impl<'c> Statements<'c> {
         let old = old.cast_signed();
         self.delete_job.execute([old])?;
         self.delete_fin.execute([old])?;
-        self.delete_behind.execute([old])?;
+        self.delete_pending.execute([old])?;
         if has_objects {
             self.delete_outputs.execute((old, OUTPUTS))?;
             self.move_objects.execute((old, new.cast_signed()))?;
@@ -193,12 +195,12 @@ impl<'c> Statements<'c> {
         self.delete_objects.execute([seq.cast_signed()]).map(drop)
     }
 
-    pub(super) fn insert_behind(&mut self, seq: u64, since: u64) -> rusqlite::Result<()> {
-        self.insert_behind.execute((seq.cast_signed(), since.cast_signed())).map(drop)
+    pub(super) fn insert_pending(&mut self, seq: u64, position: u64) -> rusqlite::Result<()> {
+        self.insert_pending.execute((seq.cast_signed(), position.cast_signed())).map(drop)
     }
 
-    pub(super) fn delete_behind(&mut self, seq: u64) -> rusqlite::Result<()> {
-        self.delete_behind.execute([seq.cast_signed()]).map(drop)
+    pub(super) fn delete_pending(&mut self, seq: u64) -> rusqlite::Result<()> {
+        self.delete_pending.execute([seq.cast_signed()]).map(drop)
     }
 
     /// Adds to the number of finished jobs of an outcome.
@@ -207,5 +209,5 @@ impl<'c> Statements<'c> {
     }
 }
 
-/// The keys in `meta` of [`Tally`](super::mirror::Tally), in its order.
+/// The keys in `meta` of [`Tally`](super::memory_index::Tally), in its order.
 pub(super) const TALLIES: [&str; 3] = ["done", "failed", "cancelled"];

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use super::{SqliteOptions, SqliteQueue};
-use crate::{Queue as _, QueueError, contract};
+use super::{SqliteOptions, SqliteStore};
+use crate::{JobStore as _, QueueError, contract};
 
 mod crash;
 mod disk;
@@ -12,34 +12,34 @@ mod reopen;
 mod stress;
 mod versions;
 
-pub(super) fn open(dir: &Path) -> SqliteQueue {
-    SqliteQueue::open(dir, SqliteOptions::default()).unwrap()
+pub(super) fn open(dir: &Path) -> SqliteStore {
+    SqliteStore::open(dir, SqliteOptions::default()).unwrap()
 }
 
 /// A store in a directory that goes with it.
 pub(super) struct Fresh {
-    queue: Option<SqliteQueue>,
+    queue: Option<SqliteStore>,
     dir: tempfile::TempDir,
 }
 
 impl Fresh {
     pub(super) fn new(options: SqliteOptions) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let queue = Some(SqliteQueue::open(dir.path(), options).unwrap());
+        let queue = Some(SqliteStore::open(dir.path(), options).unwrap());
         Self { queue, dir }
     }
 
     /// Closes the store and opens it again.
     pub(super) fn reopen(&mut self, options: SqliteOptions) {
         self.queue = None;
-        self.queue = Some(SqliteQueue::open(self.dir.path(), options).unwrap());
+        self.queue = Some(SqliteStore::open(self.dir.path(), options).unwrap());
     }
 }
 
 impl std::ops::Deref for Fresh {
-    type Target = SqliteQueue;
+    type Target = SqliteStore;
 
-    fn deref(&self) -> &SqliteQueue {
+    fn deref(&self) -> &SqliteStore {
         self.queue.as_ref().unwrap()
     }
 }
@@ -66,7 +66,7 @@ fn a_second_opener_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let first = open(dir.path());
     let name = dir.path().display().to_string();
-    let second = SqliteQueue::open(dir.path(), SqliteOptions::default());
+    let second = SqliteStore::open(dir.path(), SqliteOptions::default());
     assert_eq!(second.err(), Some(QueueError::InUse(name)));
     drop(first);
     open(dir.path());

@@ -13,14 +13,14 @@ use rusqlite::Connection;
 use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 
 use super::SqliteOptions;
-use super::batch::{Batch, Changed, News, Next, lock};
+use super::batch::{Batch, News, Next, lock};
 use super::checkpoint::{Checkpointer, checkpoint};
 use super::fault::Fault;
-use super::mirror::Mirror;
+use super::memory_index::MemoryIndex;
 use super::rows::Decoder;
 use super::schema::{self, Files, StateDir};
 use super::statements::Statements;
-use crate::{Behind, Change, NewJob, QueueError, Result, Submitted};
+use crate::{Change, Changed, NewJob, Pending, QueueError, Result, Submitted};
 
 /// How long a claim stays unwritten when nothing happens to its job. Most jobs of
 /// a fast model are finished by then, and their claims are never written.
@@ -38,7 +38,7 @@ const REOPEN_WAIT: Duration = Duration::from_millis(100);
 pub(super) enum Op {
     Submit(Vec<NewJob>, Reply<Vec<Submitted>>),
     Change(Vec<Change>, Reply<Vec<Changed>>),
-    CaughtUp(Vec<Behind>, Reply<()>),
+    Delivered(Vec<Pending>, Reply<()>),
     /// There are claims to write now.
     Claims,
 }
@@ -58,7 +58,7 @@ impl<T> Reply<T> {
 enum Answer {
     Submitted(Vec<Submitted>),
     Changed(Vec<Changed>),
-    CaughtUp,
+    Delivered,
     None,
 }
 
@@ -67,7 +67,7 @@ impl Op {
         match self {
             Self::Submit(jobs, _) => jobs.len(),
             Self::Change(changes, _) => changes.len(),
-            Self::CaughtUp(jobs, _) => jobs.len(),
+            Self::Delivered(jobs, _) => jobs.len(),
             Self::Claims => 0,
         }
     }
@@ -76,11 +76,11 @@ impl Op {
         match (self, answer) {
             (Self::Submit(_, reply), Answer::Submitted(out)) => reply.send(Ok(out)),
             (Self::Change(_, reply), Answer::Changed(out)) => reply.send(Ok(out)),
-            (Self::CaughtUp(_, reply), Answer::CaughtUp) => reply.send(Ok(())),
+            (Self::Delivered(_, reply), Answer::Delivered) => reply.send(Ok(())),
             // An answer of another kind cannot be; the caller sees its reply dropped.
             (
-                Self::Submit(..) | Self::Change(..) | Self::CaughtUp(..) | Self::Claims,
-                Answer::Submitted(_) | Answer::Changed(_) | Answer::CaughtUp | Answer::None,
+                Self::Submit(..) | Self::Change(..) | Self::Delivered(..) | Self::Claims,
+                Answer::Submitted(_) | Answer::Changed(_) | Answer::Delivered | Answer::None,
             ) => {}
         }
     }
@@ -89,7 +89,7 @@ impl Op {
         match self {
             Self::Submit(_, reply) => reply.send(Err(error)),
             Self::Change(_, reply) => reply.send(Err(error)),
-            Self::CaughtUp(_, reply) => reply.send(Err(error)),
+            Self::Delivered(_, reply) => reply.send(Err(error)),
             Self::Claims => {}
         }
     }
@@ -100,7 +100,7 @@ pub(super) struct Writer {
     pub(super) dir: Arc<StateDir>,
     pub(super) files: Arc<Files>,
     pub(super) options: SqliteOptions,
-    pub(super) mirror: Arc<Mutex<Mirror>>,
+    pub(super) memory: Arc<Mutex<MemoryIndex>>,
     pub(super) ops: Receiver<Op>,
     pub(super) changes: watch::Sender<u64>,
     pub(super) next: Next,
@@ -195,7 +195,7 @@ impl Writer {
 
     /// Waits for calls, or for the time to write claims, and takes all there are.
     fn wait(&self) -> Wait {
-        let oldest = lock(&self.mirror).oldest_unwritten();
+        let oldest = lock(&self.memory).oldest_unwritten();
         let first = match oldest {
             None => self.ops.recv().map_err(|_| RecvTimeoutError::Disconnected),
             Some(at) => self.ops.recv_timeout((at + CLAIM_DELAY).saturating_duration_since(Instant::now())),
@@ -236,7 +236,7 @@ impl Writer {
         until: Option<Instant>,
     ) -> std::result::Result<(), Fault> {
         let claims =
-            lock(&self.mirror).oldest_unwritten().is_some_and(|at| until.is_none_or(|until| at <= until));
+            lock(&self.memory).oldest_unwritten().is_some_and(|at| until.is_none_or(|until| at <= until));
         if !claims && ops.iter().all(|op| op.jobs() == 0) {
             ops.into_iter().for_each(Op::answer_empty);
             return Ok(());
@@ -285,7 +285,7 @@ impl Writer {
         until: Option<Instant>,
     ) -> std::result::Result<Vec<Answer>, Failed> {
         let Session { conn, statements, decoder, .. } = session;
-        let mut batch = Batch::new(conn, statements, decoder, &self.mirror, self.next);
+        let mut batch = Batch::new(conn, statements, decoder, &self.memory, self.next);
         match fill(&mut batch, &self.files, ops, until) {
             Ok((answers, next, news)) => {
                 self.next = next;
@@ -343,9 +343,9 @@ fn fill(
         answers.push(match op {
             Op::Submit(jobs, _) => Answer::Submitted(batch.submit(jobs)?),
             Op::Change(changes, _) => Answer::Changed(batch.change(changes)?),
-            Op::CaughtUp(jobs, _) => {
-                batch.caught_up(jobs)?;
-                Answer::CaughtUp
+            Op::Delivered(jobs, _) => {
+                batch.delivered(jobs)?;
+                Answer::Delivered
             }
             Op::Claims => Answer::None,
         });
@@ -362,7 +362,7 @@ impl Op {
         match self {
             Self::Submit(_, reply) => reply.send(Ok(Vec::new())),
             Self::Change(_, reply) => reply.send(Ok(Vec::new())),
-            Self::CaughtUp(_, reply) => reply.send(Ok(())),
+            Self::Delivered(_, reply) => reply.send(Ok(())),
             Self::Claims => {}
         }
     }

@@ -8,14 +8,14 @@ use rusqlite::Connection;
 use shepherd_job::Phase;
 
 use super::super::schema::FILE;
-use super::{SqliteOptions, SqliteQueue, open};
+use super::{SqliteOptions, SqliteStore, open};
 use crate::contract::{
-    apply, at, catch_up, change, claim, complete, finished, id, job, object, submit, with_objects,
+    apply, at, change, claim, complete, deliver, finished, id, job, object, submit, with_objects,
 };
-use crate::{Claim, ListQuery, Queue, QueueError, Submitted};
+use crate::{Claim, JobStore as _, ListQuery, Outbox as _, PendingLimits, QueueError, Submitted};
 
-fn try_open(dir: &Path) -> crate::Result<SqliteQueue> {
-    SqliteQueue::open(dir, SqliteOptions::default())
+fn try_open(dir: &Path) -> crate::Result<SqliteStore> {
+    SqliteStore::open(dir, SqliteOptions::default())
 }
 
 /// What the error says that opening gives.
@@ -69,7 +69,7 @@ async fn a_full_disk_refuses_submits_and_keeps_what_is_queued() {
     };
     assert_eq!(error, QueueError::Full);
     assert!(accepted > 20);
-    assert_eq!(queue.counts().queued, accepted);
+    assert_eq!(queue.counts().await.unwrap().queued, accepted);
     assert_eq!(queue.get(&id(&format!("job-{accepted:04}"))).await.unwrap(), None);
 
     // What is queued can be taken, and nothing of it is lost when it cannot be finished.
@@ -87,11 +87,11 @@ async fn a_full_disk_refuses_submits_and_keeps_what_is_queued() {
     fs::remove_file(&spare).unwrap();
     let _ = queue.apply(vec![done]).await.unwrap();
     submit(&queue, job("roomy")).await;
-    catch_up(&queue).await;
-    assert_eq!(queue.behind_count(), 0);
+    deliver(&queue).await;
+    assert_eq!(queue.lag().jobs, 0);
     drop(queue);
     let queue = open(dir);
-    assert_eq!((queue.counts().queued, queue.counts().done), (accepted, 1));
+    assert_eq!((queue.counts().await.unwrap().queued, queue.counts().await.unwrap().done), (accepted, 1));
     assert_eq!(claim(&queue, usize::MAX).await.len(), usize::try_from(accepted).unwrap());
 }
 
@@ -187,7 +187,7 @@ async fn flipped_bytes_are_errors_and_not_panics() {
             );
         };
         fine(queue.list(ListQuery { limit: 1000, ..ListQuery::default() }).await.err());
-        fine(queue.behind(0, 1000).await.err());
+        fine(queue.pending(None, PendingLimits::jobs(1000)).await.err());
         let ready = queue.ready(at(100)).await.unwrap();
         for group in ready.groups {
             let sheep = group.sheep.unwrap_or_else(|| crate::contract::sheep("dolly"));
@@ -237,7 +237,7 @@ async fn files_that_were_removed_or_replaced_take_no_more_writes() {
             submit(&queue, job("after")).await;
             drop(queue);
             let queue = open(dir.path());
-            assert_eq!(queue.counts().queued, 2);
+            assert_eq!(queue.counts().await.unwrap().queued, 2);
         }
     }
 }
@@ -245,9 +245,9 @@ async fn files_that_were_removed_or_replaced_take_no_more_writes() {
 #[tokio::test]
 async fn a_store_that_was_there_is_told_from_none() {
     let dir = tempfile::tempdir().unwrap();
-    assert!(!SqliteQueue::exists(dir.path()) && !SqliteQueue::existed(dir.path()));
+    assert!(!SqliteStore::exists(dir.path()) && !SqliteStore::existed(dir.path()));
     drop(open(dir.path()));
-    assert!(SqliteQueue::exists(dir.path()) && SqliteQueue::existed(dir.path()));
+    assert!(SqliteStore::exists(dir.path()) && SqliteStore::existed(dir.path()));
     fs::remove_file(dir.path().join(FILE)).unwrap();
-    assert!(!SqliteQueue::exists(dir.path()) && SqliteQueue::existed(dir.path()));
+    assert!(!SqliteStore::exists(dir.path()) && SqliteStore::existed(dir.path()));
 }

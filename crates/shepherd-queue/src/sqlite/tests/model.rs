@@ -9,7 +9,10 @@ use shepherd_job::{Attempt, Event, GiveBack, JobId, Phase};
 
 use super::{Fresh, SqliteOptions, tiny};
 use crate::contract::{at, claim_at, complete, fail, id, job, model, object, sheep};
-use crate::{Behind, Change, Claim, Existing, ListQuery, MemoryQueue, NewJob, Pins, Queue};
+use crate::{
+    Change, Claim, Existing, JobStore as _, ListQuery, MemoryStore, NewJob, Outbox as _, Pending,
+    PendingLimits, Pins, Store,
+};
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -22,10 +25,10 @@ enum Step {
     /// Which of the tokens seen so far, and what to do with it.
     Apply(Vec<(usize, Action)>),
     Cancel(u8),
-    /// Takes what is behind, to be caught up with later.
+    /// Takes what is pending, to be delivered later.
     Take(usize),
-    /// Catches up with what was taken, all or the last.
-    CatchUp(bool),
+    /// Delivers what was taken, all or the last.
+    Deliver(bool),
     Reopen,
 }
 
@@ -53,7 +56,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => proptest::collection::vec((any::<usize>(), action()), 1..4).prop_map(Step::Apply),
         1 => (0..8_u8).prop_map(Step::Cancel),
         2 => (0..5_usize).prop_map(Step::Take),
-        2 => any::<bool>().prop_map(Step::CatchUp),
+        2 => any::<bool>().prop_map(Step::Deliver),
         1 => Just(Step::Reopen),
     ]
 }
@@ -92,7 +95,7 @@ fn change(token: &(JobId, Attempt), action: Action, now: i64) -> Change {
 }
 
 /// Everything that can be asked, as text that can be compared.
-async fn view(queue: &impl Queue, now: i64) -> String {
+async fn view(queue: &impl Store, now: i64) -> String {
     let all = queue.list(ListQuery { limit: 99, ..ListQuery::default() }).await.unwrap();
     let mut out = format!("{:?}\n{:?}\n", all, queue.ready(at(now)).await.unwrap());
     for phase in [Phase::Queued, Phase::Processing, Phase::Done, Phase::Failed, Phase::Cancelled] {
@@ -104,14 +107,18 @@ async fn view(queue: &impl Queue, now: i64) -> String {
         let id = id(&format!("job-{name}"));
         out += &format!("{:?} {:?}\n", queue.get(&id).await.unwrap(), queue.objects(&id).await.unwrap());
     }
-    out + &format!("{} {:?}\n", queue.behind_count(), queue.behind(0, 99).await.unwrap())
+    // Positions tell only the order.
+    for pending in queue.pending(None, PendingLimits::jobs(99)).await.unwrap() {
+        out += &format!("{:?} {:?}\n", pending.job, pending.objects);
+    }
+    out + &format!("{}\n", queue.lag().jobs)
 }
 
 async fn compare(steps: Vec<Step>, options: SqliteOptions) -> Result<(), TestCaseError> {
     let mut real = Fresh::new(options.clone());
-    let plain = MemoryQueue::new();
+    let plain = MemoryStore::new();
     let mut tokens: Vec<(JobId, Attempt)> = Vec::new();
-    let mut taken: Vec<Vec<Behind>> = Vec::new();
+    let mut taken: Vec<Vec<Pending>> = Vec::new();
     for (now, step) in (1..).zip(steps) {
         match step {
             Step::Submit(jobs) => {
@@ -144,12 +151,12 @@ async fn compare(steps: Vec<Step>, options: SqliteOptions) -> Result<(), TestCas
                 let (a, b) = (real.apply(cancel.clone()).await.unwrap(), plain.apply(cancel).await.unwrap());
                 prop_assert_eq!(a, b);
             }
-            Step::Take(limit) => taken.push(real.behind(0, limit).await.unwrap()),
-            Step::CatchUp(all) => {
-                let given: Vec<Behind> =
+            Step::Take(limit) => taken.push(real.pending(None, PendingLimits::jobs(limit)).await.unwrap()),
+            Step::Deliver(all) => {
+                let given: Vec<Pending> =
                     if all { taken.drain(..).flatten().collect() } else { taken.pop().unwrap_or_default() };
-                real.caught_up(given.clone()).await.unwrap();
-                plain.caught_up(given).await.unwrap();
+                real.delivered(given.clone()).await.unwrap();
+                plain.delivered(given).await.unwrap();
             }
             Step::Reopen => {
                 real.reopen(options.clone());
@@ -157,7 +164,7 @@ async fn compare(steps: Vec<Step>, options: SqliteOptions) -> Result<(), TestCas
             }
         }
         prop_assert_eq!(view(&*real, now).await, view(&plain, now).await);
-        prop_assert_eq!(real.counts().processing, claimed_now(&plain).await);
+        prop_assert_eq!(real.counts().await.unwrap().processing, claimed_now(&plain).await);
     }
     // Whatever happened, what is left leaves in the same order.
     let (a, b) = (claim_at(&*real, 99, i64::MAX).await, claim_at(&plain, 99, i64::MAX).await);
@@ -165,7 +172,7 @@ async fn compare(steps: Vec<Step>, options: SqliteOptions) -> Result<(), TestCas
     Ok(())
 }
 
-async fn claimed_now(queue: &MemoryQueue) -> u64 {
+async fn claimed_now(queue: &MemoryStore) -> u64 {
     let query = ListQuery { phases: vec![Phase::Processing], limit: 99, before: None };
     queue.list(query).await.unwrap().len() as u64
 }

@@ -6,24 +6,24 @@ use shepherd_job::{Attempt, Event, History, JobState, Phase};
 use super::super::schema;
 use super::{Fresh, SqliteOptions, open, tiny};
 use crate::contract::{
-    apply, at, catch_up, change, claim, claim_at, claim_one, complete, fail, finished, give_back, id, job,
+    apply, at, change, claim, claim_at, claim_one, complete, deliver, fail, finished, give_back, id, job,
     names, object, phase, pinned, prioritised, rerun, submit, with_objects,
 };
-use crate::{Change, Counts, ListQuery, Queue};
+use crate::{Change, Counts, JobStore as _, ListQuery, Outbox as _, PendingLimits, Store};
 
 async fn everything(
-    queue: &impl Queue,
+    queue: &impl Store,
 ) -> (Vec<crate::JobRecord>, Vec<crate::SmallObject>, Vec<String>, crate::Ready) {
     let records = queue.list(ListQuery { limit: usize::MAX, ..ListQuery::default() }).await.unwrap();
     let mut objects = Vec::new();
     for record in &records {
         objects.extend(queue.objects(&record.spec.id).await.unwrap());
     }
-    let behind = queue.behind(0, usize::MAX).await.unwrap();
-    let behind =
-        behind.iter().map(|b| format!("{} {:?} {:?}", b.job.spec.id, b.job.state, b.objects)).collect();
+    let pending = queue.pending(None, PendingLimits::jobs(usize::MAX)).await.unwrap();
+    let pending =
+        pending.iter().map(|b| format!("{} {:?} {:?}", b.job.spec.id, b.job.state, b.objects)).collect();
     let ready = queue.ready(at(50)).await.unwrap();
-    (records.iter().map(|record| (**record).clone()).collect(), objects, behind, ready)
+    (records.iter().map(|record| (**record).clone()).collect(), objects, pending, ready)
 }
 
 #[tokio::test]
@@ -36,7 +36,7 @@ async fn reopening_changes_nothing_but_attempts_in_flight() {
         let objects = vec![object("outputs/output", "half")];
         apply(&*queue, Change { job: id("failed"), event: fail(attempt), objects }).await.unwrap();
         finished(&*queue, job("again")).await;
-        catch_up(&*queue).await;
+        deliver(&*queue).await;
         submit(&*queue, rerun(with_objects("again", &[object("inputs/input", "in")]))).await;
         submit(&*queue, prioritised("delayed", 1)).await;
         let attempt = claim_one(&*queue).await.attempt;
@@ -47,11 +47,11 @@ async fn reopening_changes_nothing_but_attempts_in_flight() {
         apply(&*queue, change(&id("cancelled"), Event::Cancel { at: at(20) })).await.unwrap();
 
         let before = everything(&*queue).await;
-        let counts = queue.counts();
+        let counts = queue.counts().await.unwrap();
         assert_eq!(counts, Counts { queued: 4, processing: 0, done: 1, failed: 1, cancelled: 1 });
         queue.reopen(options);
         assert_eq!(everything(&*queue).await, before);
-        assert_eq!(queue.counts(), counts);
+        assert_eq!(queue.counts().await.unwrap(), counts);
         assert_eq!(names(&claim(&*queue, 9).await), ["urgent", "again"]);
         assert_eq!(names(&claim_at(&*queue, 9, 100).await), ["delayed"]);
     }
@@ -62,8 +62,8 @@ async fn attempts_in_flight_are_given_back_under_a_higher_epoch() {
     let mut queue = Fresh::new(SqliteOptions::default());
     queue.submit(vec![with_objects("job-1", &[object("inputs/input", "in")]), job("job-2")]).await.unwrap();
     let old = claim_one(&*queue).await;
-    catch_up(&*queue).await;
-    assert_eq!(queue.behind_count(), 0);
+    deliver(&*queue).await;
+    assert_eq!(queue.lag().jobs, 0);
     queue.reopen(SqliteOptions::default());
 
     let record = queue.get(&id("job-1")).await.unwrap().unwrap();
@@ -71,9 +71,9 @@ async fn attempts_in_flight_are_given_back_under_a_higher_epoch() {
         record.state,
         JobState::Queued { not_before: None, history: History { attempts: 1, crashes: 0 } }
     );
-    assert_eq!(queue.counts().queued, 2);
+    assert_eq!(queue.counts().await.unwrap().queued, 2);
     // Its status file may say that it is being processed.
-    assert_eq!(queue.behind(0, 9).await.unwrap()[0].job, record);
+    assert_eq!(queue.pending(None, PendingLimits::jobs(9)).await.unwrap()[0].job, record);
     assert!(apply(&*queue, change(&id("job-1"), complete(old.attempt))).await.is_err());
     let new = claim_one(&*queue).await;
     assert_eq!(new.attempt, Attempt { epoch: old.attempt.epoch + 1, number: 2 });

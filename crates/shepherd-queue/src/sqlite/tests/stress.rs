@@ -8,7 +8,7 @@ use shepherd_job::{Event, Phase};
 
 use super::{Fresh, SqliteOptions, tiny};
 use crate::contract::{at, change, claim_at, complete, give_back, id, object, with_objects};
-use crate::{ListQuery, Queue, Submitted};
+use crate::{JobStore as _, ListQuery, Outbox as _, PendingLimits, Submitted};
 
 const SUBMITTERS: usize = 4;
 const JOBS: usize = 150;
@@ -58,8 +58,8 @@ async fn many_callers(options: SqliteOptions) {
                     let done = out.is_ok_and(|record| record.state.phase() == Phase::Done);
                     finished.fetch_add(usize::from(done), Ordering::Relaxed);
                 }
-                let behind = queue.behind(0, 16).await.unwrap();
-                queue.caught_up(behind).await.unwrap();
+                let pending = queue.pending(None, PendingLimits::jobs(16)).await.unwrap();
+                queue.delivered(pending).await.unwrap();
                 if idle {
                     tokio::task::yield_now().await;
                 }
@@ -69,15 +69,15 @@ async fn many_callers(options: SqliteOptions) {
     while let Some(task) = tasks.join_next().await {
         task.unwrap();
     }
-    let counts = queue.counts();
+    let counts = queue.counts().await.unwrap();
     assert_eq!((counts.queued, counts.processing), (0, 0));
     assert_eq!(counts.done + counts.cancelled, ALL as u64);
     let all = queue.list(ListQuery { limit: usize::MAX, ..ListQuery::default() }).await.unwrap();
     assert_eq!(all.len(), ALL);
     assert!(all.iter().all(|record| record.state.is_finished()));
-    while queue.behind_count() > 0 {
-        let behind = queue.behind(0, usize::MAX).await.unwrap();
-        queue.caught_up(behind).await.unwrap();
+    while queue.lag().jobs > 0 {
+        let pending = queue.pending(None, PendingLimits::jobs(usize::MAX)).await.unwrap();
+        queue.delivered(pending).await.unwrap();
     }
     for record in all {
         assert!(queue.objects(&record.spec.id).await.unwrap().is_empty());

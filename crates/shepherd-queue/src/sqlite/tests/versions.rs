@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use super::open;
 use crate::contract::{at, claim_at, id, names, object, sheep};
-use crate::{Claim, Counts, ListQuery, Queue, SmallObject};
+use crate::{Claim, Counts, JobStore as _, ListQuery, Outbox as _, PendingLimits, SmallObject, Store};
 
 /// A directory with the file of a version.
 fn written_by(version: u32) -> tempfile::TempDir {
@@ -40,7 +40,7 @@ const RECORDS: [&str; 15] = [
 ];
 
 /// The jobs whose files storage lacks, in order, with their objects.
-fn pending() -> Vec<(&'static str, Vec<SmallObject>)> {
+fn expected_pending() -> Vec<(&'static str, Vec<SmallObject>)> {
     let input = || object("inputs/input", "payload");
     vec![
         (
@@ -61,7 +61,7 @@ fn pending() -> Vec<(&'static str, Vec<SmallObject>)> {
     ]
 }
 
-async fn records(queue: &impl Queue) -> Vec<String> {
+async fn records(queue: &impl Store) -> Vec<String> {
     let records = queue.list(ListQuery { limit: 99, ..ListQuery::default() }).await.unwrap();
     let line = |record: &crate::JobRecord| {
         let spec = &record.spec;
@@ -82,10 +82,13 @@ async fn a_file_of_every_earlier_version_keeps_all_that_it_holds() {
         let dir = written_by(version);
         let queue = open(dir.path());
         assert_eq!(records(&queue).await, RECORDS);
-        assert_eq!(queue.counts(), Counts { queued: 9, processing: 0, done: 2, failed: 2, cancelled: 2 });
-        let behind = queue.behind(0, 99).await.unwrap();
-        let behind: Vec<_> = behind.iter().map(|b| (b.job.spec.id.as_str(), b.objects.clone())).collect();
-        assert_eq!(behind, pending());
+        assert_eq!(
+            queue.counts().await.unwrap(),
+            Counts { queued: 9, processing: 0, done: 2, failed: 2, cancelled: 2 }
+        );
+        let pending = queue.pending(None, PendingLimits::jobs(99)).await.unwrap();
+        let pending: Vec<_> = pending.iter().map(|b| (b.job.spec.id.as_str(), b.objects.clone())).collect();
+        assert_eq!(pending, expected_pending());
         drop(queue);
         // What was migrated is kept at the next opening.
         let queue = open(dir.path());

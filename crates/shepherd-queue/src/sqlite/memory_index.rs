@@ -1,5 +1,5 @@
 //! What the process knows of the store without asking the disk: the ready queue,
-//! the cached records, the jobs being processed, and which files lag behind.
+//! the cached records, the jobs being processed, and which are pending.
 //!
 //! Everything here is applied *after* the disk has it, with one exception: a claim
 //! happens here and is written later, because losing it loses nothing. So this is
@@ -7,6 +7,7 @@
 //! everything else.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -15,7 +16,7 @@ use shepherd_job::{JobState, Phase};
 use super::cache::{Cache, Entry};
 use super::index::{GroupId, Place, ReadyIndex, Waiting};
 use crate::rules;
-use crate::{Claim, Claimed, Counts, JobRecord, SmallObject};
+use crate::{Claim, Claimed, Counts, JobRecord, Lag, Position, SmallObject};
 
 /// How many records are read together when a claim finds one that is not cached.
 const READ_AHEAD: usize = 256;
@@ -33,20 +34,21 @@ pub(super) const fn outcome(phase: Phase) -> Option<u8> {
     }
 }
 
-/// Jobs whose files lag, in the order since when they do.
+/// The pending jobs, in order.
 #[derive(Debug, Default)]
-pub(super) struct BehindSet {
+pub(super) struct PendingSet {
+    /// Sequence numbers by position.
     order: BTreeMap<u64, u64>,
-    since: HashMap<u64, u64>,
+    positions: HashMap<u64, u64>,
     /// Those of them that are finished, as far as that is known: more may be named.
     finished: HashSet<u64>,
 }
 
-impl BehindSet {
-    pub(super) fn insert(&mut self, seq: u64, since: u64) {
-        if let std::collections::hash_map::Entry::Vacant(slot) = self.since.entry(seq) {
-            slot.insert(since);
-            self.order.insert(since, seq);
+impl PendingSet {
+    pub(super) fn insert(&mut self, seq: u64, position: u64) {
+        if let std::collections::hash_map::Entry::Vacant(slot) = self.positions.entry(seq) {
+            slot.insert(position);
+            self.order.insert(position, seq);
         }
     }
 
@@ -54,31 +56,33 @@ impl BehindSet {
         self.finished.insert(seq);
     }
 
-    pub(super) fn has_finished(&self) -> bool {
-        !self.finished.is_empty()
-    }
-
     pub(super) fn remove(&mut self, seq: u64) {
         self.finished.remove(&seq);
-        if let Some(since) = self.since.remove(&seq) {
-            self.order.remove(&since);
-            // After an outage of the storage, which may leave a million jobs behind.
-            if self.since.capacity() > 16_384 && self.since.capacity() / 8 > self.since.len() {
-                self.since.shrink_to(2 * self.since.len());
+        if let Some(position) = self.positions.remove(&seq) {
+            self.order.remove(&position);
+            // After an outage of the storage, which may leave a million jobs pending.
+            if self.positions.capacity() > 16_384 && self.positions.capacity() / 8 > self.positions.len() {
+                self.positions.shrink_to(2 * self.positions.len());
             }
         }
     }
 
+    pub(super) fn position(&self, seq: u64) -> Option<Position> {
+        self.positions.get(&seq).copied().map(Position)
+    }
+
     pub(super) fn contains(&self, seq: u64) -> bool {
-        self.since.contains_key(&seq)
+        self.positions.contains_key(&seq)
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.since.len()
+    pub(super) fn lag(&self) -> Lag {
+        Lag { jobs: self.positions.len() as u64, any_finished: !self.finished.is_empty() }
     }
 
-    pub(super) fn first(&self, skip: usize, limit: usize) -> impl Iterator<Item = u64> + '_ {
-        self.order.values().copied().skip(skip).take(limit)
+    /// Sequence numbers behind a position, in order.
+    pub(super) fn behind(&self, after: Option<Position>) -> impl Iterator<Item = (Position, u64)> + '_ {
+        let from = after.map_or(Bound::Unbounded, |Position(after)| Bound::Excluded(after));
+        self.order.range((from, Bound::Unbounded)).map(|(position, seq)| (Position(*position), *seq))
     }
 }
 
@@ -109,10 +113,10 @@ pub(super) enum Effect {
         objects: Option<Vec<SmallObject>>,
         /// The run of it that this one replaces.
         replaces: Option<Arc<JobRecord>>,
-        since: u64,
+        position: u64,
     },
     /// A job's state changed.
-    Changed { before: Arc<JobRecord>, after: Arc<JobRecord>, objects: Vec<SmallObject>, since: u64 },
+    Changed { before: Arc<JobRecord>, after: Arc<JobRecord>, objects: Vec<SmallObject>, position: u64 },
     /// Objects of a job are in storage.
     Written { seq: u64, objects: Vec<SmallObject>, settled: bool },
 }
@@ -127,29 +131,29 @@ pub(super) enum Taken {
 
 /// See the module's documentation.
 #[derive(Debug, Default)]
-pub(super) struct Mirror {
+pub(super) struct MemoryIndex {
     epoch: u64,
     /// The last job that was accepted before this opening.
     old_seq: u64,
     pub(super) index: ReadyIndex,
     pub(super) cache: Cache,
-    pub(super) behind: BehindSet,
+    pub(super) pending: PendingSet,
     tally: Tally,
     loads: Loads,
     unwritten: VecDeque<(Instant, u64)>,
 }
 
-impl Mirror {
+impl MemoryIndex {
     /// What the disk says at an opening; `old_seq` is the last job it has.
     pub(super) fn new(
         epoch: u64,
         old_seq: u64,
         index: ReadyIndex,
         cache: Cache,
-        behind: BehindSet,
+        pending: PendingSet,
         tally: Tally,
     ) -> Self {
-        Self { epoch, old_seq, index, cache, behind, tally, ..Self::default() }
+        Self { epoch, old_seq, index, cache, pending, tally, ..Self::default() }
     }
 
     /// Which opening of the store this is.
@@ -259,23 +263,23 @@ impl Mirror {
 
     pub(super) fn apply(&mut self, effect: Effect) {
         match effect {
-            Effect::Accepted { record, group, objects, replaces, since } => {
+            Effect::Accepted { record, group, objects, replaces, position } => {
                 if let Some(old) = replaces {
                     self.forget(&old);
                 }
                 self.wait(&record, group);
-                self.behind.insert(record.seq, since);
+                self.pending.insert(record.seq, position);
                 if let Some(objects) = objects {
                     self.cache.insert(Entry { record, objects });
                 }
             }
-            Effect::Changed { before, after, objects, since } => {
+            Effect::Changed { before, after, objects, position } => {
                 let seq = after.seq;
                 self.note(seq);
                 self.reserve(&before);
-                self.behind.insert(seq, since);
+                self.pending.insert(seq, position);
                 if after.state.is_finished() {
-                    self.behind.note_finished(seq);
+                    self.pending.note_finished(seq);
                 }
                 self.count(&after.state, 1);
                 if after.state.phase() == Phase::Queued
@@ -294,7 +298,7 @@ impl Mirror {
             Effect::Written { seq, objects, settled } => {
                 self.note(seq);
                 if settled {
-                    self.behind.remove(seq);
+                    self.pending.remove(seq);
                 }
                 if !objects.is_empty() {
                     self.cache.edit(seq, |kept| rules::drop_objects(kept, &objects));
@@ -306,7 +310,7 @@ impl Mirror {
     fn forget(&mut self, old: &JobRecord) {
         self.note(old.seq);
         self.count(&old.state, -1);
-        self.behind.remove(old.seq);
+        self.pending.remove(old.seq);
         self.cache.remove(old.seq);
     }
 

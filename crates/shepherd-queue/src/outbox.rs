@@ -1,0 +1,95 @@
+//! The trait of the outbox: job transitions that a durable consumer has not handled yet.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use shepherd_job::{JobId, ObjectPath, Timestamp};
+
+use crate::{JobRecord, Result, SmallObject};
+
+/// The jobs whose state or small objects storage does not have yet, for the consumer that
+/// writes them there.
+///
+/// A job is *pending* from its submit, and from every later change but a claim, until
+/// [`delivered`](Self::delivered) says that storage has what was given for exactly that
+/// state. Changes of one job that come before it is delivered are one entry.
+#[async_trait]
+pub trait Outbox: Send + Sync + 'static {
+    /// Pending jobs behind a position, in the order since when they are pending. A job keeps
+    /// its position until it is delivered.
+    async fn pending(&self, after: Option<Position>, limits: PendingLimits) -> Result<Vec<Pending>>;
+
+    /// Those of these jobs that are pending.
+    async fn pending_of(&self, jobs: &[JobId]) -> Result<Vec<Pending>>;
+
+    /// A job's objects that are not in storage yet, by path.
+    async fn objects(&self, job: &JobId) -> Result<Vec<SmallObject>>;
+
+    /// The objects that are not in storage yet, without their data, in no order.
+    async fn unstored(&self) -> Result<Vec<Unstored>>;
+
+    /// Says that what was given for these jobs is durable in storage. The objects given are
+    /// dropped; a job that changed since stays pending.
+    async fn delivered(&self, jobs: Vec<Pending>) -> Result<()>;
+
+    /// How far the consumer lags. Costs next to nothing.
+    fn lag(&self) -> Lag;
+}
+
+/// A place in the order of pending jobs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Position(pub(crate) u64);
+
+/// Bounds of what is asked for at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PendingLimits {
+    /// At most this many jobs.
+    pub jobs: usize,
+    /// At most this many bytes of objects, but one job at least.
+    pub bytes: u64,
+}
+
+impl PendingLimits {
+    /// At most this many jobs, of any size.
+    pub const fn jobs(jobs: usize) -> Self {
+        Self { jobs, bytes: u64::MAX }
+    }
+}
+
+/// A job with what storage lacks of it.
+#[derive(Clone, Debug)]
+pub struct Pending {
+    /// Its place in the order.
+    pub position: Position,
+    /// The record as it was when asked.
+    pub job: Arc<JobRecord>,
+    /// The objects that storage lacks, by path.
+    pub objects: Vec<SmallObject>,
+}
+
+impl Pending {
+    /// How many bytes its objects have.
+    pub fn bytes(&self) -> u64 {
+        self.objects.iter().map(|(_, data)| data.len() as u64).sum()
+    }
+}
+
+/// An object that is not in storage yet.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Unstored {
+    /// Whose it is.
+    pub job: JobId,
+    /// When the job was accepted.
+    pub submitted_at: Timestamp,
+    /// Its key below the job.
+    pub path: ObjectPath,
+}
+
+/// How far a consumer lags.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lag {
+    /// How many jobs are pending.
+    pub jobs: u64,
+    /// Whether finished jobs may be among them. It may be true though none is.
+    pub any_finished: bool,
+}
