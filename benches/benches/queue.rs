@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use shepherd_job::{Event, JobId, JobIdRule, JobSpec, ModelRef, ObjectPath, SheepId, Timestamp};
+use shepherd_job::{Event, JobId, JobIdRule, JobSpec, ModelRef, NodeId, ObjectPath, SheepId, Timestamp};
 use shepherd_queue::{
-    Change, Claim, Claimed, Existing, JobStore as _, NewJob, Outbox as _, PendingLimits, SqliteOptions,
-    SqliteStore,
+    Change, Claim, Claimed, Existing, JobStore as _, Join, Lease, NewJob, Outbox as _, PendingLimits,
+    SqliteOptions, SqliteStore,
 };
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -19,6 +19,7 @@ const AT: Timestamp = Timestamp::from_micros(1_700_000_000_000_000);
 struct Store {
     runtime: Runtime,
     queue: Arc<SqliteStore>,
+    lease: Lease,
     model: ModelRef,
     sheep: SheepId,
     submitted: u64,
@@ -31,9 +32,13 @@ impl Store {
         // Not the system's temporary directory, which may be in memory.
         let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
         let queue = SqliteStore::open(dir.path(), SqliteOptions::default()).expect("a new store");
+        let node = NodeId::parse("shepherd").expect("a legal name");
+        let join = Join { node, at: AT, lease: Duration::from_secs(30) };
+        let lease = runtime.block_on(queue.join(join)).expect("a lease");
         Self {
             runtime,
             queue: Arc::new(queue),
+            lease,
             model: ModelRef::parse("noop", "1").expect("a legal model"),
             sheep: SheepId::parse("dolly").expect("a legal name"),
             submitted: 0,
@@ -68,7 +73,7 @@ impl Store {
     fn claim(&self, limit: u64) -> Vec<Claimed> {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         let claim = Claim::new(self.model.clone(), self.sheep.clone(), limit, AT);
-        self.runtime.block_on(self.queue.claim(claim)).expect("a claim")
+        self.runtime.block_on(self.queue.claim(&self.lease, claim)).expect("a claim")
     }
 
     fn finish(&self, claimed: &[Claimed]) {

@@ -410,7 +410,7 @@ impl Store {
         }
         let mut backoff = store_backoff();
         let claimed = loop {
-            match self.shared.queue.claim(claim.clone()).await {
+            match self.shared.queue.claim(&self.shared.lease, claim.clone()).await {
                 Ok(claimed) => break claimed,
                 Err(error) => {
                     let wait = backoff.step();

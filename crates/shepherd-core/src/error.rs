@@ -55,7 +55,10 @@ impl From<QueueError> for ShepherdError {
     fn from(error: QueueError) -> Self {
         match error {
             QueueError::Full => Self::Full,
-            other => Self::Unavailable(other.to_string()),
+            other @ (QueueError::Unavailable(_)
+            | QueueError::Fenced
+            | QueueError::InUse(_)
+            | QueueError::Unusable(_)) => Self::Unavailable(other.to_string()),
         }
     }
 }
@@ -90,6 +93,9 @@ pub enum StartError {
         /// The data root.
         path: std::path::PathBuf,
     },
+    /// The job store does not take the node in.
+    #[error("cannot join the job store: {0}")]
+    Join(#[from] QueueError),
     /// What an earlier life left unfinished cannot be cleared up.
     #[error("cannot clear up after an earlier life: {0}")]
     Leftovers(#[from] ShepherdError),

@@ -98,7 +98,7 @@ impl Orphans {
         loop {
             let claim =
                 Claim { pins: Pins::Only, ..Claim::new(group.model.clone(), sheep.clone(), BATCH, now()) };
-            let claimed = shared.queue.claim(claim).await?;
+            let claimed = shared.queue.claim(&shared.lease, claim).await?;
             if claimed.is_empty() {
                 return Ok(());
             }

@@ -45,9 +45,7 @@ impl IsTransient for QueueError {
     fn is_transient(&self) -> bool {
         match self {
             Self::Unavailable(_) | Self::Full => true,
-            Self::InUse(_) | Self::Unusable(_) => false,
-            // What this crate does not know yet is better tried again than given up.
-            _ => true,
+            Self::Fenced | Self::InUse(_) | Self::Unusable(_) => false,
         }
     }
 }

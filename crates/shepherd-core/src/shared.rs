@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use shepherd_queue::{JobRecord, Store};
+use shepherd_queue::{JobRecord, Lease, Store};
 use shepherd_storage::{SmallObjects, Storage};
 
 use crate::data_root::DataRoot;
@@ -19,6 +19,8 @@ pub type StatusDocument = fn(&JobRecord) -> Bytes;
 
 pub(crate) struct Shared {
     pub(crate) queue: Arc<dyn Store>,
+    /// What this life of the node claims jobs under.
+    pub(crate) lease: Lease,
     pub(crate) storage: Arc<dyn Storage>,
     pub(crate) waiters: Waiters,
     pub(crate) live: Arc<Live>,

@@ -9,8 +9,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
-use shepherd_job::{Event, JobId, JobState, ObjectPath, Phase, Rejected, SheepId, Timestamp};
-use shepherd_queue::{Change, ChangeRefused, JobRecord, ListQuery, Store};
+use shepherd_job::{Event, JobId, JobState, NodeId, ObjectPath, Phase, Rejected, SheepId, Timestamp};
+use shepherd_queue::{Change, ChangeRefused, JobRecord, Join, ListQuery, Store};
 use shepherd_sheep::Sheep;
 use shepherd_storage::{Object, ObjectMeta, Storage, Trust};
 use tokio::sync::oneshot;
@@ -47,6 +47,8 @@ pub struct Member {
 
 /// What a shepherd needs to start.
 pub struct Options {
+    /// The name of this daemon among those that share its job store; the same in every life.
+    pub node: NodeId,
     /// Working directories, `DATA_ROOT/<sheep>/<job>`; disposable, cleaned at every
     /// start.
     pub data_root: PathBuf,
@@ -73,6 +75,7 @@ impl Options {
     /// Options with the default bounds and an empty flock.
     pub fn new(data_root: impl Into<PathBuf>, state_dir: impl Into<PathBuf>) -> Self {
         Self {
+            node: NodeId::parse("shepherd").expect("the constant is a legal name"),
             data_root: data_root.into(),
             state_dir: state_dir.into(),
             data_root_mask: 0,
@@ -127,6 +130,7 @@ impl Shepherd {
         storage: Arc<dyn Storage>,
     ) -> Result<Self, StartError> {
         let Options {
+            node,
             data_root,
             state_dir,
             data_root_mask,
@@ -157,11 +161,15 @@ impl Shepherd {
         let sheep = flock.iter().map(|member| &*member.sheep);
         data_root::reclaim(&data_root, sheep).await.map_err(directory(&data_root))?;
 
+        // What the earlier life held is queued again only now that nothing of it runs any more.
+        let lease = queue.join(Join { node, at: now(), lease: NODE_LEASE }).await?;
+
         let waiters = Waiters::default();
         let attic = Arc::new(Attic::open(&data_root).map_err(directory(&data_root))?);
         let tasks = Tasks::default();
         let shared = Arc::new(Shared {
             queue,
+            lease,
             storage,
             waiters,
             live: Arc::new(Live::new(job_log)),
@@ -527,6 +535,9 @@ impl Shepherd {
 
 /// How long a submit waits for what an earlier run of the job left to come to storage.
 const SUBMIT_WAITS: Duration = Duration::from_millis(1500);
+
+/// How long the daemon may be silent before other nodes of a shared store take its jobs.
+const NODE_LEASE: Duration = Duration::from_secs(30);
 
 /// What giving back and killing take at the most, when there is no grace left.
 const FORCED: Duration = Duration::from_secs(2);

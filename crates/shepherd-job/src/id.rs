@@ -120,10 +120,32 @@ impl SheepId {
     /// # Errors
     /// The rule that is broken.
     pub fn parse(text: &str) -> Result<Self, InvalidId> {
-        if !(1..=64).contains(&text.len()) {
-            return Err(broken("must be 1 to 64 characters long"));
-        }
-        check_prefix(text)?;
+        check_name(text)?;
+        Ok(Self(text.into()))
+    }
+}
+
+fn check_name(text: &str) -> Result<(), InvalidId> {
+    if !(1..=64).contains(&text.len()) {
+        return Err(broken("must be 1 to 64 characters long"));
+    }
+    check_prefix(text)
+}
+
+/// The name of a node: one daemon among those that share a job store. It stays the same from
+/// one life of the daemon to the next, and no two daemons share one.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeId(Arc<str>);
+
+string_id!(NodeId);
+
+impl NodeId {
+    /// Checks `text` by the same rule as [`SheepId::parse`].
+    ///
+    /// # Errors
+    /// The rule that is broken.
+    pub fn parse(text: &str) -> Result<Self, InvalidId> {
+        check_name(text)?;
         Ok(Self(text.into()))
     }
 }
@@ -243,6 +265,16 @@ mod tests {
         }
         for bad in ["", ".", "..", ".a", "a/b", "a b", "a\0", &"a".repeat(129)] {
             assert!(JobId::parse(bad, JobIdRule::Prefix).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_name_of_a_sheep_or_a_node_is_one_short_safe_segment() {
+        for good in ["a", "Rack-1_node.2", &"a".repeat(64)] {
+            assert!(SheepId::parse(good).is_ok() && NodeId::parse(good).is_ok(), "{good}");
+        }
+        for bad in ["", ".a", "a/b", "a b", "ž", &"a".repeat(65)] {
+            assert!(SheepId::parse(bad).is_err() && NodeId::parse(bad).is_err(), "{bad}");
         }
     }
 

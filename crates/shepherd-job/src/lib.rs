@@ -23,7 +23,7 @@ mod key;
 mod state;
 mod time;
 
-pub use id::{InvalidId, JobId, JobIdRule, ModelRef, ObjectPath, SheepId};
+pub use id::{InvalidId, JobId, JobIdRule, ModelRef, NodeId, ObjectPath, SheepId};
 pub use key::{ENCODED_KEYS, decode_key, encode_key};
 pub use state::{Attempt, Event, GiveBack, History, JobError, JobState, Phase, Rejected};
 pub use time::Timestamp;

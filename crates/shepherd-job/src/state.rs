@@ -18,12 +18,12 @@ use crate::{SheepId, Timestamp};
 
 /// The fencing token of one attempt at a job.
 ///
-/// The epoch is raised, durably, every time the queue is opened, and the number
+/// The epoch is raised, durably, every time a node joins the job store, and the number
 /// counts the job's attempts; so no two attempts of a job ever share a token,
 /// even when a claim was lost in a crash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Attempt {
-    /// Which opening of the queue made the claim.
+    /// The life of the node that made the claim.
     pub epoch: u64,
     /// Which attempt at the job this is, from 1.
     pub number: u32,

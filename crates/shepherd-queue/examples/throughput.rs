@@ -10,9 +10,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use shepherd_job::{Event, JobId, JobIdRule, JobSpec, ModelRef, ObjectPath, SheepId, Timestamp};
+use shepherd_job::{Event, JobId, JobIdRule, JobSpec, ModelRef, NodeId, ObjectPath, SheepId, Timestamp};
 use shepherd_queue::{
-    Change, Claim, Existing, JobStore as _, NewJob, Outbox as _, PendingLimits, SqliteOptions, SqliteStore,
+    Change, Claim, Claimed, Existing, JobStore as _, Join, Lease, NewJob, Outbox as _, PendingLimits,
+    SqliteOptions, SqliteStore,
 };
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
@@ -31,6 +32,33 @@ fn resident_mb() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap_or_default();
     line.split_whitespace().nth(1).and_then(|kb| kb.parse().ok()).map_or(0, |kb: u64| kb / 1024)
+}
+
+/// The store as its only node uses it.
+struct Node {
+    store: SqliteStore,
+    lease: Lease,
+}
+
+impl Node {
+    async fn open(dir: &Path) -> Result<Self, Error> {
+        let store = SqliteStore::open(dir, SqliteOptions::default())?;
+        let node = NodeId::parse("shepherd")?;
+        let lease = store.join(Join { node, at: now(), lease: Duration::from_secs(30) }).await?;
+        Ok(Self { store, lease })
+    }
+
+    async fn claim(&self, claim: Claim) -> shepherd_queue::Result<Vec<Claimed>> {
+        self.store.claim(&self.lease, claim).await
+    }
+}
+
+impl std::ops::Deref for Node {
+    type Target = SqliteStore;
+
+    fn deref(&self) -> &SqliteStore {
+        &self.store
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -90,13 +118,7 @@ where
     Ok(())
 }
 
-async fn submits(
-    queue: &Arc<SqliteStore>,
-    tasks: usize,
-    first: u64,
-    total: u64,
-    ids: Ids,
-) -> Result<(), Error> {
+async fn submits(queue: &Arc<Node>, tasks: usize, first: u64, total: u64, ids: Ids) -> Result<(), Error> {
     let kind = match ids {
         Ids::Ordered => "ordered",
         Ids::Random => "random",
@@ -121,7 +143,7 @@ async fn submits(
     .await
 }
 
-fn done(c: &shepherd_queue::Claimed, object: bool) -> Result<Change, Error> {
+fn done(c: &Claimed, object: bool) -> Result<Change, Error> {
     let mut objects = Vec::new();
     if object {
         objects.push((ObjectPath::parse("outputs/output")?, Bytes::from(vec![b'y'; 100])));
@@ -135,7 +157,7 @@ fn claim_of(limit: usize) -> Result<Claim, Error> {
 }
 
 /// Claims one job and finishes it, in each task.
-async fn finishes(queue: &Arc<SqliteStore>, name: &str, tasks: usize, total: u64) -> Result<(), Error> {
+async fn finishes(queue: &Arc<Node>, name: &str, tasks: usize, total: u64) -> Result<(), Error> {
     let queue = Arc::clone(queue);
     measure(name, tasks, 0, total, move |next, end| {
         let queue = Arc::clone(&queue);
@@ -160,7 +182,7 @@ async fn finishes(queue: &Arc<SqliteStore>, name: &str, tasks: usize, total: u64
 
 /// Whole lives, as the daemon leads them: 64 clients submit with a payload, one
 /// sheep's worth of workers claims and finishes with a result, a flusher catches up.
-async fn lives(queue: &Arc<SqliteStore>, first: u64, total: u64) -> Result<(), Error> {
+async fn lives(queue: &Arc<Node>, first: u64, total: u64) -> Result<(), Error> {
     let flushing = Arc::clone(queue);
     let flusher = tokio::spawn(async move {
         loop {
@@ -205,15 +227,15 @@ async fn lives(queue: &Arc<SqliteStore>, first: u64, total: u64) -> Result<(), E
     Ok(())
 }
 
-fn open(dir: &Path, name: &str) -> Result<Arc<SqliteStore>, Error> {
+async fn open(dir: &Path, name: &str) -> Result<Arc<Node>, Error> {
     let begin = Instant::now();
-    let queue = SqliteStore::open(dir, SqliteOptions::default())?;
+    let queue = Node::open(dir).await?;
     println!("{name:<44} {:>8.3} s  rss {} MB", begin.elapsed().as_secs_f64(), resident_mb());
     Ok(Arc::new(queue))
 }
 
 /// Submits in big batches: only to fill the store.
-async fn fill(queue: &SqliteStore, first: u64, total: u64) -> Result<(), Error> {
+async fn fill(queue: &Node, first: u64, total: u64) -> Result<(), Error> {
     for from in (first..first + total).step_by(2000) {
         let to = (from + 2000).min(first + total);
         queue.submit((from..to).map(|n| new_job(n, Ids::Ordered, None)).collect::<Result<_, _>>()?).await?;
@@ -221,7 +243,7 @@ async fn fill(queue: &SqliteStore, first: u64, total: u64) -> Result<(), Error> 
     Ok(())
 }
 
-async fn drain(queue: &SqliteStore) -> Result<(), Error> {
+async fn drain(queue: &Node) -> Result<(), Error> {
     loop {
         let claimed = queue.claim(claim_of(2000)?).await?;
         if claimed.is_empty() {
@@ -231,7 +253,7 @@ async fn drain(queue: &SqliteStore) -> Result<(), Error> {
     }
 }
 
-async fn deliver(queue: &SqliteStore) -> Result<(), Error> {
+async fn deliver(queue: &Node) -> Result<(), Error> {
     while queue.lag().jobs > 0 {
         let pending = queue.pending(None, PendingLimits::jobs(2000)).await?;
         queue.delivered(pending).await?;
@@ -244,7 +266,7 @@ async fn main() -> Result<(), Error> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     if let ["open", dir] = args[..] {
-        println!("{:?}", open(Path::new(dir), "open")?.counts().await?);
+        println!("{:?}", open(Path::new(dir), "open").await?.counts().await?);
         return Ok(());
     }
     let many: u64 = args.first().map_or(Ok(1_000_000), |text| text.parse())?;
@@ -252,7 +274,7 @@ async fn main() -> Result<(), Error> {
     dir.disable_cleanup(args.get(2) == Some(&"keep"));
     let few = (many / 5).clamp(1000, 100_000);
 
-    let queue = open(dir.path(), "open, new")?;
+    let queue = open(dir.path(), "open, new").await?;
     submits(&queue, 1, 0, few / 20, Ids::Ordered).await?;
     submits(&queue, 64, few, few, Ids::Ordered).await?;
     submits(&queue, 256, 2 * few, few, Ids::Ordered).await?;
@@ -278,7 +300,7 @@ async fn main() -> Result<(), Error> {
     let begin = Instant::now();
     drop(queue);
     println!("{:<44} {:>8.3} s", "close", begin.elapsed().as_secs_f64());
-    let queue = open(dir.path(), "open")?;
+    let queue = open(dir.path(), "open").await?;
     let begin = Instant::now();
     assert_eq!(queue.claim(claim_of(1)?).await?.len(), 1);
     println!("{:<44} {:>8.3} ms", "first claim", begin.elapsed().as_secs_f64() * 1e3);

@@ -1,24 +1,71 @@
 //! What every implementation of [`Store`] must do. [`suite!`] makes tests of an
-//! expression that gives a fresh, empty queue; what must outlive the queue itself
-//! is tested beside each durable implementation.
+//! expression that gives a node of a fresh, empty store; [`several!`] makes those that need two
+//! nodes. What must outlive the store itself is tested beside each durable implementation.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use shepherd_job::{
-    Attempt, Event, GiveBack, JobError, JobId, JobIdRule, JobSpec, JobState, ModelRef, ObjectPath, Phase,
-    SheepId, Timestamp,
+    Attempt, Event, GiveBack, History, JobError, JobId, JobIdRule, JobSpec, JobState, ModelRef, NodeId,
+    ObjectPath, Phase, SheepId, Timestamp,
 };
 
 use crate::{
-    Change, ChangeRefused, Claim, Claimed, Existing, JobRecord, ListQuery, NewJob, Pending, PendingLimits,
-    SmallObject, Store, Submitted, Unstored,
+    Change, ChangeRefused, Claim, Claimed, Existing, Held, JobRecord, Join, Lease, ListQuery, NewJob,
+    Pending, PendingLimits, QueueError, Renewed, SmallObject, Store, Submitted, Unstored,
 };
 
+pub(crate) mod fleet;
 pub(crate) mod life;
+pub(crate) mod lives;
 pub(crate) mod order;
 pub(crate) mod outbox;
 pub(crate) mod views;
+
+/// A store as one of its nodes uses it.
+#[derive(Debug)]
+pub(crate) struct Node<S> {
+    store: S,
+    pub(crate) lease: Lease,
+}
+
+impl<S: Store> Node<S> {
+    /// The first life of the node `ann`.
+    pub(crate) async fn join(store: S) -> Self {
+        let lease = join(&store, "ann", 0).await;
+        Self { store, lease }
+    }
+
+    /// Claims under the node's lease.
+    pub(crate) async fn claim(&self, claim: Claim) -> crate::Result<Vec<Claimed>> {
+        self.store.claim(&self.lease, claim).await
+    }
+
+    pub(crate) fn into_store(self) -> S {
+        self.store
+    }
+}
+
+impl<S> std::ops::Deref for Node<S> {
+    type Target = S;
+
+    fn deref(&self) -> &S {
+        &self.store
+    }
+}
+
+/// How long leases are here, in microseconds.
+pub(crate) const LEASE: i64 = 1000;
+
+pub(crate) async fn try_join(store: &impl Store, node: &str, now: i64) -> crate::Result<Lease> {
+    let node = NodeId::parse(node).unwrap();
+    let lease = std::time::Duration::from_micros(LEASE.unsigned_abs());
+    store.join(Join { node, at: at(now), lease }).await
+}
+
+pub(crate) async fn join(store: &impl Store, node: &str, now: i64) -> Lease {
+    try_join(store, node, now).await.unwrap()
+}
 
 /// Makes one test of each rule of the contract.
 macro_rules! suite {
@@ -40,6 +87,10 @@ macro_rules! suite {
                 pending_is_in_the_order_since_when, a_rerun_keeps_inputs_and_drops_outputs,
                 an_input_of_a_rerun_replaces_the_older, delivering_an_older_run_settles_nothing,
                 any_path_and_any_bytes_are_kept;
+            lives: a_life_of_a_node_has_a_higher_epoch_than_all_before, a_join_queues_again_what_the_node_held,
+                an_earlier_life_of_a_node_is_fenced, a_lease_that_was_never_given_is_fenced,
+                renewing_tells_nothing_when_all_is_well, renewing_tells_which_attempts_are_over,
+                renewing_tells_which_jobs_were_cancelled, a_claim_whose_answer_was_lost_is_told_when_renewing;
             views: a_listing_is_newest_first, a_listing_goes_on_from_a_key, a_listing_filters_phases,
                 a_listing_knows_claims, changes_tells_of_ready_jobs;
         }
@@ -54,6 +105,30 @@ macro_rules! suite {
     };
 }
 pub(crate) use suite;
+
+/// Makes one test of each rule for several nodes. The expression gives a fresh store as two
+/// handles, one for each node.
+macro_rules! several {
+    ($handles:expr) => {
+        $crate::contract::several! { @tests $handles;
+            no_two_nodes_get_the_same_job, a_join_leaves_other_nodes_alone,
+            a_lease_that_ran_out_is_over_when_another_node_renews, a_lease_that_ran_out_is_over_when_another_node_joins,
+            a_renewed_lease_does_not_run_out, a_lease_that_ran_out_can_be_renewed_until_another_node_calls,
+            a_late_change_counts_until_the_job_is_taken_back, a_fenced_node_joins_again,
+            a_cancel_by_another_node_is_told_when_renewing, every_node_sees_every_job
+        }
+    };
+    (@tests $handles:expr; $($name:ident),+) => {
+        $(
+            #[tokio::test]
+            async fn $name() {
+                let (one, two) = $handles;
+                $crate::contract::fleet::$name(&*one, &*two).await;
+            }
+        )+
+    };
+}
+pub(crate) use several;
 
 // The rest is what the rules are written with; tests of one implementation use it too.
 
@@ -104,7 +179,7 @@ pub(crate) fn rerun(mut job: NewJob) -> NewJob {
     job
 }
 
-pub(crate) async fn submit(queue: &impl Store, job: NewJob) -> Arc<JobRecord> {
+pub(crate) async fn submit(queue: &Node<impl Store>, job: NewJob) -> Arc<JobRecord> {
     match queue.submit(vec![job]).await.unwrap().remove(0) {
         Submitted::Accepted(record) => record,
         other @ (Submitted::Live(_) | Submitted::Conflict) => panic!("not accepted: {other:?}"),
@@ -112,15 +187,15 @@ pub(crate) async fn submit(queue: &impl Store, job: NewJob) -> Arc<JobRecord> {
 }
 
 /// Claims jobs of model `m` for sheep `dolly`.
-pub(crate) async fn claim_at(queue: &impl Store, limit: usize, now: i64) -> Vec<Claimed> {
+pub(crate) async fn claim_at(queue: &Node<impl Store>, limit: usize, now: i64) -> Vec<Claimed> {
     queue.claim(Claim::new(model("m"), sheep("dolly"), limit, at(now))).await.unwrap()
 }
 
-pub(crate) async fn claim(queue: &impl Store, limit: usize) -> Vec<Claimed> {
+pub(crate) async fn claim(queue: &Node<impl Store>, limit: usize) -> Vec<Claimed> {
     claim_at(queue, limit, 10).await
 }
 
-pub(crate) async fn claim_one(queue: &impl Store) -> Claimed {
+pub(crate) async fn claim_one(queue: &Node<impl Store>) -> Claimed {
     claim(queue, 1).await.remove(0)
 }
 
@@ -132,7 +207,7 @@ pub(crate) fn change(job: &JobId, event: Event) -> Change {
     Change { job: job.clone(), event, objects: Vec::new() }
 }
 
-pub(crate) async fn apply(queue: &impl Store, change: Change) -> Result<Arc<JobRecord>, ChangeRefused> {
+pub(crate) async fn apply(queue: &Node<impl Store>, change: Change) -> Result<Arc<JobRecord>, ChangeRefused> {
     queue.apply(vec![change]).await.unwrap().remove(0)
 }
 
@@ -153,20 +228,24 @@ pub(crate) fn give_back(attempt: Attempt, not_before: Option<i64>) -> Event {
     Event::GiveBack { attempt, cause: GiveBack::Blameless, not_before: not_before.map(at) }
 }
 
+pub(crate) fn held(claimed: &Claimed) -> Held {
+    Held { job: claimed.job.spec.id.clone(), attempt: claimed.attempt }
+}
+
 /// Submits, claims and completes a job.
-pub(crate) async fn finished(queue: &impl Store, job: NewJob) -> Claimed {
+pub(crate) async fn finished(queue: &Node<impl Store>, job: NewJob) -> Claimed {
     submit(queue, job).await;
     let claimed = claim_one(queue).await;
     apply(queue, change(&claimed.job.spec.id, complete(claimed.attempt))).await.unwrap();
     claimed
 }
 
-pub(crate) async fn phase(queue: &impl Store, name: &str) -> Phase {
+pub(crate) async fn phase(queue: &Node<impl Store>, name: &str) -> Phase {
     queue.get(&id(name)).await.unwrap().unwrap().state.phase()
 }
 
 /// Delivers everything.
-pub(crate) async fn deliver(queue: &impl Store) {
+pub(crate) async fn deliver(queue: &Node<impl Store>) {
     let pending = queue.pending(None, PendingLimits::jobs(usize::MAX)).await.unwrap();
     queue.delivered(pending).await.unwrap();
 }

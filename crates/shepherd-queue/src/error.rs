@@ -2,7 +2,6 @@
 
 /// What went wrong with the store itself.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
 pub enum QueueError {
     /// The store cannot be reached or written; the outcome is unknown.
     #[error("the job store is unavailable: {0}")]
@@ -10,6 +9,10 @@ pub enum QueueError {
     /// The disk that holds the store is full; nothing was changed.
     #[error("the disk that holds the job store is full")]
     Full,
+    /// The lease is over: a later life of the node has joined, or others have taken back what
+    /// it held. The node holds nothing any more; it may join again.
+    #[error("the node's lease of jobs is over")]
+    Fenced,
     /// Another process has the store open.
     #[error("another shepherd uses the state directory {0}")]
     InUse(String),

@@ -6,22 +6,62 @@ use async_trait::async_trait;
 use shepherd_job::{JobId, Timestamp};
 use tokio::sync::watch;
 
-use crate::{Changed, Claim, Claimed, Counts, JobRecord, ListQuery, NewJob, Ready, Result, Submitted};
+use crate::{
+    Change, Changed, Claim, Claimed, Counts, Held, JobRecord, Join, Lease, ListQuery, NewJob, Ready, Renewed,
+    Result, Submitted,
+};
 
 /// The durable job store. See the crate's documentation for the contract that
-/// all methods share.
+/// all methods share. Those that only read can be repeated at will.
 #[async_trait]
 pub trait JobStore: Send + Sync + 'static {
+    /// Begins a life of a node; durable when it returns. Attempts that earlier lives of the node
+    /// hold are queued again, blameless, and the leases of those lives are over. So are the
+    /// leases of other nodes that have been silent for too long, with the same consequence.
+    ///
+    /// When the outcome is unknown the node joins again: that takes back what the lost answer's
+    /// life held, which is nothing.
+    async fn join(&self, join: Join) -> Result<Lease>;
+
+    /// Says that a node lives, and which attempts it holds. Leases of other nodes that have been
+    /// silent for too long are over, and what they held is queued again, blameless.
+    ///
+    /// A node calls this several times within the length of its lease, and after every
+    /// [`claim`](Self::claim) whose outcome is unknown. It gives back what
+    /// [`Renewed::unknown`] names, once no claim is under way whose answer may bring it, and
+    /// ends its work on the other attempts that are named.
+    ///
+    /// A lease that has run out is renewed as long as no other node has taken its jobs.
+    /// Repeating a call is harmless.
+    ///
+    /// # Errors
+    /// [`QueueError::Fenced`](crate::QueueError::Fenced): the lease is over, and so is every
+    /// attempt of it.
+    async fn renew(&self, lease: &Lease, held: Vec<Held>, at: Timestamp) -> Result<Renewed>;
+
     /// Accepts jobs; durable when it returns. Outcomes are in the order given.
+    ///
+    /// A call that is repeated after it took effect answers [`Submitted::Conflict`] or
+    /// [`Submitted::Live`].
     async fn submit(&self, jobs: Vec<NewJob>) -> Result<Vec<Submitted>>;
 
-    /// Hands out ready jobs of one model, by priority and then arrival. The claim
-    /// itself need not be durable: its token's epoch dies with this opening.
-    async fn claim(&self, claim: Claim) -> Result<Vec<Claimed>>;
+    /// Hands out ready jobs of one model, by priority and then arrival.
+    ///
+    /// When the outcome is unknown, or the future is dropped, jobs may be held by the node
+    /// without its knowledge. [`renew`](Self::renew) names them, and a later
+    /// [`join`](Self::join) queues them again. The claim itself need not be durable where only
+    /// one node lives: its token's epoch dies with the life that forgot it.
+    ///
+    /// # Errors
+    /// [`QueueError::Fenced`](crate::QueueError::Fenced) when the lease is over.
+    async fn claim(&self, lease: &Lease, claim: Claim) -> Result<Vec<Claimed>>;
 
     /// Applies changes through the state machine; durable when it returns.
-    /// Outcomes are in the order given, each with the record after the change.
-    async fn apply(&self, changes: Vec<crate::Change>) -> Result<Vec<Changed>>;
+    /// Outcomes are in the order given, each with the record after the change, or refused.
+    ///
+    /// A change that is repeated after it took effect is refused; [`get`](Self::get) tells what
+    /// counted.
+    async fn apply(&self, changes: Vec<Change>) -> Result<Vec<Changed>>;
 
     /// What may be claimed at `now`.
     async fn ready(&self, now: Timestamp) -> Result<Ready>;

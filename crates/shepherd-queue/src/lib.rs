@@ -11,29 +11,37 @@
 //! - [`MemoryStore`] keeps the same contract and forgets everything: for tests.
 //!
 //! # Contract
-//! - What [`submit`](JobStore::submit) accepted and [`apply`](JobStore::apply) changed is
-//!   durable when the call returns. A store that cannot answer
-//!   ([`QueueError::Unavailable`]) leaves the outcome unknown, and repeating the
-//!   call with the same ids and tokens is harmless.
-//! - A call takes effect as a whole or not at all, whether or not its future is
-//!   polled to the end; a claim takes effect only in the poll that returns it.
-//! - No two attempts ever share a token: its epoch is raised, durably, whenever
-//!   the store is opened. A change that carries another token than the current one
-//!   is refused and changes nothing.
-//! - Jobs that were being processed when the store was closed or died are queued
-//!   again, blameless, when it is opened.
-//! - Times come from the caller. A job whose time has come once stays ready.
+//! - **Durable.** What [`submit`](JobStore::submit) accepted and [`apply`](JobStore::apply)
+//!   changed is durable when the call returns.
+//! - **Whole.** A call takes effect as a whole or not at all.
+//! - **Unknown outcomes.** A call that ends with [`QueueError::Unavailable`], and a call whose
+//!   future is dropped, may have taken effect. Repeating it with the same ids and tokens is
+//!   harmless; each method says what the repeated call answers.
+//! - **Nodes.** A node [joins](JobStore::join) before it claims. Its lease has an epoch that no
+//!   other life of any node had, and every attempt carries it. So no two attempts ever share a
+//!   token, and a change that carries another token than the current one is refused and
+//!   changes nothing. Changes are judged by their tokens alone: one of a node whose lease has
+//!   run out counts until the job is taken back.
+//! - **Leases.** Only [`join`](JobStore::join) and [`renew`](JobStore::renew) of other nodes
+//!   end a lease that has run out. A store of one node ends leases by `join` alone.
+//! - **Times** come from the caller, and those of several nodes may differ a little. A server
+//!   may go by its own clock. A job whose time has come once stays ready.
 //!
 //! # Example
 //! ```
-//! use shepherd_job::{Event, JobId, JobIdRule, JobSpec, ModelRef, Phase, SheepId, Timestamp};
-//! use shepherd_queue::{Change, Claim, Existing, JobStore as _, NewJob, SqliteOptions, SqliteStore};
+//! use std::time::Duration;
+//!
+//! use shepherd_job::{Event, JobId, JobIdRule, JobSpec, ModelRef, NodeId, Phase, SheepId, Timestamp};
+//! use shepherd_queue::{Change, Claim, Existing, JobStore as _, Join, NewJob, SqliteOptions, SqliteStore};
 //!
 //! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
 //! # let dir = tempfile::tempdir()?;
 //! # let state_dir = dir.path();
 //! let queue = SqliteStore::open(state_dir, SqliteOptions::default())?;
 //! let at = Timestamp::from_micros(1_700_000_000_000_000);
+//! let node = NodeId::parse("shepherd")?;
+//! let lease = queue.join(Join { node, at, lease: Duration::from_secs(30) }).await?;
+//!
 //! let model = ModelRef::parse("ocr", "latest")?;
 //! let spec = JobSpec {
 //!     id: JobId::parse("job-1", JobIdRule::Bucket)?,
@@ -46,7 +54,7 @@
 //!     .await?;
 //!
 //! let sheep = SheepId::parse("dolly")?;
-//! let claimed = queue.claim(Claim::new(model, sheep, 1, at)).await?.remove(0);
+//! let claimed = queue.claim(&lease, Claim::new(model, sheep, 1, at)).await?.remove(0);
 //! let event = Event::Complete { attempt: claimed.attempt, at };
 //! let change = Change { job: claimed.job.spec.id.clone(), event, objects: Vec::new() };
 //! let finished = queue.apply(vec![change]).await?.remove(0)?;
@@ -59,6 +67,7 @@
 mod error;
 mod job_store;
 mod memory;
+mod node;
 mod outbox;
 mod record;
 mod rules;
@@ -70,6 +79,7 @@ mod contract;
 pub use error::{QueueError, Result};
 pub use job_store::JobStore;
 pub use memory::MemoryStore;
+pub use node::{Held, Join, Lease, Renewed};
 pub use outbox::{Lag, Outbox, Pending, PendingLimits, Position, Unstored};
 pub use record::{
     Change, ChangeRefused, Changed, Claim, Claimed, Counts, Existing, Group, JobRecord, ListQuery, NewJob,

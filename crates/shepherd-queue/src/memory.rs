@@ -1,22 +1,24 @@
 //! A store that lives and dies with the process, for tests.
 //!
 //! It keeps the contract of [`Store`](crate::Store) by the plainest means: one map of jobs, and
-//! a scan for every question. It shares no code with the embedded store but the
+//! a scan for every question. Nodes may share it; their leases run out by the times that come
+//! with the calls. It shares no code with the embedded store but the
 //! pure rules, so that each can be checked against the other.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
-use shepherd_job::{Event, GiveBack, JobId, JobState, ModelRef, Phase, SheepId, Timestamp};
+use shepherd_job::{Event, GiveBack, JobId, JobState, ModelRef, NodeId, Phase, SheepId, Timestamp};
 use tokio::sync::watch;
 
-use crate::rules;
+use crate::rules::{self, Standing};
 use crate::{
-    Change, ChangeRefused, Changed, Claim, Claimed, Counts, Existing, Group, JobRecord, JobStore, Lag,
-    ListQuery, NewJob, Outbox, Pending, PendingLimits, Position, Ready, Result, SmallObject, Submitted,
-    Unstored,
+    Change, ChangeRefused, Changed, Claim, Claimed, Counts, Existing, Group, Held, JobRecord, JobStore, Join,
+    Lag, Lease, ListQuery, NewJob, Outbox, Pending, PendingLimits, Position, QueueError, Ready, Renewed,
+    Result, SmallObject, Submitted, Unstored,
 };
 
 /// The [store](crate::Store) that forgets. Nothing it does can fail.
@@ -28,15 +30,24 @@ pub struct MemoryStore {
 
 #[derive(Debug, Default)]
 struct Store {
+    /// The last that was given to a node.
     epoch: u64,
-    /// The last job that was accepted before this epoch began.
-    old_seq: u64,
+    nodes: HashMap<NodeId, Node>,
     last_seq: u64,
     last_position: u64,
     /// The latest time that anyone told.
     clock: Timestamp,
     jobs: BTreeMap<u64, Job>,
     ids: HashMap<JobId, u64>,
+}
+
+/// The present life of a node.
+#[derive(Debug)]
+struct Node {
+    epoch: u64,
+    lease: Duration,
+    /// When others may have what it holds. `None`: they have it.
+    expires: Option<Timestamp>,
 }
 
 #[derive(Debug)]
@@ -61,38 +72,9 @@ impl Default for MemoryStore {
 }
 
 impl MemoryStore {
-    /// An empty store, in its first epoch.
+    /// An empty store.
     pub fn new() -> Self {
-        let store = Store { epoch: 1, ..Store::default() };
-        Self { store: Mutex::new(store), changes: watch::Sender::new(0) }
-    }
-
-    /// Does what closing and opening does to a durable store: raises the epoch and
-    /// gives back what was being processed.
-    pub fn restart(&self) {
-        let mut store = self.lock();
-        store.epoch += 1;
-        store.old_seq = store.last_seq;
-        let processing: Vec<(u64, JobState)> = store
-            .jobs
-            .values()
-            .filter_map(|job| match &job.record.state {
-                JobState::Processing { attempt, .. } => {
-                    let event =
-                        Event::GiveBack { attempt: *attempt, cause: GiveBack::Blameless, not_before: None };
-                    Some((job.record.seq, rules::changed(&job.record.state, event).ok()?))
-                }
-                JobState::Queued { .. }
-                | JobState::Done { .. }
-                | JobState::Failed { .. }
-                | JobState::Cancelled { .. } => None,
-            })
-            .collect();
-        for (seq, state) in processing {
-            store.set_state(seq, state);
-        }
-        drop(store);
-        self.bump();
+        Self { store: Mutex::default(), changes: watch::Sender::new(0) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Store> {
@@ -105,6 +87,84 @@ impl MemoryStore {
 }
 
 impl Store {
+    /// Ends the leases that have run out, but that of `caller`.
+    fn expire(&mut self, caller: &NodeId, at: Timestamp) {
+        self.clock = self.clock.max(at);
+        let mut over = Vec::new();
+        for (id, node) in &mut self.nodes {
+            if id != caller && node.expires.is_some_and(|expires| expires <= at) {
+                node.expires = None;
+                over.push(node.epoch);
+            }
+        }
+        over.into_iter().for_each(|epoch| self.take_back(epoch));
+    }
+
+    /// Queues again what a life of a node holds.
+    fn take_back(&mut self, epoch: u64) {
+        let held = |job: &Job| match &job.record.state {
+            JobState::Processing { attempt, .. } if attempt.epoch == epoch => {
+                let event =
+                    Event::GiveBack { attempt: *attempt, cause: GiveBack::Blameless, not_before: None };
+                Some((job.record.seq, rules::changed(&job.record.state, event).ok()?))
+            }
+            JobState::Processing { .. }
+            | JobState::Queued { .. }
+            | JobState::Done { .. }
+            | JobState::Failed { .. }
+            | JobState::Cancelled { .. } => None,
+        };
+        let held: Vec<(u64, JobState)> = self.jobs.values().filter_map(held).collect();
+        for (seq, state) in held {
+            self.set_state(seq, state);
+        }
+    }
+
+    fn join(&mut self, join: Join) -> Lease {
+        let Join { node, at, lease } = join;
+        self.expire(&node, at);
+        self.epoch += 1;
+        let life = Node { epoch: self.epoch, lease, expires: Some(at.after(lease)) };
+        if let Some(earlier) = self.nodes.insert(node.clone(), life) {
+            self.take_back(earlier.epoch);
+        }
+        Lease { node, epoch: self.epoch }
+    }
+
+    /// Whether a lease is not over.
+    fn check(&self, lease: &Lease) -> Result<()> {
+        let node = self.nodes.get(&lease.node);
+        let holds = node.is_some_and(|node| node.epoch == lease.epoch && node.expires.is_some());
+        if holds { Ok(()) } else { Err(QueueError::Fenced) }
+    }
+
+    fn renew(&mut self, lease: &Lease, held: Vec<Held>, at: Timestamp) -> Result<Renewed> {
+        self.check(lease)?;
+        if let Some(node) = self.nodes.get_mut(&lease.node) {
+            node.expires = node.expires.max(Some(at.after(node.lease)));
+        }
+        self.expire(&lease.node, at);
+        let mut renewed = Renewed::default();
+        for job in self.jobs.values() {
+            if let JobState::Processing { attempt, .. } = job.record.state
+                && attempt.epoch == lease.epoch
+            {
+                let known = Held { job: job.record.spec.id.clone(), attempt };
+                if !held.contains(&known) {
+                    renewed.unknown.push(known);
+                }
+            }
+        }
+        for held in held {
+            match rules::standing(&held, self.job(&held.job).map(|job| &*job.record)) {
+                Standing::Current => {}
+                Standing::Cancelled => renewed.cancelled.push(held),
+                Standing::Lost => renewed.lost.push(held),
+            }
+        }
+        Ok(renewed)
+    }
+
     fn job(&self, id: &JobId) -> Option<&Job> {
         self.jobs.get(self.ids.get(id)?)
     }
@@ -175,7 +235,7 @@ impl Store {
         jobs
     }
 
-    fn claim(&mut self, claim: &Claim) -> Vec<Claimed> {
+    fn claim(&mut self, lease: &Lease, claim: &Claim) -> Vec<Claimed> {
         self.clock = self.clock.max(claim.at);
         let mut jobs = self.claimable();
         jobs.retain(|job| {
@@ -194,9 +254,9 @@ impl Store {
         for seq in seqs {
             let Some(job) = self.jobs.get_mut(&seq) else { continue };
             let JobState::Queued { history, .. } = job.record.state else { continue };
-            let (attempt, state) = rules::claimed(history, self.epoch, claim.sheep.clone(), claim.at);
+            let (attempt, state) = rules::claimed(history, lease.epoch, claim.sheep.clone(), claim.at);
             job.record = Arc::new(JobRecord { state, ..(*job.record).clone() });
-            let first = attempt.number == 1 && seq > self.old_seq;
+            let first = attempt.number == 1;
             out.push(Claimed { job: Arc::clone(&job.record), attempt, first, objects: job.objects.clone() });
         }
         out
@@ -251,6 +311,18 @@ impl Store {
 
 #[async_trait]
 impl JobStore for MemoryStore {
+    async fn join(&self, join: Join) -> Result<Lease> {
+        let lease = self.lock().join(join);
+        self.bump();
+        Ok(lease)
+    }
+
+    async fn renew(&self, lease: &Lease, held: Vec<Held>, at: Timestamp) -> Result<Renewed> {
+        let renewed = self.lock().renew(lease, held, at);
+        self.bump();
+        renewed
+    }
+
     async fn submit(&self, jobs: Vec<NewJob>) -> Result<Vec<Submitted>> {
         let out = {
             let mut store = self.lock();
@@ -260,8 +332,10 @@ impl JobStore for MemoryStore {
         Ok(out)
     }
 
-    async fn claim(&self, claim: Claim) -> Result<Vec<Claimed>> {
-        Ok(self.lock().claim(&claim))
+    async fn claim(&self, lease: &Lease, claim: Claim) -> Result<Vec<Claimed>> {
+        let mut store = self.lock();
+        store.check(lease)?;
+        Ok(store.claim(lease, &claim))
     }
 
     async fn apply(&self, changes: Vec<Change>) -> Result<Vec<Changed>> {
@@ -374,5 +448,16 @@ impl Outbox for MemoryStore {
 mod tests {
     use crate::{MemoryStore, contract};
 
-    contract::suite!(MemoryStore::new());
+    contract::suite!(contract::Node::join(MemoryStore::new()).await);
+
+    mod fleet {
+        use std::sync::Arc;
+
+        use super::{MemoryStore, contract};
+
+        contract::several!({
+            let store = Arc::new(MemoryStore::new());
+            (Arc::clone(&store), store)
+        });
+    }
 }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use shepherd_job::{Attempt, Event, History, JobState, ObjectPath, Rejected, SheepId, Timestamp};
 
-use crate::{JobRecord, SmallObject};
+use crate::{Held, JobRecord, SmallObject};
 
 /// The prefix of a job's outputs, as the storage layout has it.
 pub(crate) const OUTPUTS: &str = "outputs/";
@@ -35,6 +35,38 @@ pub(crate) fn claimed(history: History, epoch: u64, sheep: SheepId, at: Timestam
     let attempt = Attempt { epoch, number: history.attempts.saturating_add(1) };
     let history = History { attempts: attempt.number, ..history };
     (attempt, JobState::Processing { attempt, sheep, started_at: at, history })
+}
+
+/// What an attempt is to the node that held it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// Its outcome is still awaited.
+    Current,
+    /// Its job was cancelled while it was current.
+    Cancelled,
+    /// It is over.
+    Lost,
+}
+
+/// What an attempt is, as the job's record says.
+pub(crate) fn standing(held: &Held, record: Option<&JobRecord>) -> Standing {
+    match record.map(|record| &record.state) {
+        Some(JobState::Processing { attempt, .. }) if *attempt == held.attempt => Standing::Current,
+        // The last attempt at a job that is cancelled was current until then.
+        Some(JobState::Cancelled { started_at: Some(_), history, .. })
+            if history.attempts == held.attempt.number =>
+        {
+            Standing::Cancelled
+        }
+        Some(
+            JobState::Queued { .. }
+            | JobState::Processing { .. }
+            | JobState::Done { .. }
+            | JobState::Failed { .. }
+            | JobState::Cancelled { .. },
+        )
+        | None => Standing::Lost,
+    }
 }
 
 /// Whether files written from `given` are all that `current` asks for.

@@ -15,7 +15,7 @@
 //!
 //! A claim is made in memory and written later, or never if its job finishes
 //! first. A crash loses such a claim and nothing else: the job is still queued, and
-//! the next opening's epoch keeps the lost attempt's token from ever coming again.
+//! the next life's epoch keeps the lost attempt's token from ever coming again.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -27,9 +27,11 @@ use async_trait::async_trait;
 use shepherd_job::{JobId, Timestamp};
 use tokio::sync::{Semaphore, oneshot, watch};
 
+use crate::rules::{self, Standing};
 use crate::{
-    Change, Changed, Claim, Claimed, Counts, JobRecord, JobStore, Lag, ListQuery, NewJob, Outbox, Pending,
-    PendingLimits, Position, QueueError, Ready, Result, SmallObject, Submitted, Unstored,
+    Change, Changed, Claim, Claimed, Counts, Held, JobRecord, JobStore, Join, Lag, Lease, ListQuery, NewJob,
+    Outbox, Pending, PendingLimits, Position, QueueError, Ready, Renewed, Result, SmallObject, Submitted,
+    Unstored,
 };
 
 mod batch;
@@ -52,7 +54,7 @@ mod tests;
 
 use cache::Entry;
 use checkpoint::Checkpointer;
-use memory_index::{Loaded, MemoryIndex, Taken};
+use memory_index::{Loaded, MemoryIndex, Renewing, Taken};
 use reader::Readers;
 use schema::{Files, StateDir};
 use writer::{Op, Reply, Writer};
@@ -105,7 +107,7 @@ pub struct SqliteStore {
 impl SqliteStore {
     /// Opens the store in `state_dir`, which is created where it is missing, and
     /// locks it until this value is dropped. Jobs that the last life was processing
-    /// are queued again. It blocks while it reads: about a second for a million
+    /// stay so until a node joins. It blocks while it reads: about a second for a million
     /// queued jobs.
     ///
     /// # Errors
@@ -120,8 +122,8 @@ impl SqliteStore {
         schema::check_log(state_dir)?;
         let mut conn = schema::writer(state_dir).map_err(outward)?;
         migrations::migrate(&mut conn).map_err(outward)?;
-        let (memory, next) = recover::recover(&mut conn, options.cache_bytes).map_err(outward)?;
-        tracing::debug!(epoch = memory.epoch(), queued = memory.index.queued(), "opened the job store");
+        let (memory, next) = recover::load(&mut conn, options.cache_bytes).map_err(outward)?;
+        tracing::debug!(queued = memory.index.queued(), "opened the job store");
 
         let unstarted = |e: std::io::Error| QueueError::Unavailable(format!("cannot start a thread: {e}"));
         let checkpointer = schema::checkpointer(state_dir).map_err(outward)?;
@@ -273,11 +275,29 @@ impl Drop for Loading<'_> {
 
 #[async_trait]
 impl JobStore for SqliteStore {
+    async fn join(&self, join: Join) -> Result<Lease> {
+        self.write(|reply| Op::Join(join, reply)).await
+    }
+
+    async fn renew(&self, lease: &Lease, held: Vec<Held>, _at: Timestamp) -> Result<Renewed> {
+        let Renewing { unknown, over } = self.lock().renew(lease, &held)?;
+        let mut renewed = Renewed { unknown, ..Renewed::default() };
+        for held in over {
+            let record = self.get(&held.job).await?;
+            match rules::standing(&held, record.as_deref()) {
+                Standing::Current => {}
+                Standing::Cancelled => renewed.cancelled.push(held),
+                Standing::Lost => renewed.lost.push(held),
+            }
+        }
+        Ok(renewed)
+    }
+
     async fn submit(&self, jobs: Vec<NewJob>) -> Result<Vec<Submitted>> {
         self.write(|reply| Op::Submit(jobs, reply)).await
     }
 
-    async fn claim(&self, claim: Claim) -> Result<Vec<Claimed>> {
+    async fn claim(&self, lease: &Lease, claim: Claim) -> Result<Vec<Claimed>> {
         let mut loaded = Loaded::default();
         let mut _loading = None;
         let mut turn = None;
@@ -285,7 +305,7 @@ impl JobStore for SqliteStore {
             let (taken, first) = {
                 let mut memory = self.lock();
                 let idle = memory.oldest_unwritten().is_none();
-                (memory.claim(&claim, &mut loaded), idle)
+                (memory.claim(lease, &claim, &mut loaded), idle)
             };
             // No await from here to the return: a claim that nobody receives would
             // be held by nobody.
@@ -296,6 +316,10 @@ impl JobStore for SqliteStore {
                         let _ = self.send(Op::Claims);
                     }
                     return Ok(jobs);
+                }
+                Taken::Fenced => return Err(QueueError::Fenced),
+                Taken::Joining => {
+                    return Err(QueueError::Unavailable("a node is joining the job store".to_owned()));
                 }
                 Taken::Missing(missing) => {
                     _loading = Some(Loading(self));

@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use shepherd_core::{JobRecord, ListQuery, Options, Shepherd};
 use shepherd_job::{JobId, Timestamp};
 use shepherd_queue::{
-    Change, Changed, Claim, Claimed, Counts, JobStore, Lag, MemoryStore, NewJob, Outbox, Pending,
-    PendingLimits, Position, QueueError, Ready, Result, SmallObject, Submitted, Unstored,
+    Change, Changed, Claim, Claimed, Counts, Held, JobStore, Join, Lag, Lease, MemoryStore, NewJob, Outbox,
+    Pending, PendingLimits, Position, QueueError, Ready, Renewed, Result, SmallObject, Submitted, Unstored,
 };
 use shepherd_storage::LocalStorage;
 use tokio::sync::{Notify, watch};
@@ -29,8 +29,16 @@ impl JobStore for Telling {
         self.queue.submit(jobs).await
     }
 
-    async fn claim(&self, claim: Claim) -> Result<Vec<Claimed>> {
-        self.queue.claim(claim).await
+    async fn join(&self, join: Join) -> Result<Lease> {
+        self.queue.join(join).await
+    }
+
+    async fn renew(&self, lease: &Lease, held: Vec<Held>, at: Timestamp) -> Result<Renewed> {
+        self.queue.renew(lease, held, at).await
+    }
+
+    async fn claim(&self, lease: &Lease, claim: Claim) -> Result<Vec<Claimed>> {
+        self.queue.claim(lease, claim).await
     }
 
     async fn apply(&self, changes: Vec<Change>) -> Result<Vec<Changed>> {

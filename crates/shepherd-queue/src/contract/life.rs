@@ -2,14 +2,14 @@
 
 use super::*;
 
-pub(crate) async fn an_accepted_job_is_queued(queue: &impl Store) {
+pub(crate) async fn an_accepted_job_is_queued(queue: &Node<impl Store>) {
     let accepted = submit(queue, pinned("job", "dolly")).await;
     assert_eq!(accepted.spec, pinned("job", "dolly").spec);
     assert_eq!((accepted.submitted_at, &accepted.state), (at(1), &JobState::new()));
     assert_eq!(queue.get(&id("job")).await.unwrap(), Some(accepted));
 }
 
-pub(crate) async fn a_known_id_is_refused(queue: &impl Store) {
+pub(crate) async fn a_known_id_is_refused(queue: &Node<impl Store>) {
     let first = submit(queue, with_objects("job", &[object("inputs/input", "1")])).await;
     let again = with_objects("job", &[object("inputs/input", "2")]);
     let out = queue.submit(vec![again.clone(), job("new")]).await.unwrap();
@@ -24,13 +24,13 @@ pub(crate) async fn a_known_id_is_refused(queue: &impl Store) {
     assert_eq!(phase(queue, "job").await, Phase::Done);
 }
 
-pub(crate) async fn a_duplicate_in_one_batch_is_refused(queue: &impl Store) {
+pub(crate) async fn a_duplicate_in_one_batch_is_refused(queue: &Node<impl Store>) {
     let out = queue.submit(vec![job("job"), job("job"), rerun(job("job"))]).await.unwrap();
     assert!(matches!(&out[..], [Submitted::Accepted(a), Submitted::Conflict, Submitted::Live(b)] if a == b));
     assert_eq!(claim(queue, 9).await.len(), 1);
 }
 
-pub(crate) async fn a_live_job_is_not_run_twice(queue: &impl Store) {
+pub(crate) async fn a_live_job_is_not_run_twice(queue: &Node<impl Store>) {
     let first = submit(queue, rerun(job("job"))).await;
     let again = async || queue.submit(vec![rerun(prioritised("job", 9))]).await.unwrap().remove(0);
     assert!(matches!(again().await, Submitted::Live(record) if record == first));
@@ -39,7 +39,7 @@ pub(crate) async fn a_live_job_is_not_run_twice(queue: &impl Store) {
     assert!(claim(queue, 9).await.is_empty());
 }
 
-pub(crate) async fn a_finished_job_can_run_again(queue: &impl Store) {
+pub(crate) async fn a_finished_job_can_run_again(queue: &Node<impl Store>) {
     let first = finished(queue, job("job")).await;
     submit(queue, job("later")).await;
     let mut spec = rerun(prioritised("job", 3));
@@ -60,7 +60,7 @@ pub(crate) async fn a_finished_job_can_run_again(queue: &impl Store) {
     assert_eq!(queue.list(ListQuery { limit: 9, ..ListQuery::default() }).await.unwrap().len(), 2);
 }
 
-pub(crate) async fn the_outcome_of_an_attempt_is_kept(queue: &impl Store) {
+pub(crate) async fn the_outcome_of_an_attempt_is_kept(queue: &Node<impl Store>) {
     queue.submit(vec![job("good"), job("bad")]).await.unwrap();
     let claimed = claim(queue, 2).await;
     // The second began later than it was claimed.
@@ -81,7 +81,7 @@ pub(crate) async fn the_outcome_of_an_attempt_is_kept(queue: &impl Store) {
         && error.exception_type == "ValueError" && error.exception_traceback.ends_with("\n\0line 2")));
 }
 
-pub(crate) async fn a_stale_token_is_fenced_off(queue: &impl Store) {
+pub(crate) async fn a_stale_token_is_fenced_off(queue: &Node<impl Store>) {
     submit(queue, job("job")).await;
     let old = claim_one(queue).await.attempt;
     apply(queue, change(&id("job"), give_back(old, None))).await.unwrap();
@@ -102,7 +102,7 @@ pub(crate) async fn a_stale_token_is_fenced_off(queue: &impl Store) {
     assert!(apply(queue, change(&id("job"), complete(new))).await.is_err());
 }
 
-pub(crate) async fn no_token_comes_twice(queue: &impl Store) {
+pub(crate) async fn no_token_comes_twice(queue: &Node<impl Store>) {
     submit(queue, job("job")).await;
     let mut seen = std::collections::HashSet::new();
     for round in 0..6 {
@@ -117,7 +117,7 @@ pub(crate) async fn no_token_comes_twice(queue: &impl Store) {
     }
 }
 
-pub(crate) async fn crashes_are_counted(queue: &impl Store) {
+pub(crate) async fn crashes_are_counted(queue: &Node<impl Store>) {
     submit(queue, job("job")).await;
     for crashes in 1..=3 {
         let attempt = claim_one(queue).await.attempt;
@@ -128,7 +128,7 @@ pub(crate) async fn crashes_are_counted(queue: &impl Store) {
     }
 }
 
-pub(crate) async fn the_first_attempt_is_known_as_such(queue: &impl Store) {
+pub(crate) async fn the_first_attempt_is_known_as_such(queue: &Node<impl Store>) {
     submit(queue, job("job")).await;
     let first = claim_one(queue).await;
     assert!(first.first);
@@ -140,7 +140,7 @@ pub(crate) async fn the_first_attempt_is_known_as_such(queue: &impl Store) {
     assert!(!claim_one(queue).await.first, "an earlier run may have left outputs");
 }
 
-pub(crate) async fn a_queued_job_can_be_cancelled(queue: &impl Store) {
+pub(crate) async fn a_queued_job_can_be_cancelled(queue: &Node<impl Store>) {
     queue.submit(vec![job("job"), job("other")]).await.unwrap();
     let record = apply(queue, change(&id("job"), Event::Cancel { at: at(5) })).await.unwrap();
     assert!(
@@ -150,7 +150,7 @@ pub(crate) async fn a_queued_job_can_be_cancelled(queue: &impl Store) {
     assert_eq!(queue.get(&id("job")).await.unwrap(), Some(record));
 }
 
-pub(crate) async fn a_delayed_job_can_be_cancelled(queue: &impl Store) {
+pub(crate) async fn a_delayed_job_can_be_cancelled(queue: &Node<impl Store>) {
     submit(queue, job("job")).await;
     let attempt = claim_one(queue).await.attempt;
     apply(queue, change(&id("job"), give_back(attempt, Some(100)))).await.unwrap();
@@ -158,7 +158,7 @@ pub(crate) async fn a_delayed_job_can_be_cancelled(queue: &impl Store) {
     assert_eq!(queue.ready(at(200)).await.unwrap(), crate::Ready::default());
 }
 
-pub(crate) async fn a_running_job_can_be_cancelled(queue: &impl Store) {
+pub(crate) async fn a_running_job_can_be_cancelled(queue: &Node<impl Store>) {
     submit(queue, job("job")).await;
     let attempt = claim_one(queue).await.attempt;
     let record = apply(queue, change(&id("job"), Event::Cancel { at: at(12) })).await.unwrap();
@@ -167,14 +167,14 @@ pub(crate) async fn a_running_job_can_be_cancelled(queue: &impl Store) {
     assert!(claim(queue, 9).await.is_empty());
 }
 
-pub(crate) async fn a_finished_job_cannot_be_cancelled(queue: &impl Store) {
+pub(crate) async fn a_finished_job_cannot_be_cancelled(queue: &Node<impl Store>) {
     finished(queue, job("job")).await;
     let refused = apply(queue, change(&id("job"), Event::Cancel { at: at(30) })).await;
     assert_eq!(refused, Err(ChangeRefused::Rejected(shepherd_job::Rejected::Finished)));
     assert_eq!(phase(queue, "job").await, Phase::Done);
 }
 
-pub(crate) async fn an_unknown_job_is_unknown(queue: &impl Store) {
+pub(crate) async fn an_unknown_job_is_unknown(queue: &Node<impl Store>) {
     assert_eq!(queue.get(&id("none")).await.unwrap(), None);
     assert!(queue.objects(&id("none")).await.unwrap().is_empty());
     let attempt = Attempt { epoch: 1, number: 1 };
@@ -183,7 +183,7 @@ pub(crate) async fn an_unknown_job_is_unknown(queue: &impl Store) {
     }
 }
 
-pub(crate) async fn claims_and_reruns_are_no_changes(queue: &impl Store) {
+pub(crate) async fn claims_and_reruns_are_no_changes(queue: &Node<impl Store>) {
     submit(queue, job("job")).await;
     let attempt = Attempt { epoch: 1, number: 1 };
     let claim = Event::Claim { attempt, sheep: sheep("dolly"), at: at(10) };
@@ -195,7 +195,7 @@ pub(crate) async fn claims_and_reruns_are_no_changes(queue: &impl Store) {
     assert_eq!((phase(queue, "job").await, phase(queue, "done").await), (Phase::Queued, Phase::Done));
 }
 
-pub(crate) async fn one_batch_may_change_a_job_twice(queue: &impl Store) {
+pub(crate) async fn one_batch_may_change_a_job_twice(queue: &Node<impl Store>) {
     queue.submit(vec![job("job-1"), job("job-2")]).await.unwrap();
     let claimed = claim(queue, 2).await;
     let out = queue
@@ -212,7 +212,7 @@ pub(crate) async fn one_batch_may_change_a_job_twice(queue: &impl Store) {
     assert_eq!(queue.ready(at(40)).await.unwrap(), crate::Ready::default());
 }
 
-pub(crate) async fn an_empty_batch_is_nothing(queue: &impl Store) {
+pub(crate) async fn an_empty_batch_is_nothing(queue: &Node<impl Store>) {
     assert!(queue.submit(Vec::new()).await.unwrap().is_empty());
     assert!(queue.apply(Vec::new()).await.unwrap().is_empty());
     queue.delivered(Vec::new()).await.unwrap();

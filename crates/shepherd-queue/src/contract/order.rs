@@ -3,7 +3,7 @@
 use super::*;
 use crate::{Group, Pins};
 
-pub(crate) async fn first_come_first_served_within_a_priority(queue: &impl Store) {
+pub(crate) async fn first_come_first_served_within_a_priority(queue: &Node<impl Store>) {
     for name in ["job-b", "job-a", "job-c"] {
         submit(queue, job(name)).await;
     }
@@ -12,13 +12,13 @@ pub(crate) async fn first_come_first_served_within_a_priority(queue: &impl Store
     assert!(claim(queue, 2).await.is_empty());
 }
 
-pub(crate) async fn a_higher_priority_goes_first(queue: &impl Store) {
+pub(crate) async fn a_higher_priority_goes_first(queue: &Node<impl Store>) {
     let jobs = [("low", i32::MIN), ("mid", 0), ("high", i32::MAX), ("mid-2", 0)];
     queue.submit(jobs.map(|(name, priority)| prioritised(name, priority)).to_vec()).await.unwrap();
     assert_eq!(names(&claim(queue, 9).await), ["high", "mid", "mid-2", "low"]);
 }
 
-pub(crate) async fn a_pinned_job_goes_to_its_sheep_only(queue: &impl Store) {
+pub(crate) async fn a_pinned_job_goes_to_its_sheep_only(queue: &Node<impl Store>) {
     let jobs = vec![pinned("hers", "dolly"), job("any-1"), pinned("other", "shaun"), job("any-2")];
     queue.submit(jobs).await.unwrap();
     assert_eq!(names(&claim(queue, 9).await), ["hers", "any-1", "any-2"]);
@@ -26,7 +26,7 @@ pub(crate) async fn a_pinned_job_goes_to_its_sheep_only(queue: &impl Store) {
     assert_eq!(names(&queue.claim(shaun).await.unwrap()), ["other"]);
 }
 
-pub(crate) async fn jobs_pinned_to_a_sheep_that_is_no_more_can_be_had(queue: &impl Store) {
+pub(crate) async fn jobs_pinned_to_a_sheep_that_is_no_more_can_be_had(queue: &Node<impl Store>) {
     let jobs =
         || vec![pinned("hers", "dolly"), job("any"), pinned("gone-1", "shaun"), pinned("gone-2", "shaun")];
     queue.submit(jobs()).await.unwrap();
@@ -44,7 +44,7 @@ pub(crate) async fn jobs_pinned_to_a_sheep_that_is_no_more_can_be_had(queue: &im
     assert_eq!(names(&queue.claim(only).await.unwrap()), ["gone-2"]);
 }
 
-pub(crate) async fn a_job_that_waited_too_long_goes_first_whatever_its_priority(queue: &impl Store) {
+pub(crate) async fn a_job_that_waited_too_long_goes_first_whatever_its_priority(queue: &Node<impl Store>) {
     let jobs = [("low", -5, 1), ("mid", 0, 2), ("high", 9, 3), ("high-2", 9, 4)];
     let jobs = jobs.map(|(name, priority, t)| NewJob { submitted_at: at(t), ..prioritised(name, priority) });
     queue.submit(jobs.to_vec()).await.unwrap();
@@ -57,7 +57,7 @@ pub(crate) async fn a_job_that_waited_too_long_goes_first_whatever_its_priority(
     assert_eq!(names(&queue.claim(claim(3, 9)).await.unwrap()), ["mid"]);
 }
 
-pub(crate) async fn models_do_not_mix(queue: &impl Store) {
+pub(crate) async fn models_do_not_mix(queue: &Node<impl Store>) {
     let mut other = job("other");
     other.spec.model = ModelRef::parse("m", "2").unwrap();
     queue.submit(vec![other, job("job")]).await.unwrap();
@@ -66,14 +66,14 @@ pub(crate) async fn models_do_not_mix(queue: &impl Store) {
     assert!(queue.claim(empty_version).await.unwrap().is_empty());
 }
 
-pub(crate) async fn a_claim_is_bounded(queue: &impl Store) {
+pub(crate) async fn a_claim_is_bounded(queue: &Node<impl Store>) {
     queue.submit(vec![job("job-1"), job("job-2")]).await.unwrap();
     assert!(claim(queue, 0).await.is_empty());
     assert_eq!(claim(queue, 1).await.len(), 1);
     assert_eq!(claim(queue, usize::MAX).await.len(), 1);
 }
 
-pub(crate) async fn a_delayed_job_waits_for_its_time(queue: &impl Store) {
+pub(crate) async fn a_delayed_job_waits_for_its_time(queue: &Node<impl Store>) {
     submit(queue, job("job")).await;
     let first = claim_one(queue).await;
     let back = apply(queue, change(&id("job"), give_back(first.attempt, Some(100)))).await.unwrap();
@@ -90,7 +90,7 @@ pub(crate) async fn a_delayed_job_waits_for_its_time(queue: &impl Store) {
     assert!(matches!(again.job.state, JobState::Processing { started_at, .. } if started_at == at(50)));
 }
 
-pub(crate) async fn ready_shows_groups_in_the_order_they_leave(queue: &impl Store) {
+pub(crate) async fn ready_shows_groups_in_the_order_they_leave(queue: &Node<impl Store>) {
     assert_eq!(queue.ready(at(1)).await.unwrap(), crate::Ready::default());
     let mut urgent = prioritised("urgent", 7);
     urgent.spec.model = model("n");

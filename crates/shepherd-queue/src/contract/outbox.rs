@@ -2,7 +2,7 @@
 
 use super::*;
 
-pub(crate) async fn objects_come_with_the_claim(queue: &impl Store) {
+pub(crate) async fn objects_come_with_the_claim(queue: &Node<impl Store>) {
     let objects = [object("inputs/a", "1"), object("inputs/b", "")];
     submit(queue, with_objects("job", &[objects[1].clone(), objects[0].clone()])).await;
     assert_eq!(queue.objects(&id("job")).await.unwrap(), objects);
@@ -13,7 +13,7 @@ pub(crate) async fn objects_come_with_the_claim(queue: &impl Store) {
     assert_eq!(claim_one(queue).await.objects, objects);
 }
 
-pub(crate) async fn objects_of_a_change_are_kept(queue: &impl Store) {
+pub(crate) async fn objects_of_a_change_are_kept(queue: &Node<impl Store>) {
     submit(queue, with_objects("job", &[object("inputs/input", "in")])).await;
     let attempt = claim_one(queue).await.attempt;
     let objects = vec![object("outputs/output", "out")];
@@ -24,7 +24,7 @@ pub(crate) async fn objects_of_a_change_are_kept(queue: &impl Store) {
     assert_eq!(queue.pending(None, PendingLimits::jobs(9)).await.unwrap()[0].objects, all);
 }
 
-pub(crate) async fn a_refused_change_keeps_nothing(queue: &impl Store) {
+pub(crate) async fn a_refused_change_keeps_nothing(queue: &Node<impl Store>) {
     submit(queue, job("job")).await;
     let objects = vec![object("outputs/output", "out")];
     let stale = Change { job: id("job"), event: complete(Attempt { epoch: 0, number: 1 }), objects };
@@ -32,7 +32,7 @@ pub(crate) async fn a_refused_change_keeps_nothing(queue: &impl Store) {
     assert!(queue.objects(&id("job")).await.unwrap().is_empty());
 }
 
-pub(crate) async fn a_submitted_job_is_pending(queue: &impl Store) {
+pub(crate) async fn a_submitted_job_is_pending(queue: &Node<impl Store>) {
     assert_eq!(queue.lag().jobs, 0);
     let record = submit(queue, with_objects("job", &[object("inputs/input", "in")])).await;
     assert_eq!(queue.lag().jobs, 1);
@@ -41,7 +41,7 @@ pub(crate) async fn a_submitted_job_is_pending(queue: &impl Store) {
     assert!(queue.pending(None, PendingLimits::jobs(0)).await.unwrap().is_empty());
 }
 
-pub(crate) async fn unstored_objects_are_told_until_they_are_caught_up(queue: &impl Store) {
+pub(crate) async fn unstored_objects_are_told_until_they_are_caught_up(queue: &Node<impl Store>) {
     assert!(queue.unstored().await.unwrap().is_empty());
     let record = submit(queue, with_objects("job", &[object("inputs/a", "1"), object("inputs/b", "")])).await;
     submit(queue, job("none")).await;
@@ -54,7 +54,7 @@ pub(crate) async fn unstored_objects_are_told_until_they_are_caught_up(queue: &i
     assert!(queue.unstored().await.unwrap().is_empty());
 }
 
-pub(crate) async fn pending_can_be_asked_by_job(queue: &impl Store) {
+pub(crate) async fn pending_can_be_asked_by_job(queue: &Node<impl Store>) {
     for name in ["ann", "bob", "cid"] {
         submit(queue, with_objects(name, &[object("inputs/input", name)])).await;
     }
@@ -69,7 +69,7 @@ pub(crate) async fn pending_can_be_asked_by_job(queue: &impl Store) {
     assert_eq!(names(&queue.pending(None, PendingLimits::jobs(9)).await.unwrap()), ["bob"]);
 }
 
-pub(crate) async fn pending_goes_on_behind_a_position(queue: &impl Store) {
+pub(crate) async fn pending_goes_on_behind_a_position(queue: &Node<impl Store>) {
     queue.submit(["ann", "bob", "cid", "dan"].map(job).to_vec()).await.unwrap();
     let two = PendingLimits::jobs(2);
     let first = queue.pending(None, two).await.unwrap();
@@ -84,7 +84,7 @@ pub(crate) async fn pending_goes_on_behind_a_position(queue: &impl Store) {
     assert_eq!(Some(of[0].position), after);
 }
 
-pub(crate) async fn pending_is_bounded_by_bytes(queue: &impl Store) {
+pub(crate) async fn pending_is_bounded_by_bytes(queue: &Node<impl Store>) {
     for (name, bytes) in [("ann", 100), ("bob", 0), ("cid", 100), ("dan", 100)] {
         submit(queue, with_objects(name, &[object("inputs/input", vec![b'x'; bytes])])).await;
     }
@@ -97,7 +97,7 @@ pub(crate) async fn pending_is_bounded_by_bytes(queue: &impl Store) {
     assert!(queue.pending(None, PendingLimits { jobs: 0, ..large }).await.unwrap().is_empty());
 }
 
-pub(crate) async fn delivered_drops_what_was_given(queue: &impl Store) {
+pub(crate) async fn delivered_drops_what_was_given(queue: &Node<impl Store>) {
     submit(queue, with_objects("job", &[object("inputs/input", "in")])).await;
     submit(queue, job("other")).await;
     let given = queue.pending(None, PendingLimits::jobs(1)).await.unwrap();
@@ -113,7 +113,7 @@ pub(crate) async fn delivered_drops_what_was_given(queue: &impl Store) {
     assert!(claim_one(queue).await.objects.is_empty());
 }
 
-pub(crate) async fn a_change_meanwhile_stays_pending(queue: &impl Store) {
+pub(crate) async fn a_change_meanwhile_stays_pending(queue: &Node<impl Store>) {
     submit(queue, with_objects("job", &[object("inputs/input", "in")])).await;
     let attempt = claim_one(queue).await.attempt;
     let given = queue.pending(None, PendingLimits::jobs(9)).await.unwrap();
@@ -131,7 +131,7 @@ pub(crate) async fn a_change_meanwhile_stays_pending(queue: &impl Store) {
     assert!(queue.objects(&id("job")).await.unwrap().is_empty());
 }
 
-pub(crate) async fn a_claim_makes_no_job_pending(queue: &impl Store) {
+pub(crate) async fn a_claim_makes_no_job_pending(queue: &Node<impl Store>) {
     submit(queue, job("job")).await;
     let given = queue.pending(None, PendingLimits::jobs(9)).await.unwrap();
     claim_one(queue).await;
@@ -143,7 +143,7 @@ pub(crate) async fn a_claim_makes_no_job_pending(queue: &impl Store) {
     assert_eq!(queue.lag().jobs, 0);
 }
 
-pub(crate) async fn a_give_back_makes_a_job_pending(queue: &impl Store) {
+pub(crate) async fn a_give_back_makes_a_job_pending(queue: &Node<impl Store>) {
     submit(queue, job("job")).await;
     let given = queue.pending(None, PendingLimits::jobs(9)).await.unwrap();
     let first = claim_one(queue).await;
@@ -157,7 +157,7 @@ pub(crate) async fn a_give_back_makes_a_job_pending(queue: &impl Store) {
     assert_eq!(queue.lag().jobs, 0);
 }
 
-pub(crate) async fn pending_is_in_the_order_since_when(queue: &impl Store) {
+pub(crate) async fn pending_is_in_the_order_since_when(queue: &Node<impl Store>) {
     queue.submit(vec![job("job-1"), job("job-2"), job("job-3")]).await.unwrap();
     let order = async || {
         let pending = queue.pending(None, PendingLimits::jobs(9)).await.unwrap();
@@ -171,7 +171,7 @@ pub(crate) async fn pending_is_in_the_order_since_when(queue: &impl Store) {
     assert_eq!(order().await, ["job-2", "job-3", "job-1"]);
 }
 
-pub(crate) async fn a_rerun_keeps_inputs_and_drops_outputs(queue: &impl Store) {
+pub(crate) async fn a_rerun_keeps_inputs_and_drops_outputs(queue: &Node<impl Store>) {
     submit(queue, with_objects("job", &[object("inputs/input", "in")])).await;
     let attempt = claim_one(queue).await.attempt;
     let objects = vec![object("outputs/output", "out"), object("extra", "x")];
@@ -183,7 +183,7 @@ pub(crate) async fn a_rerun_keeps_inputs_and_drops_outputs(queue: &impl Store) {
     assert_eq!(claim_one(queue).await.objects, left);
 }
 
-pub(crate) async fn an_input_of_a_rerun_replaces_the_older(queue: &impl Store) {
+pub(crate) async fn an_input_of_a_rerun_replaces_the_older(queue: &Node<impl Store>) {
     finished(queue, with_objects("job", &[object("inputs/input", "old")])).await;
     let given = queue.pending(None, PendingLimits::jobs(9)).await.unwrap();
     submit(queue, rerun(with_objects("job", &[object("inputs/input", "new")]))).await;
@@ -192,7 +192,7 @@ pub(crate) async fn an_input_of_a_rerun_replaces_the_older(queue: &impl Store) {
     assert_eq!(claim_one(queue).await.objects, [object("inputs/input", "new")]);
 }
 
-pub(crate) async fn delivering_an_older_run_settles_nothing(queue: &impl Store) {
+pub(crate) async fn delivering_an_older_run_settles_nothing(queue: &Node<impl Store>) {
     let objects = [object("inputs/input", "in"), object("inputs/other", "in")];
     finished(queue, with_objects("job", &objects)).await;
     let given = queue.pending(None, PendingLimits::jobs(9)).await.unwrap();
@@ -206,7 +206,7 @@ pub(crate) async fn delivering_an_older_run_settles_nothing(queue: &impl Store) 
     );
 }
 
-pub(crate) async fn any_path_and_any_bytes_are_kept(queue: &impl Store) {
+pub(crate) async fn any_path_and_any_bytes_are_kept(queue: &Node<impl Store>) {
     let bytes: Vec<u8> = (0..=255).cycle().take(70_000).collect();
     let long = "k".repeat(1024);
     let mut objects: Vec<SmallObject> =

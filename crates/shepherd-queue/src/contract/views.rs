@@ -2,14 +2,19 @@
 
 use super::*;
 
-async fn listed(queue: &impl Store, phases: &[Phase], before: Option<u64>, limit: usize) -> Vec<String> {
+async fn listed(
+    queue: &Node<impl Store>,
+    phases: &[Phase],
+    before: Option<u64>,
+    limit: usize,
+) -> Vec<String> {
     let query = ListQuery { phases: phases.to_vec(), before, limit };
     let records = queue.list(query).await.unwrap();
     records.iter().map(|record| record.spec.id.to_string()).collect()
 }
 
 /// One job in each phase, oldest first: done, failed, cancelled, processing, queued.
-async fn one_of_each(queue: &impl Store) {
+async fn one_of_each(queue: &Node<impl Store>) {
     finished(queue, job("done")).await;
     submit(queue, job("failed")).await;
     let attempt = claim_one(queue).await.attempt;
@@ -21,7 +26,7 @@ async fn one_of_each(queue: &impl Store) {
     submit(queue, job("queued")).await;
 }
 
-pub(crate) async fn a_listing_is_newest_first(queue: &impl Store) {
+pub(crate) async fn a_listing_is_newest_first(queue: &Node<impl Store>) {
     one_of_each(queue).await;
     let all = ["queued", "processing", "cancelled", "failed", "done"];
     assert_eq!(listed(queue, &[], None, 9).await, all);
@@ -31,7 +36,7 @@ pub(crate) async fn a_listing_is_newest_first(queue: &impl Store) {
     }
 }
 
-pub(crate) async fn a_listing_goes_on_from_a_key(queue: &impl Store) {
+pub(crate) async fn a_listing_goes_on_from_a_key(queue: &Node<impl Store>) {
     for n in 0..5 {
         submit(queue, job(&format!("job-{n}"))).await;
     }
@@ -48,7 +53,7 @@ pub(crate) async fn a_listing_goes_on_from_a_key(queue: &impl Store) {
     assert_eq!(listed(queue, &[], Some(u64::MAX), 9).await.len(), 5);
 }
 
-pub(crate) async fn a_listing_filters_phases(queue: &impl Store) {
+pub(crate) async fn a_listing_filters_phases(queue: &Node<impl Store>) {
     one_of_each(queue).await;
     let phases = [
         (Phase::Queued, "queued"),
@@ -68,7 +73,7 @@ pub(crate) async fn a_listing_filters_phases(queue: &impl Store) {
     assert_eq!(listed(queue, &middle, Some(seq), 9).await, ["cancelled", "failed"]);
 }
 
-pub(crate) async fn a_listing_knows_claims(queue: &impl Store) {
+pub(crate) async fn a_listing_knows_claims(queue: &Node<impl Store>) {
     queue.submit(vec![job("job-1"), job("job-2")]).await.unwrap();
     let claimed = claim_one(queue).await;
     assert_eq!(listed(queue, &[Phase::Queued], None, 9).await, ["job-2"]);
@@ -77,7 +82,7 @@ pub(crate) async fn a_listing_knows_claims(queue: &impl Store) {
     assert_eq!(all[1], claimed.job);
 }
 
-pub(crate) async fn changes_tells_of_ready_jobs(queue: &impl Store) {
+pub(crate) async fn changes_tells_of_ready_jobs(queue: &Node<impl Store>) {
     let mut changes = queue.changes();
     changes.mark_unchanged();
     submit(queue, job("job")).await;

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
-use shepherd_job::{Event, JobId, JobSpec, JobState, Phase};
+use shepherd_job::{Event, GiveBack, JobId, JobSpec, JobState, Phase};
 
 use super::fault::Fault;
 use super::index::{GroupId, GroupKey, Waiting};
@@ -19,7 +19,8 @@ use super::memory_index::{Effect, MemoryIndex, outcome};
 use super::rows::Decoder;
 use super::statements::Statements;
 use crate::{
-    Change, ChangeRefused, Changed, Existing, JobRecord, NewJob, Pending, SmallObject, Submitted, rules,
+    Change, ChangeRefused, Changed, Existing, JobRecord, Join, Lease, NewJob, Pending, SmallObject,
+    Submitted, rules,
 };
 
 /// How long claims that could not be written wait for the next try.
@@ -31,6 +32,7 @@ pub(super) struct Next {
     pub(super) seq: u64,
     pub(super) position: u64,
     pub(super) group: GroupId,
+    pub(super) epoch: u64,
 }
 
 /// A transaction in progress.
@@ -47,6 +49,8 @@ pub(super) struct Batch<'a, 'c> {
     effects: Vec<Effect>,
     reserved: Vec<Waiting>,
     claims: Vec<Arc<JobRecord>>,
+    /// Whether a node joins.
+    joins: bool,
     news: News,
 }
 
@@ -84,12 +88,34 @@ impl<'a, 'c> Batch<'a, 'c> {
             effects: Vec::new(),
             reserved: Vec::new(),
             claims: Vec::new(),
+            joins: false,
             news: News::Nothing,
         }
     }
 
     pub(super) fn begin(&mut self) -> Result<(), Fault> {
         Ok(self.statements.begin()?)
+    }
+
+    /// Takes a node in. Every attempt in flight is of an earlier life, of whichever name: the lock
+    /// on the directory says that no other process lives.
+    pub(super) fn join(&mut self, join: &Join) -> Result<Lease, Fault> {
+        self.joins = true;
+        let held = lock(self.memory).begin_join();
+        for record in held {
+            let before = self.touched.get(&record.spec.id).map_or(record, Arc::clone);
+            let JobState::Processing { attempt, .. } = before.state else { continue };
+            let event = Event::GiveBack { attempt, cause: GiveBack::Blameless, not_before: None };
+            let state = rules::changed(&before.state, event);
+            let state = state.map_err(|e| Fault::Damaged(format!("job {}: {e}", before.seq)))?;
+            // Its status file may say that it is being processed.
+            self.write_change(before, state, &[])?;
+        }
+        let lease = Lease { node: join.node.clone(), epoch: self.next.epoch };
+        self.next.epoch += 1;
+        self.statements.set_epoch(lease.epoch)?;
+        self.effects.push(Effect::Joined(lease.clone()));
+        Ok(lease)
     }
 
     pub(super) fn submit(&mut self, jobs: &[NewJob]) -> Result<Vec<Submitted>, Fault> {
@@ -140,6 +166,9 @@ impl<'a, 'c> Batch<'a, 'c> {
             let mut memory = lock(self.memory);
             for job in self.reserved {
                 memory.index.insert(job);
+            }
+            if self.joins {
+                memory.end_join();
             }
             memory.put_unwritten(&self.claims, Instant::now() + CLAIM_RETRY);
         }
@@ -256,12 +285,22 @@ impl<'a, 'c> Batch<'a, 'c> {
                 }
             }
         }
+        Ok(Ok(self.write_change(before, state, &change.objects)?))
+    }
+
+    /// Writes a job's new state, and objects that come with it.
+    fn write_change(
+        &mut self,
+        before: Arc<JobRecord>,
+        state: JobState,
+        objects: &[SmallObject],
+    ) -> Result<Arc<JobRecord>, Fault> {
         let seq = before.seq;
         let record = JobRecord { seq, spec: before.spec.clone(), submitted_at: before.submitted_at, state };
         let after = Arc::new(record);
         let position = self.position();
         self.statements.write_state(&after)?;
-        self.statements.put_objects(seq, &change.objects)?;
+        self.statements.put_objects(seq, objects)?;
         // Most jobs are pending already: their submit was moments ago.
         if self.settled.contains(&seq) || !lock(self.memory).pending.contains(seq) {
             self.statements.insert_pending(seq, position)?;
@@ -271,9 +310,9 @@ impl<'a, 'c> Batch<'a, 'c> {
         if after.state.phase() == Phase::Queued {
             self.news = News::Ready;
         }
-        let objects = change.objects.clone();
+        let objects = objects.to_vec();
         self.effects.push(Effect::Changed { before, after: Arc::clone(&after), objects, position });
-        Ok(Ok(after))
+        Ok(after)
     }
 
     fn delivered_one(&mut self, given: &Pending) -> Result<(), Fault> {

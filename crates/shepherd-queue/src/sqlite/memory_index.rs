@@ -15,8 +15,8 @@ use shepherd_job::{JobState, Phase};
 
 use super::cache::{Cache, Entry};
 use super::index::{GroupId, Place, ReadyIndex, Waiting};
-use crate::rules;
-use crate::{Claim, Claimed, Counts, JobRecord, Lag, Position, SmallObject};
+use crate::rules::{self, Standing};
+use crate::{Claim, Claimed, Counts, Held, JobRecord, Lag, Lease, Position, QueueError, SmallObject};
 
 /// How many records are read together when a claim finds one that is not cached.
 const READ_AHEAD: usize = 256;
@@ -117,14 +117,29 @@ pub(super) enum Effect {
     },
     /// A job's state changed.
     Changed { before: Arc<JobRecord>, after: Arc<JobRecord>, objects: Vec<SmallObject>, position: u64 },
+    /// A node has joined.
+    Joined(Lease),
     /// Objects of a job are in storage.
     Written { seq: u64, objects: Vec<SmallObject>, settled: bool },
+}
+
+/// Part of what a node learns when it renews its lease.
+#[derive(Debug, Default)]
+pub(super) struct Renewing {
+    /// Attempts that the node did not name.
+    pub(super) unknown: Vec<Held>,
+    /// Attempts that it named and that are not current.
+    pub(super) over: Vec<Held>,
 }
 
 /// What became of a claim.
 #[derive(Debug)]
 pub(super) enum Taken {
     Jobs(Vec<Claimed>),
+    /// The lease is over.
+    Fenced,
+    /// The lease is about to be over.
+    Joining,
     /// These must be read from the disk first.
     Missing(Loaded),
 }
@@ -132,7 +147,10 @@ pub(super) enum Taken {
 /// See the module's documentation.
 #[derive(Debug, Default)]
 pub(super) struct MemoryIndex {
-    epoch: u64,
+    /// What jobs are claimed under.
+    lease: Option<Lease>,
+    /// Whether a node is joining: nobody claims meanwhile.
+    joining: bool,
     /// The last job that was accepted before this opening.
     old_seq: u64,
     pub(super) index: ReadyIndex,
@@ -146,23 +164,61 @@ pub(super) struct MemoryIndex {
 impl MemoryIndex {
     /// What the disk says at an opening; `old_seq` is the last job it has.
     pub(super) fn new(
-        epoch: u64,
         old_seq: u64,
         index: ReadyIndex,
         cache: Cache,
         pending: PendingSet,
         tally: Tally,
     ) -> Self {
-        Self { epoch, old_seq, index, cache, pending, tally, ..Self::default() }
+        Self { old_seq, index, cache, pending, tally, ..Self::default() }
     }
 
-    /// Which opening of the store this is.
-    pub(super) fn epoch(&self) -> u64 {
-        self.epoch
+    /// Stops claims for a node that joins, and gives the jobs that are being processed.
+    pub(super) fn begin_join(&mut self) -> Vec<Arc<JobRecord>> {
+        self.joining = true;
+        let mut held: Vec<_> = self.cache.processing().map(|entry| Arc::clone(&entry.record)).collect();
+        held.sort_unstable_by_key(|record| record.seq);
+        held
+    }
+
+    /// Lets claims go on as before.
+    pub(super) fn end_join(&mut self) {
+        self.joining = false;
+    }
+
+    /// Renews a lease, which has no end here. Jobs of attempts that are not being processed are
+    /// left to the caller.
+    pub(super) fn renew(&self, lease: &Lease, held: &[Held]) -> Result<Renewing, QueueError> {
+        if self.lease.as_ref() != Some(lease) {
+            return Err(QueueError::Fenced);
+        }
+        let known: HashSet<&Held> = held.iter().collect();
+        let mut renewing = Renewing::default();
+        for entry in self.cache.processing() {
+            if let JobState::Processing { attempt, .. } = entry.record.state {
+                let current = Held { job: entry.record.spec.id.clone(), attempt };
+                if !known.contains(&current) {
+                    renewing.unknown.push(current);
+                }
+            }
+        }
+        for held in held {
+            let record = self.cache.find(&held.job).map(|entry| &*entry.record);
+            if rules::standing(held, record) != Standing::Current {
+                renewing.over.push(held.clone());
+            }
+        }
+        Ok(renewing)
     }
 
     /// Hands out jobs. Those that `loaded` brings need not be cached.
-    pub(super) fn claim(&mut self, claim: &Claim, loaded: &mut Loaded) -> Taken {
+    pub(super) fn claim(&mut self, lease: &Lease, claim: &Claim, loaded: &mut Loaded) -> Taken {
+        if self.lease.as_ref() != Some(lease) {
+            return Taken::Fenced;
+        }
+        if self.joining {
+            return Taken::Joining;
+        }
         self.index.advance(claim.at);
         let groups = self.index.open_to(claim);
         loop {
@@ -171,8 +227,9 @@ impl MemoryIndex {
             let missing = next.iter().filter(|(_, place)| !self.has(place.seq, loaded));
             let missing: Vec<(GroupId, Place)> = missing.copied().collect();
             if missing.is_empty() {
-                let jobs =
-                    next.into_iter().filter_map(|(group, place)| self.take(claim, group, place, loaded));
+                let jobs = next
+                    .into_iter()
+                    .filter_map(|(group, place)| self.take(lease, claim, group, place, loaded));
                 let jobs = jobs.collect();
                 self.keep(&groups, loaded);
                 return Taken::Jobs(jobs);
@@ -217,10 +274,17 @@ impl MemoryIndex {
             || (loaded.entries.contains_key(&seq) && self.is_fresh(seq, loaded.stamp))
     }
 
-    fn take(&mut self, claim: &Claim, group: GroupId, place: Place, loaded: &mut Loaded) -> Option<Claimed> {
+    fn take(
+        &mut self,
+        lease: &Lease,
+        claim: &Claim,
+        group: GroupId,
+        place: Place,
+        loaded: &mut Loaded,
+    ) -> Option<Claimed> {
         let entry = self.cache.remove(place.seq).or_else(|| loaded.entries.remove(&place.seq))?;
         let Waiting { history, .. } = self.index.remove(group, place, None)?;
-        let (attempt, state) = rules::claimed(history, self.epoch, claim.sheep.clone(), claim.at);
+        let (attempt, state) = rules::claimed(history, lease.epoch, claim.sheep.clone(), claim.at);
         let old = &entry.record;
         let record = Arc::new(JobRecord {
             seq: old.seq,
@@ -294,6 +358,10 @@ impl MemoryIndex {
                     }
                     self.cache.insert(entry);
                 }
+            }
+            Effect::Joined(lease) => {
+                self.lease = Some(lease);
+                self.joining = false;
             }
             Effect::Written { seq, objects, settled } => {
                 self.note(seq);

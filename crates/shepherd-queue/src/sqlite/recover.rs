@@ -1,19 +1,18 @@
-//! What happens when a store is opened: a new epoch, attempts given back, and the
-//! ready queue rebuilt.
+//! What happens when a store is opened: the ready queue is rebuilt, and what was being
+//! processed is read.
 
 use std::collections::HashMap;
 
 use rusqlite::{Connection, Transaction, TransactionBehavior};
-use shepherd_job::{Event, GiveBack, History, JobState, Timestamp};
+use shepherd_job::{History, Timestamp};
 
 use super::batch::Next;
-use super::cache::Cache;
+use super::cache::{Cache, Entry};
 use super::fault::Fault;
 use super::index::{GroupId, Groups, Place, ReadyIndex, Waiting};
 use super::memory_index::{MemoryIndex, PendingSet, Tally};
-use super::rows::{Decoder, group_key, record_columns};
-use super::statements::{Statements, TALLIES};
-use crate::JobRecord;
+use super::rows::{self, Decoder, group_key, record_columns};
+use super::statements::TALLIES;
 
 const PROCESSING: &str = concat!(
     "SELECT ",
@@ -21,54 +20,34 @@ const PROCESSING: &str = concat!(
     " FROM live l CROSS JOIN job j ON j.seq = l.seq LEFT JOIN fin f ON f.seq = l.seq WHERE l.state = 1"
 );
 
-/// Brings the store from its last life into a new one.
-pub(super) fn recover(conn: &mut Connection, cache_bytes: usize) -> Result<(MemoryIndex, Next), Fault> {
-    let (epoch, position) = begin_epoch(conn)?;
+/// Loads what the process keeps in memory. It changes nothing: what was being processed when
+/// the store was closed is so until a node joins.
+pub(super) fn load(conn: &mut Connection, cache_bytes: usize) -> Result<(MemoryIndex, Next), Fault> {
     let tx = conn.transaction_with_behavior(TransactionBehavior::Deferred)?;
     let (groups, group) = load_groups(&tx)?;
     let index = load_index(&tx, groups)?;
+    let mut cache = Cache::new(cache_bytes);
+    load_processing(&tx, &mut cache)?;
     let pending = load_pending(&tx)?;
+    let position = highest(&tx, "SELECT max(since) FROM behind")? + 1;
     let mut tally = Tally::default();
     for (count, key) in tally.iter_mut().zip(TALLIES) {
         *count = meta(&tx, key)?;
     }
     let old_seq = highest(&tx, "SELECT max(seq) FROM job")?;
-    let memory = MemoryIndex::new(epoch, old_seq, index, Cache::new(cache_bytes), pending, tally);
-    Ok((memory, Next { seq: old_seq + 1, position, group }))
+    let next = Next { seq: old_seq + 1, position, group, epoch: meta(&tx, "epoch")? + 1 };
+    Ok((MemoryIndex::new(old_seq, index, cache, pending, tally), next))
 }
 
-/// Raises the epoch and gives back what the last life was processing.
-fn begin_epoch(conn: &mut Connection) -> Result<(u64, u64), Fault> {
-    let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let epoch = meta(&tx, "epoch")? + 1;
-    tx.execute("UPDATE meta SET value = ?1 WHERE key = 'epoch'", [epoch.cast_signed()])?;
-    let mut position = highest(&tx, "SELECT max(since) FROM behind")? + 1;
-    {
-        let mut statements = Statements::prepare(&tx)?;
-        for record in processing(&tx)? {
-            let JobState::Processing { attempt, .. } = record.state else { continue };
-            let event = Event::GiveBack { attempt, cause: GiveBack::Blameless, not_before: None };
-            let state = record.state.apply(event);
-            let state = state.map_err(|e| Fault::Damaged(format!("job {}: {e}", record.seq)))?;
-            statements.write_state(&JobRecord { state, ..record })?;
-            // Its status file may say that it is being processed.
-            statements.insert_pending(record.seq, position)?;
-            position += 1;
-        }
-    }
-    tx.commit()?;
-    Ok((epoch, position))
-}
-
-fn processing(tx: &Transaction<'_>) -> Result<Vec<JobRecord>, Fault> {
+fn load_processing(tx: &Transaction<'_>, cache: &mut Cache) -> Result<(), Fault> {
     let mut decoder = Decoder::default();
     let mut statement = tx.prepare(PROCESSING)?;
     let mut rows = statement.query([])?;
-    let mut out = Vec::new();
     while let Some(row) = rows.next()? {
-        out.push(decoder.record(tx, row)?);
+        let (record, objects) = rows::with_objects(decoder.record(tx, row)?, tx)?;
+        cache.insert(Entry { record, objects });
     }
-    Ok(out)
+    Ok(())
 }
 
 fn load_groups(tx: &Transaction<'_>) -> Result<(Groups, GroupId), Fault> {
@@ -85,8 +64,8 @@ fn load_groups(tx: &Transaction<'_>) -> Result<(Groups, GroupId), Fault> {
 }
 
 fn load_index(tx: &Transaction<'_>, groups: Groups) -> Result<ReadyIndex, Fault> {
-    let mut statement =
-        tx.prepare("SELECT seq, grp, priority, submitted_at, attempts, crashes, not_before FROM live")?;
+    let mut statement = tx
+        .prepare("SELECT seq, grp, priority, submitted_at, attempts, crashes, not_before, state FROM live")?;
     let mut rows = statement.query([])?;
     let mut ready: HashMap<GroupId, Vec<(Place, Timestamp)>> = HashMap::new();
     let mut used: HashMap<u64, History> = HashMap::new();
@@ -95,6 +74,9 @@ fn load_index(tx: &Transaction<'_>, groups: Groups) -> Result<ReadyIndex, Fault>
     let mut group: GroupId = 0;
     let mut list: Vec<(Place, Timestamp)> = Vec::new();
     while let Some(row) = rows.next()? {
+        if row.get::<_, i64>(7)? != 0 {
+            continue;
+        }
         let seq = row.get::<_, i64>(0)?.cast_unsigned();
         let of: GroupId = row.get(1)?;
         let place = Place::new(row.get(2)?, seq);

@@ -31,6 +31,7 @@ pub(super) struct Statements<'c> {
     insert_pending: Statement<'c>,
     delete_pending: Statement<'c>,
     count: Statement<'c>,
+    set_epoch: Statement<'c>,
 }
 
 impl<'c> Statements<'c> {
@@ -70,6 +71,7 @@ impl<'c> Statements<'c> {
             )?,
             delete_pending: p("DELETE FROM behind WHERE seq = ?1")?,
             count: p("UPDATE meta SET value = value + ?2 WHERE key = ?1")?,
+            set_epoch: p("UPDATE meta SET value = ?1 WHERE key = 'epoch'")?,
         })
     }
 
@@ -201,6 +203,10 @@ impl<'c> Statements<'c> {
 
     pub(super) fn delete_pending(&mut self, seq: u64) -> rusqlite::Result<()> {
         self.delete_pending.execute([seq.cast_signed()]).map(drop)
+    }
+
+    pub(super) fn set_epoch(&mut self, epoch: u64) -> rusqlite::Result<()> {
+        self.set_epoch.execute([epoch.cast_signed()]).map(drop)
     }
 
     /// Adds to the number of finished jobs of an outcome.

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::{SqliteOptions, SqliteStore};
+use crate::contract::Node;
 use crate::{JobStore as _, QueueError, contract};
 
 mod crash;
@@ -12,35 +13,44 @@ mod reopen;
 mod stress;
 mod versions;
 
-pub(super) fn open(dir: &Path) -> SqliteStore {
-    SqliteStore::open(dir, SqliteOptions::default()).unwrap()
+pub(super) async fn open(dir: &Path) -> Node<SqliteStore> {
+    Node::join(SqliteStore::open(dir, SqliteOptions::default()).unwrap()).await
 }
 
-/// A store in a directory that goes with it.
+/// A store in a directory that goes with it, as its node uses it.
 pub(super) struct Fresh {
-    queue: Option<SqliteStore>,
+    node: Option<Node<SqliteStore>>,
     dir: tempfile::TempDir,
 }
 
 impl Fresh {
-    pub(super) fn new(options: SqliteOptions) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let queue = Some(SqliteStore::open(dir.path(), options).unwrap());
-        Self { queue, dir }
+    pub(super) async fn new(options: SqliteOptions) -> Self {
+        let mut this = Self { node: None, dir: tempfile::tempdir().unwrap() };
+        this.reopen(options).await;
+        this
     }
 
-    /// Closes the store and opens it again.
-    pub(super) fn reopen(&mut self, options: SqliteOptions) {
-        self.queue = None;
-        self.queue = Some(SqliteStore::open(self.dir.path(), options).unwrap());
+    /// Closes the store, opens it again and has the node join.
+    pub(super) async fn reopen(&mut self, options: SqliteOptions) {
+        self.node = None;
+        self.node = Some(Node::join(SqliteStore::open(self.dir.path(), options).unwrap()).await);
+    }
+}
+
+impl Fresh {
+    /// Has the node join once more, with the store open.
+    pub(super) async fn rejoin(&mut self) {
+        if let Some(node) = &mut self.node {
+            node.lease = crate::contract::join(&**node, "ann", 0).await;
+        }
     }
 }
 
 impl std::ops::Deref for Fresh {
-    type Target = SqliteStore;
+    type Target = Node<SqliteStore>;
 
-    fn deref(&self) -> &SqliteStore {
-        self.queue.as_ref().unwrap()
+    fn deref(&self) -> &Node<SqliteStore> {
+        self.node.as_ref().unwrap()
     }
 }
 
@@ -52,24 +62,24 @@ pub(super) fn tiny() -> SqliteOptions {
 mod cached {
     use super::{Fresh, SqliteOptions, contract};
 
-    contract::suite!(*Fresh::new(SqliteOptions::default()));
+    contract::suite!(*Fresh::new(SqliteOptions::default()).await);
 }
 
 mod uncached {
     use super::{Fresh, contract, tiny};
 
-    contract::suite!(*Fresh::new(tiny()));
+    contract::suite!(*Fresh::new(tiny()).await);
 }
 
-#[test]
-fn a_second_opener_is_refused() {
+#[tokio::test]
+async fn a_second_opener_is_refused() {
     let dir = tempfile::tempdir().unwrap();
-    let first = open(dir.path());
+    let first = open(dir.path()).await;
     let name = dir.path().display().to_string();
     let second = SqliteStore::open(dir.path(), SqliteOptions::default());
     assert_eq!(second.err(), Some(QueueError::InUse(name)));
     drop(first);
-    open(dir.path());
+    open(dir.path()).await;
 }
 
 #[test]
@@ -86,7 +96,7 @@ fn the_log_of_writes_is_synced_in_full() {
 #[tokio::test]
 async fn the_end_of_a_thread_is_told() {
     let dir = tempfile::tempdir().unwrap();
-    let mut queue = open(dir.path());
+    let mut queue = open(dir.path()).await.into_store();
     let early = tokio::time::timeout(std::time::Duration::from_millis(20), queue.failed()).await;
     assert!(early.is_err(), "the threads run");
     // The writer ends, as it does when it panics.

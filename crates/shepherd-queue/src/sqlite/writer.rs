@@ -20,7 +20,7 @@ use super::memory_index::MemoryIndex;
 use super::rows::Decoder;
 use super::schema::{self, Files, StateDir};
 use super::statements::Statements;
-use crate::{Change, Changed, NewJob, Pending, QueueError, Result, Submitted};
+use crate::{Change, Changed, Join, Lease, NewJob, Pending, QueueError, Result, Submitted};
 
 /// How long a claim stays unwritten when nothing happens to its job. Most jobs of
 /// a fast model are finished by then, and their claims are never written.
@@ -36,6 +36,7 @@ const REOPEN_WAIT: Duration = Duration::from_millis(100);
 
 /// A call that waits, with its place in the line.
 pub(super) enum Op {
+    Join(Join, Reply<Lease>),
     Submit(Vec<NewJob>, Reply<Vec<Submitted>>),
     Change(Vec<Change>, Reply<Vec<Changed>>),
     Delivered(Vec<Pending>, Reply<()>),
@@ -56,6 +57,7 @@ impl<T> Reply<T> {
 }
 
 enum Answer {
+    Joined(Lease),
     Submitted(Vec<Submitted>),
     Changed(Vec<Changed>),
     Delivered,
@@ -65,6 +67,7 @@ enum Answer {
 impl Op {
     fn jobs(&self) -> usize {
         match self {
+            Self::Join(..) => 1,
             Self::Submit(jobs, _) => jobs.len(),
             Self::Change(changes, _) => changes.len(),
             Self::Delivered(jobs, _) => jobs.len(),
@@ -74,19 +77,25 @@ impl Op {
 
     fn answer(self, answer: Answer) {
         match (self, answer) {
+            (Self::Join(_, reply), Answer::Joined(lease)) => reply.send(Ok(lease)),
             (Self::Submit(_, reply), Answer::Submitted(out)) => reply.send(Ok(out)),
             (Self::Change(_, reply), Answer::Changed(out)) => reply.send(Ok(out)),
             (Self::Delivered(_, reply), Answer::Delivered) => reply.send(Ok(())),
             // An answer of another kind cannot be; the caller sees its reply dropped.
             (
-                Self::Submit(..) | Self::Change(..) | Self::Delivered(..) | Self::Claims,
-                Answer::Submitted(_) | Answer::Changed(_) | Answer::Delivered | Answer::None,
+                Self::Join(..) | Self::Submit(..) | Self::Change(..) | Self::Delivered(..) | Self::Claims,
+                Answer::Joined(_)
+                | Answer::Submitted(_)
+                | Answer::Changed(_)
+                | Answer::Delivered
+                | Answer::None,
             ) => {}
         }
     }
 
     fn refuse(self, error: QueueError) {
         match self {
+            Self::Join(_, reply) => reply.send(Err(error)),
             Self::Submit(_, reply) => reply.send(Err(error)),
             Self::Change(_, reply) => reply.send(Err(error)),
             Self::Delivered(_, reply) => reply.send(Err(error)),
@@ -341,6 +350,7 @@ fn fill(
     let mut answers = Vec::with_capacity(ops.len());
     for op in ops {
         answers.push(match op {
+            Op::Join(join, _) => Answer::Joined(batch.join(join)?),
             Op::Submit(jobs, _) => Answer::Submitted(batch.submit(jobs)?),
             Op::Change(changes, _) => Answer::Changed(batch.change(changes)?),
             Op::Delivered(jobs, _) => {
@@ -363,7 +373,8 @@ impl Op {
             Self::Submit(_, reply) => reply.send(Ok(Vec::new())),
             Self::Change(_, reply) => reply.send(Ok(Vec::new())),
             Self::Delivered(_, reply) => reply.send(Ok(())),
-            Self::Claims => {}
+            // The first is never empty.
+            Self::Join(..) | Self::Claims => {}
         }
     }
 }

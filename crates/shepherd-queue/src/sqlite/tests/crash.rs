@@ -33,7 +33,7 @@ fn victim() {
     let round = round.into_string().unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
-        let queue = Arc::new(open(Path::new(&dir)));
+        let queue = Arc::new(open(Path::new(&dir)).await);
         let mut tasks = tokio::task::JoinSet::new();
         for task in 0..4 {
             let (queue, round) = (Arc::clone(&queue), round.clone());
@@ -134,7 +134,7 @@ async fn nothing_acknowledged_is_lost() {
     let mut witness = Witness::default();
     for round in 0..ROUNDS {
         murder(dir.path(), round, 40 + usize::try_from(round * 157 % 700).unwrap(), &mut witness);
-        let queue = open(dir.path());
+        let queue = open(dir.path()).await;
         for name in &witness.submitted {
             let record = queue.get(&id(name)).await.unwrap();
             let record = record.unwrap_or_else(|| panic!("{name} is lost"));
@@ -152,7 +152,7 @@ async fn nothing_acknowledged_is_lost() {
         assert_eq!(queue.counts().await.unwrap().processing, 0);
     }
     // What is left can be run to its end, with all its objects.
-    let queue = open(dir.path());
+    let queue = open(dir.path()).await;
     loop {
         let claimed = claim_at(&queue, 100, 10).await;
         if claimed.is_empty() {

@@ -57,7 +57,7 @@ async fn a_full_disk_refuses_submits_and_keeps_what_is_queued() {
     let spare = dir.join("spare");
     // More than the rest: the log and the file hold everything twice for a while.
     fs::write(&spare, vec![1; 3400 << 10]).unwrap();
-    let queue = open(dir);
+    let queue = open(dir).await;
     let mut accepted = 0;
     let error = loop {
         let name = format!("job-{accepted:04}");
@@ -90,7 +90,7 @@ async fn a_full_disk_refuses_submits_and_keeps_what_is_queued() {
     deliver(&queue).await;
     assert_eq!(queue.lag().jobs, 0);
     drop(queue);
-    let queue = open(dir);
+    let queue = open(dir).await;
     assert_eq!((queue.counts().await.unwrap().queued, queue.counts().await.unwrap().done), (accepted, 1));
     assert_eq!(claim(&queue, usize::MAX).await.len(), usize::try_from(accepted).unwrap());
 }
@@ -124,10 +124,10 @@ fn a_database_of_another_program_is_unusable() {
     assert!(unusable(dir.path()).contains("some other program"));
 }
 
-#[test]
-fn a_newer_schema_is_refused_and_left_alone() {
+#[tokio::test]
+async fn a_newer_schema_is_refused_and_left_alone() {
     let dir = tempfile::tempdir().unwrap();
-    drop(open(dir.path()));
+    drop(open(dir.path()).await);
     let conn = Connection::open(dir.path().join(FILE)).unwrap();
     conn.pragma_update(None, "user_version", 99).unwrap();
     drop(conn);
@@ -138,7 +138,7 @@ fn a_newer_schema_is_refused_and_left_alone() {
 
 /// A closed store with some jobs in each phase.
 async fn grown(dir: &Path) {
-    let queue = open(dir);
+    let queue = open(dir).await;
     for n in 0..50 {
         finished(&queue, with_objects(&format!("done-{n}"), &[object("inputs/input", vec![1; 500])])).await;
     }
@@ -188,10 +188,13 @@ async fn flipped_bytes_are_errors_and_not_panics() {
         };
         fine(queue.list(ListQuery { limit: 1000, ..ListQuery::default() }).await.err());
         fine(queue.pending(None, PendingLimits::jobs(1000)).await.err());
+        let node = crate::contract::try_join(&queue, "ann", 0).await;
+        fine(node.as_ref().err().cloned());
+        let Ok(lease) = node else { continue };
         let ready = queue.ready(at(100)).await.unwrap();
         for group in ready.groups {
             let sheep = group.sheep.unwrap_or_else(|| crate::contract::sheep("dolly"));
-            let claimed = queue.claim(Claim::new(group.model, sheep, 50, at(100))).await;
+            let claimed = queue.claim(&lease, Claim::new(group.model, sheep, 50, at(100))).await;
             fine(claimed.as_ref().err().cloned());
             for c in claimed.unwrap_or_default() {
                 fine(queue.apply(vec![change(&c.job.spec.id, complete(c.attempt))]).await.err());
@@ -205,7 +208,7 @@ async fn flipped_bytes_are_errors_and_not_panics() {
 async fn an_empty_file_is_a_new_store() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join(FILE), "").unwrap();
-    let queue = open(dir.path());
+    let queue = open(dir.path()).await;
     submit(&queue, job("job")).await;
     let claimed = claim(&queue, 1).await.remove(0);
     let done = apply(&queue, change(&id("job"), complete(claimed.attempt))).await.unwrap();
@@ -217,7 +220,7 @@ async fn files_that_were_removed_or_replaced_take_no_more_writes() {
     for name in [FILE, "queue.sqlite-wal"] {
         for replaced in [false, true] {
             let dir = tempfile::tempdir().unwrap();
-            let queue = open(dir.path());
+            let queue = open(dir.path()).await;
             submit(&queue, job("before")).await;
             queue.check().await.unwrap();
             let (path, aside) = (dir.path().join(name), dir.path().join("aside"));
@@ -236,7 +239,7 @@ async fn files_that_were_removed_or_replaced_take_no_more_writes() {
             queue.check().await.unwrap();
             submit(&queue, job("after")).await;
             drop(queue);
-            let queue = open(dir.path());
+            let queue = open(dir.path()).await;
             assert_eq!(queue.counts().await.unwrap().queued, 2);
         }
     }
@@ -246,7 +249,7 @@ async fn files_that_were_removed_or_replaced_take_no_more_writes() {
 async fn a_store_that_was_there_is_told_from_none() {
     let dir = tempfile::tempdir().unwrap();
     assert!(!SqliteStore::exists(dir.path()) && !SqliteStore::existed(dir.path()));
-    drop(open(dir.path()));
+    drop(open(dir.path()).await);
     assert!(SqliteStore::exists(dir.path()) && SqliteStore::existed(dir.path()));
     fs::remove_file(dir.path().join(FILE)).unwrap();
     assert!(!SqliteStore::exists(dir.path()) && SqliteStore::existed(dir.path()));

@@ -15,7 +15,7 @@ const JOBS: usize = 150;
 const ALL: usize = SUBMITTERS * JOBS;
 
 async fn many_callers(options: SqliteOptions) {
-    let queue = Arc::new(Fresh::new(options));
+    let queue = Arc::new(Fresh::new(options).await);
     let finished = Arc::new(AtomicUsize::new(0));
     let tokens = Arc::new(Mutex::new(HashSet::new()));
     let mut tasks = tokio::task::JoinSet::new();
@@ -42,7 +42,7 @@ async fn many_callers(options: SqliteOptions) {
             let mut changes = queue.changes();
             while finished.load(Ordering::Relaxed) < ALL {
                 changes.mark_unchanged();
-                let claimed = claim_at(&**queue, 4, 10).await;
+                let claimed = claim_at(&queue, 4, 10).await;
                 let idle = claimed.is_empty();
                 let mut batch = Vec::new();
                 for c in claimed {
@@ -96,18 +96,18 @@ async fn every_job_of_many_callers_finishes_once_without_a_cache() {
 
 #[tokio::test]
 async fn an_abandoned_call_takes_no_job_away() {
-    let queue = Fresh::new(tiny());
+    let queue = Fresh::new(tiny()).await;
     let jobs = (0..20).map(|n| with_objects(&format!("job-{n}"), &[]));
     queue.submit(jobs.collect()).await.unwrap();
     let mut taken = 0;
     for _ in 0..50 {
         // The claim reads from the disk, so its first poll seldom ends it.
-        let mut claim = Box::pin(claim_at(&*queue, 3, 10));
+        let mut claim = Box::pin(claim_at(&queue, 3, 10));
         if let std::task::Poll::Ready(claimed) = poll_once(&mut claim) {
             taken += claimed.len();
         }
     }
-    assert_eq!(taken + claim_at(&*queue, 99, 10).await.len(), 20);
+    assert_eq!(taken + claim_at(&queue, 99, 10).await.len(), 20);
 }
 
 fn poll_once<F: Future + Unpin>(future: &mut F) -> std::task::Poll<F::Output> {

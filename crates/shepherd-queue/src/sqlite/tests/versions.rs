@@ -8,7 +8,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use super::open;
-use crate::contract::{at, claim_at, id, names, object, sheep};
+use crate::contract::{Node, at, claim_at, id, names, object, sheep};
 use crate::{Claim, Counts, JobStore as _, ListQuery, Outbox as _, PendingLimits, SmallObject, Store};
 
 /// A directory with the file of a version.
@@ -61,7 +61,7 @@ fn expected_pending() -> Vec<(&'static str, Vec<SmallObject>)> {
     ]
 }
 
-async fn records(queue: &impl Store) -> Vec<String> {
+async fn records(queue: &Node<impl Store>) -> Vec<String> {
     let records = queue.list(ListQuery { limit: 99, ..ListQuery::default() }).await.unwrap();
     let line = |record: &crate::JobRecord| {
         let spec = &record.spec;
@@ -80,7 +80,7 @@ async fn records(queue: &impl Store) -> Vec<String> {
 async fn a_file_of_every_earlier_version_keeps_all_that_it_holds() {
     for version in [1] {
         let dir = written_by(version);
-        let queue = open(dir.path());
+        let queue = open(dir.path()).await;
         assert_eq!(records(&queue).await, RECORDS);
         assert_eq!(
             queue.counts().await.unwrap(),
@@ -91,7 +91,7 @@ async fn a_file_of_every_earlier_version_keeps_all_that_it_holds() {
         assert_eq!(pending, expected_pending());
         drop(queue);
         // What was migrated is kept at the next opening.
-        let queue = open(dir.path());
+        let queue = open(dir.path()).await;
         assert_eq!(records(&queue).await, RECORDS);
         let ready = queue.ready(at(5000)).await.unwrap();
         assert_eq!(ready.groups.iter().map(|group| group.ready).collect::<Vec<_>>(), [4, 1, 1, 1, 1]);
@@ -118,10 +118,10 @@ async fn a_migrated_file_has_the_tables_of_a_new_one() {
         rows.collect::<Result<_, _>>().unwrap()
     };
     let new = tempfile::tempdir().unwrap();
-    drop(open(new.path()));
+    drop(open(new.path()).await);
     for version in [1] {
         let old = written_by(version);
-        drop(open(old.path()));
+        drop(open(old.path()).await);
         assert_eq!(tables(old.path()), tables(new.path()));
     }
 }
