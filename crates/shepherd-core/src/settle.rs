@@ -23,7 +23,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::stream::{self, StreamExt as _};
 use shepherd_job::{JobId, ObjectPath, STATUS_OBJECT};
-use shepherd_queue::{JobRecord, Pending, PendingLimits, Position};
+use shepherd_queue::{JobRecord, Lag, Pending, PendingLimits, Position};
 use shepherd_storage::StorageError;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Instant;
@@ -42,7 +42,7 @@ const QUIET: Duration = Duration::from_millis(15);
 const SOFT: u64 = 200_000;
 /// More jobs than this behind, and submits wait.
 const HARD: u64 = 1_000_000;
-/// About as many bytes behind as this, and the work is done all the time under load:
+/// More bytes behind than this, and the work is done all the time under load:
 /// they take room in the queue, which never gives it back to the file system.
 const SOFT_BYTES: u64 = 64 << 20;
 /// How long files may lag under load.
@@ -250,8 +250,6 @@ struct Round {
     since: Instant,
     /// Under load, the next batch comes no sooner.
     resume_at: Instant,
-    /// How many bytes a job had that lagged, in the last batch on average.
-    mean_bytes: u64,
     trouble: bool,
     /// Between tries at what was refused.
     refused: Backoff,
@@ -270,21 +268,20 @@ impl Settler {
             again: now,
             since: now,
             resume_at: now,
-            mean_bytes: 0,
             trouble: false,
             refused,
             away,
         };
         loop {
-            let behind = shared.queue.lag().jobs;
-            settling.behind.store(behind, Ordering::Relaxed);
+            let lag = shared.queue.lag();
+            settling.behind.store(lag.jobs, Ordering::Relaxed);
             settling.settled.notify_waiters();
             // Cancel-safe: what a branch would lose stays in its channel, or was a look at the clock.
             tokio::select! {
                 biased;
                 () = shared.tasks.draining.cancelled() => return,
                 Some(first) = self.asked.recv() => self.serve(first).await,
-                due = is_due(&shared, &settling, behind, &mut round) => if due {
+                due = is_due(&shared, &settling, lag, &mut round) => if due {
                     // Requests are heard again when a batch is through, however many there are.
                     // One that waits for a storage is dropped at the drain: it still lags then.
                     let rest = tokio::select! {
@@ -324,12 +321,12 @@ impl Settler {
 }
 
 /// Waits until it may be time for the next batch, and says whether it is.
-async fn is_due(shared: &Shared, settling: &Settling, behind: u64, round: &mut Round) -> bool {
+async fn is_due(shared: &Shared, settling: &Settling, lag: Lag, round: &mut Round) -> bool {
     if Instant::now() >= round.again {
         round.passed = 0;
         round.after = None;
     }
-    if behind <= round.passed as u64 && !settling.has_touched() {
+    if lag.jobs <= round.passed as u64 && !settling.has_touched() {
         tokio::select! {
             () = settling.wake.notified() => {}
             () = tokio::time::sleep_until(round.again), if round.passed > 0 => {}
@@ -339,7 +336,7 @@ async fn is_due(shared: &Shared, settling: &Settling, behind: u64, round: &mut R
     }
     let max_age = if shared.storage_is_remote() { MAX_AGE_REMOTE } else { MAX_AGE };
     let is_late = round.since.elapsed() >= max_age && Instant::now() >= round.resume_at;
-    if is_late || behind >= SOFT || behind.saturating_mul(round.mean_bytes) >= SOFT_BYTES {
+    if is_late || lag.jobs >= SOFT || lag.bytes >= SOFT_BYTES {
         return true;
     }
     let seen = settling.activity.load(Ordering::Relaxed);
@@ -356,8 +353,7 @@ async fn go_on(shared: &Shared, settling: &Settling, round: &mut Round) -> Durat
         round.resume_at = Instant::now() + LOAD_PAUSE * begun.elapsed();
     }
     let (error, rest) = match written {
-        Ok(Written { jobs, bytes, lagging, last, failed }) => {
-            round.mean_bytes = bytes.checked_div(jobs as u64).unwrap_or(round.mean_bytes);
+        Ok(Written { jobs, lagging, last, failed }) => {
             let error = failed.into_values().next().map(|error| error.to_string());
             // A storage that refused all of a batch is away, most likely.
             let rest = if error.is_some() && lagging == jobs { round.away.step() } else { Duration::ZERO };
@@ -419,8 +415,6 @@ pub(crate) async fn settle_rest(shared: &Shared, settling: &Settling, budget: Du
 struct Written {
     /// How many jobs of the line were looked at.
     jobs: usize,
-    /// How many bytes of them lagged.
-    bytes: u64,
     /// How many of them still lag.
     lagging: usize,
     /// The position of the last of those.
@@ -438,14 +432,13 @@ async fn settle_batch(
     let behind = shared.queue.pending(after, PendingLimits::jobs(BATCH)).await.map_err(|e| e.to_string())?;
     let line: Vec<(Position, JobId)> =
         behind.iter().map(|behind| (behind.position, behind.job.spec.id.clone())).collect();
-    let bytes = behind.iter().map(Pending::bytes).sum();
     let touched = lock(&settling.touched).clone();
     let failed = write(shared, settling, behind, touched).await?;
     let jobs = line.len();
     let lagging: Vec<Position> =
         line.into_iter().filter(|(_, job)| failed.contains_key(job)).map(|(position, _)| position).collect();
     let last = lagging.last().copied();
-    Ok(Written { jobs, bytes, lagging: lagging.len(), last, failed })
+    Ok(Written { jobs, lagging: lagging.len(), last, failed })
 }
 
 async fn settle_these(

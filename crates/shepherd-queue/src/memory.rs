@@ -54,13 +54,13 @@ struct Node {
 struct Job {
     record: Arc<JobRecord>,
     objects: Vec<SmallObject>,
-    /// Since which change it is pending.
-    pending: Option<u64>,
+    /// Since which change it is pending, and when that was.
+    pending: Option<(Position, Timestamp)>,
 }
 
 impl Job {
     fn as_pending(&self) -> Option<Pending> {
-        let position = Position(self.pending?);
+        let (position, _) = self.pending?;
         Some(Pending { position, job: Arc::clone(&self.record), objects: self.objects.clone() })
     }
 }
@@ -97,11 +97,11 @@ impl Store {
                 over.push(node.epoch);
             }
         }
-        over.into_iter().for_each(|epoch| self.take_back(epoch));
+        over.into_iter().for_each(|epoch| self.take_back(epoch, at));
     }
 
     /// Queues again what a life of a node holds.
-    fn take_back(&mut self, epoch: u64) {
+    fn take_back(&mut self, epoch: u64, at: Timestamp) {
         let held = |job: &Job| match &job.record.state {
             JobState::Processing { attempt, .. } if attempt.epoch == epoch => {
                 let event =
@@ -116,7 +116,7 @@ impl Store {
         };
         let held: Vec<(u64, JobState)> = self.jobs.values().filter_map(held).collect();
         for (seq, state) in held {
-            self.set_state(seq, state);
+            self.set_state(seq, state, at);
         }
     }
 
@@ -126,7 +126,7 @@ impl Store {
         self.epoch += 1;
         let life = Node { epoch: self.epoch, lease, expires: Some(at.after(lease)) };
         if let Some(earlier) = self.nodes.insert(node.clone(), life) {
-            self.take_back(earlier.epoch);
+            self.take_back(earlier.epoch, at);
         }
         Lease { node, epoch: self.epoch }
     }
@@ -169,12 +169,12 @@ impl Store {
         self.jobs.get(self.ids.get(id)?)
     }
 
-    fn set_state(&mut self, seq: u64, state: JobState) -> Option<Arc<JobRecord>> {
+    fn set_state(&mut self, seq: u64, state: JobState, at: Timestamp) -> Option<Arc<JobRecord>> {
         self.last_position += 1;
-        let position = self.last_position;
+        let since = (Position(self.last_position), at);
         let job = self.jobs.get_mut(&seq)?;
         job.record = Arc::new(JobRecord { state, ..(*job.record).clone() });
-        job.pending.get_or_insert(position);
+        job.pending.get_or_insert(since);
         Some(Arc::clone(&job.record))
     }
 
@@ -201,21 +201,28 @@ impl Store {
         let seq = self.last_seq;
         self.ids.insert(job.spec.id.clone(), seq);
         let record = Arc::new(JobRecord { seq, spec: job.spec, submitted_at: job.submitted_at, state });
-        self.jobs
-            .insert(seq, Job { record: Arc::clone(&record), objects, pending: Some(self.last_position) });
+        self.jobs.insert(
+            seq,
+            Job {
+                record: Arc::clone(&record),
+                objects,
+                pending: Some((Position(self.last_position), job.submitted_at)),
+            },
+        );
         Submitted::Accepted(record)
     }
 
     fn change(&mut self, change: Change) -> Changed {
         let job = self.job(&change.job).ok_or(ChangeRefused::Unknown)?;
         let seq = job.record.seq;
+        let at = rules::time_of(&change.event).unwrap_or(self.clock);
         let state = rules::changed(&job.record.state, change.event)?;
         if let Some(job) = self.jobs.get_mut(&seq) {
             for object in change.objects {
                 rules::put_object(&mut job.objects, object);
             }
         }
-        self.set_state(seq, state).ok_or(ChangeRefused::Unknown)
+        self.set_state(seq, state, at).ok_or(ChangeRefused::Unknown)
     }
 
     /// Queued jobs whose time has come, best first.
@@ -436,10 +443,13 @@ impl Outbox for MemoryStore {
 
     fn lag(&self) -> Lag {
         let store = self.lock();
-        let pending = || store.jobs.values().filter(|job| job.pending.is_some());
+        let pending = || store.jobs.values().filter_map(|job| Some((job.pending?, job)));
+        let bytes = store.jobs.values().flat_map(|job| &job.objects).map(|(_, data)| data.len() as u64);
         Lag {
             jobs: pending().count() as u64,
-            any_finished: pending().any(|job| job.record.state.is_finished()),
+            bytes: bytes.sum(),
+            since: pending().map(|(since, _)| since).min().map(|(_, at)| at),
+            any_finished: pending().any(|(_, job)| job.record.state.is_finished()),
         }
     }
 }

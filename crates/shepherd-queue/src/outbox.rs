@@ -32,7 +32,7 @@ pub trait Outbox: Send + Sync + 'static {
     /// dropped; a job that changed since stays pending.
     async fn delivered(&self, jobs: Vec<Pending>) -> Result<()>;
 
-    /// How far the consumer lags. Costs next to nothing.
+    /// How far the consumer lags. Exact, also after reopening, and costs next to nothing.
     fn lag(&self) -> Lag;
 }
 
@@ -90,6 +90,11 @@ pub struct Unstored {
 pub struct Lag {
     /// How many jobs are pending.
     pub jobs: u64,
+    /// How many bytes their objects have.
+    pub bytes: u64,
+    /// When the first of them became pending: the time of that submit or change. A change
+    /// without a time counts as of the latest time that the store was told.
+    pub since: Option<Timestamp>,
     /// Whether finished jobs may be among them. It may be true though none is.
     pub any_finished: bool,
 }

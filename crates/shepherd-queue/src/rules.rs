@@ -27,6 +27,18 @@ pub(crate) fn changed(state: &JobState, event: Event) -> Result<JobState, Reject
     }
 }
 
+/// When an event happens, if it says so.
+pub(crate) fn time_of(event: &Event) -> Option<Timestamp> {
+    match event {
+        Event::Claim { at, .. }
+        | Event::Begin { at, .. }
+        | Event::Complete { at, .. }
+        | Event::Fail { at, .. }
+        | Event::Cancel { at } => Some(*at),
+        Event::GiveBack { .. } | Event::Rerun => None,
+    }
+}
+
 /// The next attempt at a queued job whose time has come.
 ///
 /// Its time is not looked at again: a clock that was set back does not make a job

@@ -41,6 +41,7 @@ mod fault;
 mod index;
 mod memory_index;
 mod migrations;
+mod pending;
 mod reader;
 mod recover;
 mod rows;
@@ -279,8 +280,8 @@ impl JobStore for SqliteStore {
         self.write(|reply| Op::Join(join, reply)).await
     }
 
-    async fn renew(&self, lease: &Lease, held: Vec<Held>, _at: Timestamp) -> Result<Renewed> {
-        let Renewing { unknown, over } = self.lock().renew(lease, &held)?;
+    async fn renew(&self, lease: &Lease, held: Vec<Held>, at: Timestamp) -> Result<Renewed> {
+        let Renewing { unknown, over } = self.lock().renew(lease, &held, at)?;
         let mut renewed = Renewed { unknown, ..Renewed::default() };
         for held in over {
             let record = self.get(&held.job).await?;

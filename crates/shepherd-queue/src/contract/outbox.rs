@@ -97,6 +97,63 @@ pub(crate) async fn pending_is_bounded_by_bytes(queue: &Node<impl Store>) {
     assert!(queue.pending(None, PendingLimits { jobs: 0, ..large }).await.unwrap().is_empty());
 }
 
+pub(crate) async fn the_lag_counts_jobs_bytes_and_age(queue: &Node<impl Store>) {
+    assert_eq!(queue.lag(), Lag::default());
+    let lag = |jobs, bytes, since| (jobs, bytes, Some(at(since)));
+    let told = || {
+        let Lag { jobs, bytes, since, any_finished: _ } = queue.lag();
+        (jobs, bytes, since)
+    };
+    let new = |name, now, bytes: usize| NewJob {
+        submitted_at: at(now),
+        ..with_objects(name, &[object("inputs/a", vec![0; bytes]), object("inputs/b", "b")])
+    };
+    queue.submit(vec![new("one", 100, 7), new("two", 200, 70_000)]).await.unwrap();
+    assert_eq!(told(), lag(2, 70_009, 100));
+    let one = claim_one(queue).await;
+    assert_eq!(told(), lag(2, 70_009, 100), "a claim makes no job pending");
+    // An object that replaces another counts once.
+    let objects = vec![object("inputs/a", "12"), object("outputs/output", "123")];
+    let done = Change { job: id("one"), event: complete(one.attempt), objects };
+    apply(queue, done).await.unwrap();
+    assert_eq!(told(), lag(2, 70_007, 100));
+    queue.delivered(queue.pending_of(&[id("one")]).await.unwrap()).await.unwrap();
+    assert_eq!(told(), lag(1, 70_001, 200));
+    // A change before the delivery keeps what it gave.
+    let two = claim_one(queue).await;
+    let given = queue.pending(None, PendingLimits::jobs(9)).await.unwrap();
+    let begin = Event::Begin { attempt: two.attempt, at: at(400) };
+    let objects = vec![object("inputs/a", "new")];
+    apply(queue, Change { job: id("two"), event: begin, objects }).await.unwrap();
+    queue.delivered(given).await.unwrap();
+    assert_eq!(told(), lag(1, 3, 200));
+    deliver(queue).await;
+    assert_eq!(queue.lag(), Lag::default());
+    apply(queue, change(&id("two"), fail(two.attempt))).await.unwrap();
+    assert_eq!(told(), lag(1, 0, 20));
+    deliver(queue).await;
+    // Given back, at the latest time that was told.
+    submit(queue, job("three")).await;
+    deliver(queue).await;
+    let three = claim_at(queue, 1, 500).await.remove(0);
+    apply(queue, change(&id("three"), give_back(three.attempt, None))).await.unwrap();
+    assert_eq!(told(), lag(1, 0, 500));
+}
+
+pub(crate) async fn the_lag_of_a_rerun_leaves_out_what_was_dropped(queue: &Node<impl Store>) {
+    submit(queue, with_objects("job", &[object("inputs/input", "12345")])).await;
+    let attempt = claim_one(queue).await.attempt;
+    let objects = vec![object("outputs/output", "123"), object("outputs/more", "1")];
+    apply(queue, Change { job: id("job"), event: complete(attempt), objects }).await.unwrap();
+    assert_eq!(queue.lag().bytes, 9);
+    let again = NewJob { submitted_at: at(300), ..with_objects("job", &[object("inputs/input", "12")]) };
+    submit(queue, rerun(again)).await;
+    let Lag { jobs, bytes, since, any_finished } = queue.lag();
+    assert_eq!((jobs, bytes, since, any_finished), (1, 2, Some(at(300)), false));
+    deliver(queue).await;
+    assert_eq!(queue.lag(), Lag::default());
+}
+
 pub(crate) async fn delivered_drops_what_was_given(queue: &Node<impl Store>) {
     submit(queue, with_objects("job", &[object("inputs/input", "in")])).await;
     submit(queue, job("other")).await;

@@ -11,11 +11,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
-use shepherd_job::{Event, GiveBack, JobId, JobSpec, JobState, Phase};
+use shepherd_job::{Event, GiveBack, JobId, JobSpec, JobState, Phase, Timestamp};
 
 use super::fault::Fault;
 use super::index::{GroupId, GroupKey, Waiting};
 use super::memory_index::{Effect, MemoryIndex, outcome};
+use super::pending::Since;
 use super::rows::Decoder;
 use super::statements::Statements;
 use crate::{
@@ -44,8 +45,12 @@ pub(super) struct Batch<'a, 'c> {
     next: Next,
     touched: HashMap<JobId, Arc<JobRecord>>,
     settled: HashSet<u64>,
+    /// Jobs of which objects were deleted.
+    deleted: HashSet<u64>,
     groups: Vec<(GroupId, GroupKey)>,
     tally: [i64; 3],
+    /// By how many bytes there are more objects.
+    bytes: i64,
     effects: Vec<Effect>,
     reserved: Vec<Waiting>,
     claims: Vec<Arc<JobRecord>>,
@@ -83,8 +88,10 @@ impl<'a, 'c> Batch<'a, 'c> {
             next,
             touched: HashMap::new(),
             settled: HashSet::new(),
+            deleted: HashSet::new(),
             groups: Vec::new(),
             tally: [0; 3],
+            bytes: 0,
             effects: Vec::new(),
             reserved: Vec::new(),
             claims: Vec::new(),
@@ -101,7 +108,7 @@ impl<'a, 'c> Batch<'a, 'c> {
     /// on the directory says that no other process lives.
     pub(super) fn join(&mut self, join: &Join) -> Result<Lease, Fault> {
         self.joins = true;
-        let held = lock(self.memory).begin_join();
+        let held = lock(self.memory).begin_join(join.at);
         for record in held {
             let before = self.touched.get(&record.spec.id).map_or(record, Arc::clone);
             let JobState::Processing { attempt, .. } = before.state else { continue };
@@ -109,7 +116,7 @@ impl<'a, 'c> Batch<'a, 'c> {
             let state = rules::changed(&before.state, event);
             let state = state.map_err(|e| Fault::Damaged(format!("job {}: {e}", before.seq)))?;
             // Its status file may say that it is being processed.
-            self.write_change(before, state, &[])?;
+            self.write_change(before, state, &[], join.at)?;
         }
         let lease = Lease { node: join.node.clone(), epoch: self.next.epoch };
         self.next.epoch += 1;
@@ -154,6 +161,7 @@ impl<'a, 'c> Batch<'a, 'c> {
         for (id, key) in self.groups.drain(..) {
             memory.index.groups.insert(id, key);
         }
+        memory.pending.add_bytes(self.bytes);
         for effect in self.effects.drain(..) {
             memory.apply(effect);
         }
@@ -201,10 +209,10 @@ impl<'a, 'c> Batch<'a, 'c> {
         Ok(id)
     }
 
-    fn position(&mut self) -> u64 {
+    fn since(&mut self, at: Timestamp) -> Since {
         let position = self.next.position;
         self.next.position += 1;
-        position
+        Since { position, at }
     }
 
     fn submit_one(&mut self, job: &NewJob) -> Result<Submitted, Fault> {
@@ -225,7 +233,7 @@ impl<'a, 'c> Batch<'a, 'c> {
         };
         // A job that is not pending has no objects left.
         let is_pending = self.touched.contains_key(&spec.id) || lock(self.memory).pending.contains(old.seq);
-        self.statements.replace_run(old.seq, seq, is_pending)?;
+        self.bytes -= self.statements.replace_run(old.seq, seq, is_pending)?;
         self.statements.insert_job(seq, &spec.id, group, spec.priority, *submitted_at)?;
         let objects = (!is_pending).then(|| rules::sorted(objects));
         self.tally(&old.state, -1);
@@ -243,20 +251,14 @@ impl<'a, 'c> Batch<'a, 'c> {
     ) -> Result<Submitted, Fault> {
         let seq = self.next.seq;
         self.next.seq += 1;
-        let position = self.position();
+        let since = self.since(job.submitted_at);
         let record =
             Arc::new(JobRecord { seq, spec: job.spec.clone(), submitted_at: job.submitted_at, state });
         self.statements.insert_live(&record, group)?;
-        self.statements.put_objects(seq, &job.objects)?;
-        self.statements.insert_pending(seq, position)?;
+        self.bytes += self.statements.put_objects(seq, &job.objects)?;
+        self.statements.insert_pending(seq, since)?;
         self.touched.insert(record.spec.id.clone(), Arc::clone(&record));
-        self.effects.push(Effect::Accepted {
-            record: Arc::clone(&record),
-            group,
-            objects,
-            replaces,
-            position,
-        });
+        self.effects.push(Effect::Accepted { record: Arc::clone(&record), group, objects, replaces, since });
         self.news = News::Ready;
         Ok(Submitted::Accepted(record))
     }
@@ -285,7 +287,8 @@ impl<'a, 'c> Batch<'a, 'c> {
                 }
             }
         }
-        Ok(Ok(self.write_change(before, state, &change.objects)?))
+        let at = rules::time_of(&change.event).unwrap_or_else(|| lock(self.memory).index.clock());
+        Ok(Ok(self.write_change(before, state, &change.objects, at)?))
     }
 
     /// Writes a job's new state, and objects that come with it.
@@ -294,16 +297,17 @@ impl<'a, 'c> Batch<'a, 'c> {
         before: Arc<JobRecord>,
         state: JobState,
         objects: &[SmallObject],
+        at: Timestamp,
     ) -> Result<Arc<JobRecord>, Fault> {
         let seq = before.seq;
         let record = JobRecord { seq, spec: before.spec.clone(), submitted_at: before.submitted_at, state };
         let after = Arc::new(record);
-        let position = self.position();
+        let since = self.since(at);
         self.statements.write_state(&after)?;
-        self.statements.put_objects(seq, objects)?;
+        self.bytes += self.statements.put_objects(seq, objects)?;
         // Most jobs are pending already: their submit was moments ago.
         if self.settled.contains(&seq) || !lock(self.memory).pending.contains(seq) {
-            self.statements.insert_pending(seq, position)?;
+            self.statements.insert_pending(seq, since)?;
         }
         self.tally(&after.state, 1);
         self.touched.insert(after.spec.id.clone(), Arc::clone(&after));
@@ -311,7 +315,7 @@ impl<'a, 'c> Batch<'a, 'c> {
             self.news = News::Ready;
         }
         let objects = objects.to_vec();
-        self.effects.push(Effect::Changed { before, after: Arc::clone(&after), objects, position });
+        self.effects.push(Effect::Changed { before, after: Arc::clone(&after), objects, since });
         Ok(after)
     }
 
@@ -324,15 +328,16 @@ impl<'a, 'c> Batch<'a, 'c> {
         let ours = |object: &&SmallObject| !(rerun && rules::is_output(&object.0));
         let objects: Vec<SmallObject> = given.objects.iter().filter(ours).cloned().collect();
         if !objects.is_empty() {
-            let all = !touched && {
+            // What is cached is all that there is, unless this batch has changed it.
+            let all = !touched && self.deleted.insert(seq) && {
                 let memory = lock(self.memory);
                 memory.cache.get(seq).is_some_and(|entry| rules::same_objects(&entry.objects, &objects))
             };
-            if all {
-                self.statements.delete_all_objects(seq)?;
+            self.bytes -= if all {
+                self.statements.delete_all(seq, &objects)?
             } else {
-                self.statements.delete_these(seq, &objects)?;
-            }
+                self.statements.delete_these(seq, &objects)?
+            };
         }
         let settled = rules::settles(&given.job, &current);
         if settled {

@@ -137,6 +137,11 @@ impl ReadyIndex {
         self.queued
     }
 
+    /// The latest time that anyone told.
+    pub(super) fn clock(&self) -> Timestamp {
+        self.clock
+    }
+
     /// Makes ready what is due.
     pub(super) fn advance(&mut self, now: Timestamp) {
         self.clock = self.clock.max(now);

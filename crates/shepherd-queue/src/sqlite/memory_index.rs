@@ -6,17 +6,17 @@
 //! the truth about which jobs are being processed, and the disk is the truth about
 //! everything else.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
-use std::ops::Bound;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
-use shepherd_job::{JobState, Phase};
+use shepherd_job::{JobState, Phase, Timestamp};
 
 use super::cache::{Cache, Entry};
 use super::index::{GroupId, Place, ReadyIndex, Waiting};
+use super::pending::{PendingSet, Since};
 use crate::rules::{self, Standing};
-use crate::{Claim, Claimed, Counts, Held, JobRecord, Lag, Lease, Position, QueueError, SmallObject};
+use crate::{Claim, Claimed, Counts, Held, JobRecord, Lease, QueueError, SmallObject};
 
 /// How many records are read together when a claim finds one that is not cached.
 const READ_AHEAD: usize = 256;
@@ -31,58 +31,6 @@ pub(super) const fn outcome(phase: Phase) -> Option<u8> {
         Phase::Done => Some(0),
         Phase::Failed => Some(1),
         Phase::Cancelled => Some(2),
-    }
-}
-
-/// The pending jobs, in order.
-#[derive(Debug, Default)]
-pub(super) struct PendingSet {
-    /// Sequence numbers by position.
-    order: BTreeMap<u64, u64>,
-    positions: HashMap<u64, u64>,
-    /// Those of them that are finished, as far as that is known: more may be named.
-    finished: HashSet<u64>,
-}
-
-impl PendingSet {
-    pub(super) fn insert(&mut self, seq: u64, position: u64) {
-        if let std::collections::hash_map::Entry::Vacant(slot) = self.positions.entry(seq) {
-            slot.insert(position);
-            self.order.insert(position, seq);
-        }
-    }
-
-    pub(super) fn note_finished(&mut self, seq: u64) {
-        self.finished.insert(seq);
-    }
-
-    pub(super) fn remove(&mut self, seq: u64) {
-        self.finished.remove(&seq);
-        if let Some(position) = self.positions.remove(&seq) {
-            self.order.remove(&position);
-            // After an outage of the storage, which may leave a million jobs pending.
-            if self.positions.capacity() > 16_384 && self.positions.capacity() / 8 > self.positions.len() {
-                self.positions.shrink_to(2 * self.positions.len());
-            }
-        }
-    }
-
-    pub(super) fn position(&self, seq: u64) -> Option<Position> {
-        self.positions.get(&seq).copied().map(Position)
-    }
-
-    pub(super) fn contains(&self, seq: u64) -> bool {
-        self.positions.contains_key(&seq)
-    }
-
-    pub(super) fn lag(&self) -> Lag {
-        Lag { jobs: self.positions.len() as u64, any_finished: !self.finished.is_empty() }
-    }
-
-    /// Sequence numbers behind a position, in order.
-    pub(super) fn behind(&self, after: Option<Position>) -> impl Iterator<Item = (Position, u64)> + '_ {
-        let from = after.map_or(Bound::Unbounded, |Position(after)| Bound::Excluded(after));
-        self.order.range((from, Bound::Unbounded)).map(|(position, seq)| (Position(*position), *seq))
     }
 }
 
@@ -113,10 +61,10 @@ pub(super) enum Effect {
         objects: Option<Vec<SmallObject>>,
         /// The run of it that this one replaces.
         replaces: Option<Arc<JobRecord>>,
-        position: u64,
+        since: Since,
     },
     /// A job's state changed.
-    Changed { before: Arc<JobRecord>, after: Arc<JobRecord>, objects: Vec<SmallObject>, position: u64 },
+    Changed { before: Arc<JobRecord>, after: Arc<JobRecord>, objects: Vec<SmallObject>, since: Since },
     /// A node has joined.
     Joined(Lease),
     /// Objects of a job are in storage.
@@ -174,7 +122,8 @@ impl MemoryIndex {
     }
 
     /// Stops claims for a node that joins, and gives the jobs that are being processed.
-    pub(super) fn begin_join(&mut self) -> Vec<Arc<JobRecord>> {
+    pub(super) fn begin_join(&mut self, at: Timestamp) -> Vec<Arc<JobRecord>> {
+        self.index.advance(at);
         self.joining = true;
         let mut held: Vec<_> = self.cache.processing().map(|entry| Arc::clone(&entry.record)).collect();
         held.sort_unstable_by_key(|record| record.seq);
@@ -188,10 +137,16 @@ impl MemoryIndex {
 
     /// Renews a lease, which has no end here. Jobs of attempts that are not being processed are
     /// left to the caller.
-    pub(super) fn renew(&self, lease: &Lease, held: &[Held]) -> Result<Renewing, QueueError> {
+    pub(super) fn renew(
+        &mut self,
+        lease: &Lease,
+        held: &[Held],
+        at: Timestamp,
+    ) -> Result<Renewing, QueueError> {
         if self.lease.as_ref() != Some(lease) {
             return Err(QueueError::Fenced);
         }
+        self.index.advance(at);
         let known: HashSet<&Held> = held.iter().collect();
         let mut renewing = Renewing::default();
         for entry in self.cache.processing() {
@@ -327,21 +282,21 @@ impl MemoryIndex {
 
     pub(super) fn apply(&mut self, effect: Effect) {
         match effect {
-            Effect::Accepted { record, group, objects, replaces, position } => {
+            Effect::Accepted { record, group, objects, replaces, since } => {
                 if let Some(old) = replaces {
                     self.forget(&old);
                 }
                 self.wait(&record, group);
-                self.pending.insert(record.seq, position);
+                self.pending.insert(record.seq, since);
                 if let Some(objects) = objects {
                     self.cache.insert(Entry { record, objects });
                 }
             }
-            Effect::Changed { before, after, objects, position } => {
+            Effect::Changed { before, after, objects, since } => {
                 let seq = after.seq;
                 self.note(seq);
                 self.reserve(&before);
-                self.pending.insert(seq, position);
+                self.pending.insert(seq, since);
                 if after.state.is_finished() {
                     self.pending.note_finished(seq);
                 }

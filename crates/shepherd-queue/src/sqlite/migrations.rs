@@ -8,8 +8,13 @@
 //! The tables are split by how often their rows change. `job` never does; `live`
 //! holds the few columns that do and only for jobs that are not finished, so that
 //! finished ones, however many, are never in the way; `fin` is only appended to.
-//! `object` and `behind` are empty most of the time. Operators read the view
+//! `object` and `write_back` are empty most of the time. Operators read the view
 //! `jobs`; claims show there a moment late, because they are written lazily.
+//!
+//! Each consumer of the outbox has a table of its own, because what it must know of a job is its
+//! own: `write_back` keeps one row for a job however often the job changes. A consumer of every
+//! finished job, such as webhooks, becomes another table that the same commits fill; its
+//! migration touches no table that is here.
 
 use rusqlite::{Connection, TransactionBehavior};
 
@@ -20,7 +25,7 @@ use super::schema::FILE;
 const APPLICATION_ID: i32 = 0x5348_5051;
 
 /// The SQL that leads to version 1, 2, and so on.
-const MIGRATIONS: [&str; 1] = [VERSION_1];
+const MIGRATIONS: [&str; 2] = [VERSION_1, VERSION_2];
 
 /// Brings the tables to the newest version.
 ///
@@ -145,4 +150,17 @@ FROM job
 JOIN grp ON grp.id = job.grp
 LEFT JOIN live ON live.seq = job.seq
 LEFT JOIN fin ON fin.seq = job.seq;
+";
+
+/// The first consumer's table says since when each job is pending. Files of version 1 do not
+/// know that; the time of the submit is the earliest that it can be.
+const VERSION_2: &str = "
+CREATE TABLE write_back (
+    seq INTEGER PRIMARY KEY,
+    position INTEGER NOT NULL,
+    since INTEGER NOT NULL
+) STRICT;
+INSERT INTO write_back (seq, position, since)
+    SELECT behind.seq, behind.since, job.submitted_at FROM behind JOIN job ON job.seq = behind.seq;
+DROP TABLE behind;
 ";

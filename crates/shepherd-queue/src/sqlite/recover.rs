@@ -10,7 +10,8 @@ use super::batch::Next;
 use super::cache::{Cache, Entry};
 use super::fault::Fault;
 use super::index::{GroupId, Groups, Place, ReadyIndex, Waiting};
-use super::memory_index::{MemoryIndex, PendingSet, Tally};
+use super::memory_index::{MemoryIndex, Tally};
+use super::pending::{PendingSet, Since};
 use super::rows::{self, Decoder, group_key, record_columns};
 use super::statements::TALLIES;
 
@@ -29,7 +30,7 @@ pub(super) fn load(conn: &mut Connection, cache_bytes: usize) -> Result<(MemoryI
     let mut cache = Cache::new(cache_bytes);
     load_processing(&tx, &mut cache)?;
     let pending = load_pending(&tx)?;
-    let position = highest(&tx, "SELECT max(since) FROM behind")? + 1;
+    let position = highest(&tx, "SELECT max(position) FROM write_back")? + 1;
     let mut tally = Tally::default();
     for (count, key) in tally.iter_mut().zip(TALLIES) {
         *count = meta(&tx, key)?;
@@ -113,15 +114,19 @@ fn load_index(tx: &Transaction<'_>, groups: Groups) -> Result<ReadyIndex, Fault>
 }
 
 fn load_pending(tx: &Transaction<'_>) -> Result<PendingSet, Fault> {
-    let mut statement = tx.prepare("SELECT seq, since FROM behind")?;
+    let mut statement = tx.prepare("SELECT seq, position, since FROM write_back")?;
     let mut rows = statement.query([])?;
     let mut pending = PendingSet::default();
     while let Some(row) = rows.next()? {
         let seq = row.get::<_, i64>(0)?.cast_unsigned();
-        pending.insert(seq, row.get::<_, i64>(1)?.cast_unsigned());
+        let at = Timestamp::from_micros(row.get(2)?);
+        pending.insert(seq, Since { position: row.get::<_, i64>(1)?.cast_unsigned(), at });
         // Whether it is finished is not worth a look at its record.
         pending.note_finished(seq);
     }
+    // It reads the lengths and not the bytes.
+    let bytes = tx.query_row("SELECT coalesce(sum(length(data)), 0) FROM object", [], |row| row.get(0))?;
+    pending.add_bytes(bytes);
     Ok(pending)
 }
 

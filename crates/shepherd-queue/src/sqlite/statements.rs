@@ -5,6 +5,7 @@ use shepherd_job::{JobId, JobState, Timestamp};
 
 use super::index::{GroupId, GroupKey};
 use super::memory_index::outcome;
+use super::pending::Since;
 use crate::rules::OUTPUTS;
 use crate::{JobRecord, SmallObject};
 
@@ -23,9 +24,12 @@ pub(super) struct Statements<'c> {
     delete_live: Statement<'c>,
     insert_fin: Statement<'c>,
     delete_fin: Statement<'c>,
-    put_object: Statement<'c>,
+    insert_object: Statement<'c>,
+    object_bytes: Statement<'c>,
+    replace_object: Statement<'c>,
     delete_object: Statement<'c>,
     delete_objects: Statement<'c>,
+    output_bytes: Statement<'c>,
     delete_outputs: Statement<'c>,
     move_objects: Statement<'c>,
     insert_pending: Statement<'c>,
@@ -60,16 +64,20 @@ impl<'c> Statements<'c> {
                            error, exception_type, exception_traceback) \
                            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)")?,
             delete_fin: p("DELETE FROM fin WHERE seq = ?1")?,
-            put_object: p("INSERT INTO object (seq, path, data) VALUES (?1, ?2, ?3) \
-                           ON CONFLICT (seq, path) DO UPDATE SET data = excluded.data")?,
+            insert_object: p("INSERT INTO object (seq, path, data) VALUES (?1, ?2, ?3) \
+                              ON CONFLICT (seq, path) DO NOTHING")?,
+            object_bytes: p("SELECT length(data) FROM object WHERE seq = ?1 AND path = ?2")?,
+            replace_object: p("UPDATE object SET data = ?3 WHERE seq = ?1 AND path = ?2")?,
             delete_object: p("DELETE FROM object WHERE seq = ?1 AND path = ?2 AND data = ?3")?,
             delete_objects: p("DELETE FROM object WHERE seq = ?1")?,
+            output_bytes: p("SELECT coalesce(sum(length(data)), 0) FROM object \
+                 WHERE seq = ?1 AND substr(path, 1, length(?2)) = ?2")?,
             delete_outputs: p("DELETE FROM object WHERE seq = ?1 AND substr(path, 1, length(?2)) = ?2")?,
             move_objects: p("UPDATE object SET seq = ?2 WHERE seq = ?1")?,
             insert_pending: p(
-                "INSERT INTO behind (seq, since) VALUES (?1, ?2) ON CONFLICT (seq) DO NOTHING",
+                "INSERT INTO write_back (seq, position, since) VALUES (?1, ?2, ?3) ON CONFLICT (seq) DO NOTHING",
             )?,
-            delete_pending: p("DELETE FROM behind WHERE seq = ?1")?,
+            delete_pending: p("DELETE FROM write_back WHERE seq = ?1")?,
             count: p("UPDATE meta SET value = value + ?2 WHERE key = ?1")?,
             set_epoch: p("UPDATE meta SET value = ?1 WHERE key = 'epoch'")?,
         })
@@ -165,40 +173,59 @@ impl<'c> Statements<'c> {
         self.insert_fin.execute(row).map(drop)
     }
 
-    /// Removes a finished run and hands its inputs to the run that replaces it.
-    pub(super) fn replace_run(&mut self, old: u64, new: u64, has_objects: bool) -> rusqlite::Result<()> {
+    /// Removes a finished run and hands its inputs to the run that replaces it. Gives how many
+    /// bytes of objects are gone.
+    pub(super) fn replace_run(&mut self, old: u64, new: u64, has_objects: bool) -> rusqlite::Result<i64> {
         let old = old.cast_signed();
         self.delete_job.execute([old])?;
         self.delete_fin.execute([old])?;
         self.delete_pending.execute([old])?;
-        if has_objects {
-            self.delete_outputs.execute((old, OUTPUTS))?;
-            self.move_objects.execute((old, new.cast_signed()))?;
+        if !has_objects {
+            return Ok(0);
         }
-        Ok(())
+        let bytes = self.output_bytes.query_row((old, OUTPUTS), |row| row.get(0))?;
+        self.delete_outputs.execute((old, OUTPUTS))?;
+        self.move_objects.execute((old, new.cast_signed()))?;
+        Ok(bytes)
     }
 
-    pub(super) fn put_objects(&mut self, seq: u64, objects: &[SmallObject]) -> rusqlite::Result<()> {
+    /// Puts objects in the places of older ones of the same paths. Gives by how many bytes there
+    /// are more.
+    pub(super) fn put_objects(&mut self, seq: u64, objects: &[SmallObject]) -> rusqlite::Result<i64> {
+        let seq = seq.cast_signed();
+        let mut bytes = 0;
         for (path, data) in objects {
-            self.put_object.execute((seq.cast_signed(), path.as_str(), &data[..]))?;
+            let path = path.as_str();
+            if self.insert_object.execute((seq, path, &data[..]))? == 0 {
+                bytes -= self.object_bytes.query_row((seq, path), |row| row.get::<_, i64>(0))?;
+                self.replace_object.execute((seq, path, &data[..]))?;
+            }
+            bytes += length(data);
         }
-        Ok(())
+        Ok(bytes)
     }
 
-    /// Deletes exactly these objects; not one that has other bytes by now.
-    pub(super) fn delete_these(&mut self, seq: u64, objects: &[SmallObject]) -> rusqlite::Result<()> {
+    /// Deletes exactly these objects; not one that has other bytes by now. Gives how many bytes
+    /// are gone.
+    pub(super) fn delete_these(&mut self, seq: u64, objects: &[SmallObject]) -> rusqlite::Result<i64> {
+        let mut bytes = 0;
         for (path, data) in objects {
-            self.delete_object.execute((seq.cast_signed(), path.as_str(), &data[..]))?;
+            if self.delete_object.execute((seq.cast_signed(), path.as_str(), &data[..]))? == 1 {
+                bytes += length(data);
+            }
         }
-        Ok(())
+        Ok(bytes)
     }
 
-    pub(super) fn delete_all_objects(&mut self, seq: u64) -> rusqlite::Result<()> {
-        self.delete_objects.execute([seq.cast_signed()]).map(drop)
+    /// Deletes all objects of a job, which are these. Gives how many bytes are gone.
+    pub(super) fn delete_all(&mut self, seq: u64, objects: &[SmallObject]) -> rusqlite::Result<i64> {
+        self.delete_objects.execute([seq.cast_signed()])?;
+        Ok(objects.iter().map(|(_, data)| length(data)).sum())
     }
 
-    pub(super) fn insert_pending(&mut self, seq: u64, position: u64) -> rusqlite::Result<()> {
-        self.insert_pending.execute((seq.cast_signed(), position.cast_signed())).map(drop)
+    pub(super) fn insert_pending(&mut self, seq: u64, since: Since) -> rusqlite::Result<()> {
+        let row = (seq.cast_signed(), since.position.cast_signed(), since.at.as_micros());
+        self.insert_pending.execute(row).map(drop)
     }
 
     pub(super) fn delete_pending(&mut self, seq: u64) -> rusqlite::Result<()> {
@@ -213,6 +240,11 @@ impl<'c> Statements<'c> {
     pub(super) fn count(&mut self, outcome: usize, by: i64) -> rusqlite::Result<()> {
         self.count.execute((TALLIES[outcome], by)).map(drop)
     }
+}
+
+/// Objects are far smaller than numbers go.
+fn length(data: &[u8]) -> i64 {
+    i64::try_from(data.len()).unwrap_or(i64::MAX)
 }
 
 /// The keys in `meta` of [`Tally`](super::memory_index::Tally), in its order.

@@ -10,7 +10,7 @@ use shepherd_job::{Attempt, Event, GiveBack, JobId, Phase};
 use super::{Fresh, SqliteOptions, tiny};
 use crate::contract::{Node, at, claim_at, complete, fail, id, job, join, model, object, sheep};
 use crate::{
-    Change, Claim, Claimed, Existing, Held, JobStore as _, ListQuery, MemoryStore, NewJob, Outbox as _,
+    Change, Claim, Claimed, Existing, Held, JobStore as _, Lag, ListQuery, MemoryStore, NewJob, Outbox as _,
     Pending, PendingLimits, Pins, Store,
 };
 
@@ -116,7 +116,8 @@ async fn view(queue: &Node<impl Store>, now: i64) -> String {
     for pending in queue.pending(None, PendingLimits::jobs(99)).await.unwrap() {
         out += &format!("{:?} {:?}\n", pending.job, pending.objects);
     }
-    out + &format!("{}\n", queue.lag().jobs)
+    let Lag { jobs, bytes, since, any_finished: _ } = queue.lag();
+    out + &format!("{jobs} {bytes} {since:?}\n")
 }
 
 async fn compare(steps: Vec<Step>, options: SqliteOptions) -> Result<(), TestCaseError> {

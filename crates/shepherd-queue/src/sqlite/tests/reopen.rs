@@ -47,11 +47,12 @@ async fn reopening_changes_nothing_but_attempts_in_flight() {
         apply(&*queue, change(&id("cancelled"), Event::Cancel { at: at(20) })).await.unwrap();
 
         let before = everything(&*queue).await;
-        let counts = queue.counts().await.unwrap();
+        let (counts, lag) = (queue.counts().await.unwrap(), queue.lag());
+        assert_eq!((lag.jobs, lag.bytes, lag.since), (5, 2, Some(at(1))));
         assert_eq!(counts, Counts { queued: 4, processing: 0, done: 1, failed: 1, cancelled: 1 });
         queue.reopen(options).await;
         assert_eq!(everything(&*queue).await, before);
-        assert_eq!(queue.counts().await.unwrap(), counts);
+        assert_eq!((queue.counts().await.unwrap(), queue.lag()), (counts, lag));
         assert_eq!(names(&claim(&*queue, 9).await), ["urgent", "again"]);
         assert_eq!(names(&claim_at(&*queue, 9, 100).await), ["delayed"]);
     }

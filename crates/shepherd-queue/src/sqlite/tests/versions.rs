@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use super::open;
 use crate::contract::{Node, at, claim_at, id, names, object, sheep};
-use crate::{Claim, Counts, JobStore as _, ListQuery, Outbox as _, PendingLimits, SmallObject, Store};
+use crate::{Claim, Counts, JobStore as _, Lag, ListQuery, Outbox as _, PendingLimits, SmallObject, Store};
 
 /// A directory with the file of a version.
 fn written_by(version: u32) -> tempfile::TempDir {
@@ -89,6 +89,9 @@ async fn a_file_of_every_earlier_version_keeps_all_that_it_holds() {
         let pending = queue.pending(None, PendingLimits::jobs(99)).await.unwrap();
         let pending: Vec<_> = pending.iter().map(|b| (b.job.spec.id.as_str(), b.objects.clone())).collect();
         assert_eq!(pending, expected_pending());
+        // Of a job that was pending in version 1 only the time of its submit is known.
+        let (bytes, since) = (7 + 2 + 6 + 7 + 4 + 7 + 7 + 3000 + 7, Some(at(2000)));
+        assert_eq!(queue.lag(), Lag { jobs: 12, bytes, since, any_finished: true });
         drop(queue);
         // What was migrated is kept at the next opening.
         let queue = open(dir.path()).await;
