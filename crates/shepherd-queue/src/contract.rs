@@ -20,6 +20,7 @@ pub(crate) mod life;
 pub(crate) mod lives;
 pub(crate) mod order;
 pub(crate) mod outbox;
+pub(crate) mod prune;
 pub(crate) mod views;
 
 /// A store as one of its nodes uses it.
@@ -92,6 +93,9 @@ macro_rules! suite {
                 an_earlier_life_of_a_node_is_fenced, a_lease_that_was_never_given_is_fenced,
                 renewing_tells_nothing_when_all_is_well, renewing_tells_which_attempts_are_over,
                 renewing_tells_which_jobs_were_cancelled, a_claim_whose_answer_was_lost_is_told_when_renewing;
+            prune: pruning_removes_what_finished_before_a_time, pruning_keeps_the_newest, pruning_is_bounded,
+                pruning_is_by_outcome_and_leaves_what_is_not_finished, pruning_leaves_what_is_pending,
+                an_id_that_was_pruned_is_new;
             views: a_listing_is_newest_first, a_listing_goes_on_from_a_key, a_listing_filters_phases,
                 a_listing_knows_claims, changes_tells_of_ready_jobs;
         }

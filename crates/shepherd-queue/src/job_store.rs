@@ -7,8 +7,8 @@ use shepherd_job::{JobId, Timestamp};
 use tokio::sync::watch;
 
 use crate::{
-    Change, Changed, Claim, Claimed, Counts, Held, JobRecord, Join, Lease, ListQuery, NewJob, Ready, Renewed,
-    Result, Submitted,
+    Change, Changed, Claim, Claimed, Counts, Held, JobRecord, Join, Lease, ListQuery, NewJob, Prune, Ready,
+    Renewed, Result, Submitted,
 };
 
 /// The durable job store. See the crate's documentation for the contract that
@@ -74,6 +74,13 @@ pub trait JobStore: Send + Sync + 'static {
 
     /// How many jobs are in each phase.
     async fn counts(&self) -> Result<Counts>;
+
+    /// Removes records of finished jobs with all that the store has of them, and gives their ids;
+    /// durable when it returns. Jobs that are pending in an [outbox](crate::Outbox) stay.
+    ///
+    /// What a call removed whose answer is lost is not told again. Whoever keeps something of
+    /// the jobs elsewhere removes that first.
+    async fn prune(&self, prune: Prune) -> Result<Vec<JobId>>;
 
     /// A value that changes whenever jobs may have become ready. A hint: it may
     /// change for nothing, and changes close together may be seen as one.

@@ -83,7 +83,7 @@ pub use node::{Held, Join, Lease, Renewed};
 pub use outbox::{Lag, Outbox, Pending, PendingLimits, Position, Unstored};
 pub use record::{
     Change, ChangeRefused, Changed, Claim, Claimed, Counts, Existing, Group, JobRecord, ListQuery, NewJob,
-    Pins, Ready, SmallObject, Submitted,
+    Outcome, Pins, Prune, Ready, SmallObject, Submitted,
 };
 pub use sqlite::{SqliteOptions, SqliteStore};
 

@@ -17,8 +17,8 @@ use tokio::sync::watch;
 use crate::rules::{self, Standing};
 use crate::{
     Change, ChangeRefused, Changed, Claim, Claimed, Counts, Existing, Group, Held, JobRecord, JobStore, Join,
-    Lag, Lease, ListQuery, NewJob, Outbox, Pending, PendingLimits, Position, QueueError, Ready, Renewed,
-    Result, SmallObject, Submitted, Unstored,
+    Lag, Lease, ListQuery, NewJob, Outbox, Outcome, Pending, PendingLimits, Position, Prune, QueueError,
+    Ready, Renewed, Result, SmallObject, Submitted, Unstored,
 };
 
 /// The [store](crate::Store) that forgets. Nothing it does can fail.
@@ -387,6 +387,26 @@ impl JobStore for MemoryStore {
             failed: count(Phase::Failed),
             cancelled: count(Phase::Cancelled),
         })
+    }
+
+    async fn prune(&self, prune: Prune) -> Result<Vec<JobId>> {
+        let mut store = self.lock();
+        let of_outcome = store.jobs.values().rev().filter(|job| {
+            let phase = job.record.state.phase();
+            Outcome::of(phase) == Some(prune.outcome)
+        });
+        let older = of_outcome.skip(usize::try_from(prune.keep_newest).unwrap_or(usize::MAX)).filter(|job| {
+            let finished_at = rules::finished_at(&job.record.state);
+            let is_old = prune.finished_before.is_none_or(|before| finished_at.is_some_and(|at| at < before));
+            is_old && job.pending.is_none()
+        });
+        let mut seqs: Vec<u64> = older.map(|job| job.record.seq).collect();
+        seqs.reverse();
+        seqs.truncate(prune.limit);
+        let removed: Vec<Job> = seqs.iter().filter_map(|seq| store.jobs.remove(seq)).collect();
+        let ids: Vec<JobId> = removed.iter().map(|job| job.record.spec.id.clone()).collect();
+        store.ids.retain(|_, seq| !seqs.contains(seq));
+        Ok(ids)
     }
 
     fn changes(&self) -> watch::Receiver<u64> {

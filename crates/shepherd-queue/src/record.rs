@@ -192,6 +192,42 @@ pub struct ListQuery {
     pub limit: usize,
 }
 
+/// How a job finished.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// See [`JobState::Done`].
+    Done,
+    /// See [`JobState::Failed`].
+    Failed,
+    /// See [`JobState::Cancelled`].
+    Cancelled,
+}
+
+impl Outcome {
+    /// The outcome of a job in this phase, if it is finished.
+    pub const fn of(phase: Phase) -> Option<Self> {
+        match phase {
+            Phase::Queued | Phase::Processing => None,
+            Phase::Done => Some(Self::Done),
+            Phase::Failed => Some(Self::Failed),
+            Phase::Cancelled => Some(Self::Cancelled),
+        }
+    }
+}
+
+/// Which records of finished jobs are removed. All conditions must hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Prune {
+    /// Only jobs that finished like this.
+    pub outcome: Outcome,
+    /// Only jobs that finished before this time.
+    pub finished_before: Option<Timestamp>,
+    /// None of so many jobs of this outcome that arrived last.
+    pub keep_newest: u64,
+    /// At most this many, those that arrived first.
+    pub limit: usize,
+}
+
 /// How many jobs are in each phase.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {

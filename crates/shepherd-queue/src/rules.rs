@@ -39,6 +39,16 @@ pub(crate) fn time_of(event: &Event) -> Option<Timestamp> {
     }
 }
 
+/// When a job finished, if it did.
+pub(crate) const fn finished_at(state: &JobState) -> Option<Timestamp> {
+    match state {
+        JobState::Queued { .. } | JobState::Processing { .. } => None,
+        JobState::Done { finished_at, .. }
+        | JobState::Failed { finished_at, .. }
+        | JobState::Cancelled { finished_at, .. } => Some(*finished_at),
+    }
+}
+
 /// The next attempt at a queued job whose time has come.
 ///
 /// Its time is not looked at again: a clock that was set back does not make a job

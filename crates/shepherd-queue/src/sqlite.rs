@@ -30,8 +30,8 @@ use tokio::sync::{Semaphore, oneshot, watch};
 use crate::rules::{self, Standing};
 use crate::{
     Change, Changed, Claim, Claimed, Counts, Held, JobRecord, JobStore, Join, Lag, Lease, ListQuery, NewJob,
-    Outbox, Pending, PendingLimits, Position, QueueError, Ready, Renewed, Result, SmallObject, Submitted,
-    Unstored,
+    Outbox, Pending, PendingLimits, Position, Prune, QueueError, Ready, Renewed, Result, SmallObject,
+    Submitted, Unstored,
 };
 
 mod batch;
@@ -56,12 +56,15 @@ mod tests;
 use cache::Entry;
 use checkpoint::Checkpointer;
 use memory_index::{Loaded, MemoryIndex, Renewing, Taken};
-use reader::Readers;
+use reader::{Reader, Readers};
 use schema::{Files, StateDir};
 use writer::{Op, Reply, Writer};
 
 /// How many calls may wait for the writer; further callers wait for a place.
 const LINE: usize = 4096;
+
+/// How many groups are removed by one commit.
+const GROUP_BATCH: usize = 1024;
 
 /// How much an embedded store may use.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -236,6 +239,25 @@ impl SqliteStore {
         Ok(out)
     }
 
+    /// Removes the groups without jobs, when there may be many: clients make up names of models,
+    /// and each is a group until its last record is removed. A look at all jobs is the price of
+    /// submits that need not count them.
+    async fn sweep_groups(&self) -> Result<()> {
+        let upto = {
+            let memory = self.lock();
+            if !memory.index.groups.want_sweep() {
+                return Ok(());
+            }
+            memory.last_seq()
+        };
+        let used = self.readers.run(Reader::groups).await?;
+        let unused = self.lock().index.groups.unused(&used);
+        for groups in unused.chunks(GROUP_BATCH) {
+            self.write(|reply| Op::DropGroups(groups.to_vec(), upto, reply)).await?;
+        }
+        Ok(())
+    }
+
     fn send(&self, op: Op) -> Result<()> {
         let sent = self.ops.as_ref().is_some_and(|ops| ops.send(op).is_ok());
         if sent { Ok(()) } else { Err(QueueError::Unavailable("the store's writer has stopped".to_owned())) }
@@ -369,6 +391,17 @@ impl JobStore for SqliteStore {
         Ok(self.lock().counts())
     }
 
+    async fn prune(&self, prune: Prune) -> Result<Vec<JobId>> {
+        // However many records there are: it is not the writer who looks through them.
+        let seqs = self.readers.run(move |reader| reader.prunable(&prune)).await?;
+        let pruned = self.write(|reply| Op::Prune(prune.outcome, seqs, reply)).await?;
+        // The records are gone; the groups are looked for at the next call.
+        if let Err(error) = self.sweep_groups().await {
+            tracing::warn!(%error, "models without jobs stay in the job store for now");
+        }
+        Ok(pruned)
+    }
+
     fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
     }
@@ -394,7 +427,7 @@ impl Outbox for SqliteStore {
     }
 
     async fn unstored(&self) -> Result<Vec<Unstored>> {
-        self.readers.run(reader::Reader::unstored).await
+        self.readers.run(Reader::unstored).await
     }
 
     async fn pending(&self, after: Option<Position>, limits: PendingLimits) -> Result<Vec<Pending>> {

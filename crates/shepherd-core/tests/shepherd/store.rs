@@ -8,7 +8,8 @@ use shepherd_core::{JobRecord, ListQuery, Options, Shepherd};
 use shepherd_job::{JobId, Timestamp};
 use shepherd_queue::{
     Change, Changed, Claim, Claimed, Counts, Held, JobStore, Join, Lag, Lease, MemoryStore, NewJob, Outbox,
-    Pending, PendingLimits, Position, QueueError, Ready, Renewed, Result, SmallObject, Submitted, Unstored,
+    Pending, PendingLimits, Position, Prune, QueueError, Ready, Renewed, Result, SmallObject, Submitted,
+    Unstored,
 };
 use shepherd_storage::LocalStorage;
 use tokio::sync::{Notify, watch};
@@ -59,6 +60,10 @@ impl JobStore for Telling {
 
     async fn counts(&self) -> Result<Counts> {
         self.queue.counts().await
+    }
+
+    async fn prune(&self, prune: Prune) -> Result<Vec<JobId>> {
+        self.queue.prune(prune).await
     }
 
     fn changes(&self) -> watch::Receiver<u64> {

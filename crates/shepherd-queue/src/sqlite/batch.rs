@@ -11,16 +11,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
-use shepherd_job::{Event, GiveBack, JobId, JobSpec, JobState, Phase, Timestamp};
+use shepherd_job::{Event, GiveBack, JobId, JobState, Phase, Timestamp};
 
 use super::fault::Fault;
 use super::index::{GroupId, GroupKey, Waiting};
 use super::memory_index::{Effect, MemoryIndex, outcome};
 use super::pending::Since;
-use super::rows::Decoder;
+use super::rows::{self, Decoder};
 use super::statements::Statements;
 use crate::{
-    Change, ChangeRefused, Changed, Existing, JobRecord, Join, Lease, NewJob, Pending, SmallObject,
+    Change, ChangeRefused, Changed, Existing, JobRecord, Join, Lease, NewJob, Outcome, Pending, SmallObject,
     Submitted, rules,
 };
 
@@ -137,6 +137,43 @@ impl<'a, 'c> Batch<'a, 'c> {
         jobs.iter().try_for_each(|given| self.delivered_one(given))
     }
 
+    /// Removes records of finished jobs, and gives their ids.
+    pub(super) fn prune(&mut self, outcome: Outcome, seqs: &[u64]) -> Result<Vec<JobId>, Fault> {
+        let mut out = Vec::new();
+        for &seq in seqs {
+            let cached = lock(self.memory).cache.get(seq).map(|entry| Arc::clone(&entry.record));
+            let record = match cached {
+                Some(record) => record,
+                None => match self.decoder.by_seq(self.conn, seq)? {
+                    Some(record) => Arc::new(record),
+                    None => continue,
+                },
+            };
+            let id = &record.spec.id;
+            let is_pending = self.touched.contains_key(id) || lock(self.memory).pending.contains(seq);
+            if is_pending
+                || Outcome::of(record.state.phase()) != Some(outcome)
+                || !self.statements.delete_finished(seq)?
+            {
+                continue;
+            }
+            out.push(id.clone());
+            self.tally(&record.state, -1);
+            self.effects.push(Effect::Pruned(record));
+        }
+        Ok(out)
+    }
+
+    /// Removes groups that had no job up to `upto`, and have none now.
+    pub(super) fn drop_groups(&mut self, groups: &[GroupId], upto: u64) -> Result<(), Fault> {
+        let used = rows::groups_since(self.conn, upto)?;
+        for id in groups.iter().filter(|id| !used.contains(id)) {
+            self.statements.delete_group(*id)?;
+            self.effects.push(Effect::Emptied(*id));
+        }
+        Ok(())
+    }
+
     /// Writes claims that were made in memory; `until` leaves out newer ones.
     pub(super) fn write_claims(&mut self, until: Option<Instant>) -> Result<(), Fault> {
         self.claims = lock(self.memory).take_unwritten(until);
@@ -194,14 +231,12 @@ impl<'a, 'c> Batch<'a, 'c> {
         Ok(self.decoder.by_id(self.conn, id)?.map(Arc::new))
     }
 
-    fn group(&mut self, spec: &JobSpec) -> Result<GroupId, Fault> {
-        let key = (spec.model.clone(), spec.sheep.clone());
-        if let Some(id) = lock(self.memory).index.groups.id(&key) {
-            return Ok(id);
-        }
-        if let Some((id, _)) = self.groups.iter().find(|(_, k)| *k == key) {
-            return Ok(*id);
-        }
+    fn known_group(&self, key: &GroupKey) -> Option<GroupId> {
+        let new = || self.groups.iter().find(|(_, new)| new == key).map(|(id, _)| *id);
+        lock(self.memory).index.groups.id(key).or_else(new)
+    }
+
+    fn new_group(&mut self, key: GroupKey) -> Result<GroupId, Fault> {
         let id = self.next.group;
         self.next.group += 1;
         self.statements.insert_group(id, &key)?;
@@ -217,7 +252,19 @@ impl<'a, 'c> Batch<'a, 'c> {
 
     fn submit_one(&mut self, job: &NewJob) -> Result<Submitted, Fault> {
         let NewJob { spec, submitted_at, objects, existing } = job;
-        let group = self.group(spec)?;
+        let key = (spec.model.clone(), spec.sheep.clone());
+        let group = match self.known_group(&key) {
+            Some(group) => group,
+            None => {
+                // A submit that is refused must leave no group behind.
+                if let Some(old) = self.find(&spec.id)?
+                    && let Err(refused) = rerun(&old, *existing)
+                {
+                    return Ok(refused);
+                }
+                self.new_group(key)?
+            }
+        };
         let seq = self.next.seq;
         if self.statements.insert_job(seq, &spec.id, group, spec.priority, *submitted_at)? {
             let objects = rules::sorted(objects);
@@ -226,10 +273,9 @@ impl<'a, 'c> Batch<'a, 'c> {
         let Some(old) = self.find(&spec.id)? else {
             return Err(Fault::Damaged(format!("job {} is there and cannot be found", spec.id)));
         };
-        let state = match (existing, old.state.apply(Event::Rerun)) {
-            (Existing::Refuse, _) => return Ok(Submitted::Conflict),
-            (Existing::Rerun, Err(_)) => return Ok(Submitted::Live(old)),
-            (Existing::Rerun, Ok(state)) => state,
+        let state = match rerun(&old, *existing) {
+            Ok(state) => state,
+            Err(refused) => return Ok(refused),
         };
         // A job that is not pending has no objects left.
         let is_pending = self.touched.contains_key(&spec.id) || lock(self.memory).pending.contains(old.seq);
@@ -352,5 +398,14 @@ impl<'a, 'c> Batch<'a, 'c> {
         if let Some(at) = outcome(state.phase()) {
             self.tally[usize::from(at)] += by;
         }
+    }
+}
+
+/// The state of a job that runs again, or the answer to a submit that is refused.
+fn rerun(old: &Arc<JobRecord>, existing: Existing) -> Result<JobState, Submitted> {
+    match (existing, old.state.apply(Event::Rerun)) {
+        (Existing::Refuse, _) => Err(Submitted::Conflict),
+        (Existing::Rerun, Err(_)) => Err(Submitted::Live(Arc::clone(old))),
+        (Existing::Rerun, Ok(state)) => Ok(state),
     }
 }

@@ -5,7 +5,7 @@
 //! queued jobs fit in some tens of megabytes.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::iter::Peekable;
 
 use shepherd_job::{History, ModelRef, SheepId, Timestamp};
@@ -45,12 +45,40 @@ pub(super) struct Waiting {
 pub(super) struct Groups {
     keys: HashMap<GroupId, GroupKey>,
     ids: HashMap<GroupKey, GroupId>,
+    /// How many had jobs when that was last looked at.
+    used: usize,
 }
+
+/// Beyond twice as many groups as have jobs, so many more are kept before those without are
+/// looked for.
+const MAX_SPARE_GROUPS: usize = 256;
 
 impl Groups {
     pub(super) fn insert(&mut self, id: GroupId, key: GroupKey) {
         self.keys.insert(id, key.clone());
         self.ids.insert(key, id);
+    }
+
+    pub(super) fn remove(&mut self, id: GroupId) {
+        if let Some(key) = self.keys.remove(&id) {
+            self.ids.remove(&key);
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.keys.len().max(self.ids.len())
+    }
+
+    /// Whether so many groups have come that it is worth a look which of them have jobs.
+    pub(super) fn want_sweep(&self) -> bool {
+        self.keys.len() > 2 * self.used + MAX_SPARE_GROUPS
+    }
+
+    /// Notes which groups have jobs, and gives the others.
+    pub(super) fn unused(&mut self, used: &HashSet<GroupId>) -> Vec<GroupId> {
+        self.used = used.len();
+        self.keys.keys().copied().filter(|id| !used.contains(id)).collect()
     }
 
     pub(super) fn has(&self, id: GroupId) -> bool {

@@ -65,6 +65,10 @@ pub(super) enum Effect {
     },
     /// A job's state changed.
     Changed { before: Arc<JobRecord>, after: Arc<JobRecord>, objects: Vec<SmallObject>, since: Since },
+    /// A finished job was removed.
+    Pruned(Arc<JobRecord>),
+    /// A group has no job any more.
+    Emptied(GroupId),
     /// A node has joined.
     Joined(Lease),
     /// Objects of a job are in storage.
@@ -104,6 +108,8 @@ pub(super) struct MemoryIndex {
     pub(super) index: ReadyIndex,
     pub(super) cache: Cache,
     pub(super) pending: PendingSet,
+    /// The last job that was accepted.
+    last_seq: u64,
     tally: Tally,
     loads: Loads,
     unwritten: VecDeque<(Instant, u64)>,
@@ -118,7 +124,12 @@ impl MemoryIndex {
         pending: PendingSet,
         tally: Tally,
     ) -> Self {
-        Self { old_seq, index, cache, pending, tally, ..Self::default() }
+        Self { old_seq, last_seq: old_seq, index, cache, pending, tally, ..Self::default() }
+    }
+
+    /// The last job that was accepted. A reader that begins now sees it and all before it.
+    pub(super) fn last_seq(&self) -> u64 {
+        self.last_seq
     }
 
     /// Stops claims for a node that joins, and gives the jobs that are being processed.
@@ -286,6 +297,7 @@ impl MemoryIndex {
                 if let Some(old) = replaces {
                     self.forget(&old);
                 }
+                self.last_seq = record.seq;
                 self.wait(&record, group);
                 self.pending.insert(record.seq, since);
                 if let Some(objects) = objects {
@@ -314,6 +326,8 @@ impl MemoryIndex {
                     self.cache.insert(entry);
                 }
             }
+            Effect::Pruned(record) => self.forget(&record),
+            Effect::Emptied(group) => self.index.groups.remove(group),
             Effect::Joined(lease) => {
                 self.lease = Some(lease);
                 self.joining = false;

@@ -1,18 +1,19 @@
 //! Reads, on blocking threads, over a few connections of their own.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::{Connection, TransactionBehavior};
-use shepherd_job::{JobId, Phase};
+use shepherd_job::{JobId, Phase, Timestamp};
 use tokio::sync::Semaphore;
 
 use super::cache::Entry;
 use super::fault::Fault;
+use super::index::GroupId;
 use super::rows::{self, Decoder, record_columns};
 use super::schema::{self, Files};
-use crate::{JobRecord, ListQuery, QueueError, Result, SmallObject, Unstored};
+use crate::{JobRecord, ListQuery, Outcome, Prune, QueueError, Result, SmallObject, Unstored};
 
 /// How many reads run at a time.
 const READERS: usize = 4;
@@ -38,6 +39,21 @@ macro_rules! list_finished {
              WHERE f.outcome = ",
             $outcome,
             " AND f.seq < ?1 ORDER BY f.seq DESC"
+        )
+    };
+}
+
+macro_rules! finished {
+    ($outcome:literal) => {
+        (
+            concat!("SELECT seq FROM fin WHERE outcome = ", $outcome, " ORDER BY seq DESC LIMIT 1 OFFSET ?1"),
+            concat!(
+                "SELECT seq FROM fin WHERE outcome = ",
+                $outcome,
+                " AND seq < ?1 AND finished_at < ?2 \
+                 AND NOT EXISTS (SELECT 1 FROM write_back WHERE write_back.seq = fin.seq) \
+                 ORDER BY seq LIMIT ?3"
+            ),
         )
     };
 }
@@ -92,6 +108,38 @@ impl Reader {
             }
         }
         Ok((out, seqs.len()))
+    }
+
+    /// The groups that have jobs.
+    pub(super) fn groups(&mut self) -> std::result::Result<HashSet<GroupId>, Fault> {
+        rows::groups_since(&self.conn, 0)
+    }
+
+    /// Jobs that may be removed, by number.
+    pub(super) fn prunable(&mut self, prune: &Prune) -> std::result::Result<Vec<u64>, Fault> {
+        let tx = self.conn.transaction_with_behavior(TransactionBehavior::Deferred)?;
+        // Written out, so that the index of outcomes is used.
+        let (newest, older) = match prune.outcome {
+            Outcome::Done => finished!("0"),
+            Outcome::Failed => finished!("1"),
+            Outcome::Cancelled => finished!("2"),
+        };
+        let sql = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        let below = match prune.keep_newest.checked_sub(1) {
+            None => i64::MAX,
+            Some(before) => {
+                let mut statement = tx.prepare_cached(newest)?;
+                let mut rows = statement.query([sql(before)])?;
+                let Some(row) = rows.next()? else { return Ok(Vec::new()) };
+                row.get(0)?
+            }
+        };
+        // A time that is the largest there is leaves out nothing that could be.
+        let before = prune.finished_before.map_or(i64::MAX, Timestamp::as_micros);
+        let mut statement = tx.prepare_cached(older)?;
+        let rows =
+            statement.query_map((below, before, sql(prune.limit as u64)), |row| row.get::<_, i64>(0))?;
+        Ok(rows.map(|seq| seq.map(i64::cast_unsigned)).collect::<rusqlite::Result<_>>()?)
     }
 
     /// A listing. `processing` holds every job that was being processed just

@@ -3,7 +3,7 @@
 //! What comes from the disk is checked like what comes from a peer: a file can be
 //! damaged or edited, and must not make us panic.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -43,6 +43,9 @@ const BY_SEQ: &str = concat!(
 const UNSTORED: &str =
     "SELECT o.seq, j.id, j.submitted_at, o.path FROM object o CROSS JOIN job j ON j.seq = o.seq";
 const OBJECTS: &str = "SELECT path, data FROM object WHERE seq = ?1 ORDER BY path";
+
+/// How many groups a decoder remembers.
+const MAX_KNOWN_GROUPS: usize = 4096;
 
 /// Reads records over one connection; remembers the groups it met, so that records
 /// of one model share its name.
@@ -90,9 +93,19 @@ impl Decoder {
             return Err(Fault::Damaged(format!("group {id} is missing")));
         };
         let key = group_key(id, row, 0)?;
+        if self.groups.len() >= MAX_KNOWN_GROUPS {
+            self.groups.clear();
+        }
         self.groups.insert(id, key.clone());
         Ok(key)
     }
+}
+
+/// Groups that have a job accepted after job `seq`; all that have one, after 0.
+pub(super) fn groups_since(conn: &Connection, seq: u64) -> Result<HashSet<GroupId>, Fault> {
+    let mut statement = conn.prepare_cached("SELECT DISTINCT grp FROM job WHERE seq > ?1")?;
+    let rows = statement.query_map([seq.cast_signed()], |row| row.get(0))?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
 /// A group's key from three columns: model, version and sheep.

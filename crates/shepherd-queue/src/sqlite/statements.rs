@@ -16,6 +16,7 @@ pub(super) struct Statements<'c> {
     commit: Statement<'c>,
     rollback: Statement<'c>,
     insert_group: Statement<'c>,
+    delete_group: Statement<'c>,
     insert_job: Statement<'c>,
     delete_job: Statement<'c>,
     insert_live: Statement<'c>,
@@ -46,6 +47,7 @@ impl<'c> Statements<'c> {
             commit: p("COMMIT")?,
             rollback: p("ROLLBACK")?,
             insert_group: p("INSERT INTO grp (id, model, version, sheep) VALUES (?1, ?2, ?3, ?4)")?,
+            delete_group: p("DELETE FROM grp WHERE id = ?1")?,
             insert_job: p(
                 "INSERT INTO job (seq, id, grp, priority, submitted_at) VALUES (?1, ?2, ?3, ?4, ?5) \
                            ON CONFLICT (id) DO NOTHING",
@@ -98,6 +100,10 @@ impl<'c> Statements<'c> {
     pub(super) fn insert_group(&mut self, id: GroupId, (model, sheep): &GroupKey) -> rusqlite::Result<()> {
         let sheep = sheep.as_ref().map(AsRef::<str>::as_ref);
         self.insert_group.execute((id, model.name(), model.version(), sheep)).map(drop)
+    }
+
+    pub(super) fn delete_group(&mut self, id: GroupId) -> rusqlite::Result<()> {
+        self.delete_group.execute([id]).map(drop)
     }
 
     /// Whether the id was new.
@@ -187,6 +193,12 @@ impl<'c> Statements<'c> {
         self.delete_outputs.execute((old, OUTPUTS))?;
         self.move_objects.execute((old, new.cast_signed()))?;
         Ok(bytes)
+    }
+
+    /// Removes a finished job; says whether it was there.
+    pub(super) fn delete_finished(&mut self, seq: u64) -> rusqlite::Result<bool> {
+        self.delete_fin.execute([seq.cast_signed()])?;
+        Ok(self.delete_job.execute([seq.cast_signed()])? == 1)
     }
 
     /// Puts objects in the places of older ones of the same paths. Gives by how many bytes there

@@ -8,6 +8,7 @@ use crate::{JobStore as _, QueueError, contract};
 
 mod crash;
 mod disk;
+mod groups;
 mod model;
 mod reopen;
 mod stress;
@@ -24,6 +25,10 @@ pub(super) struct Fresh {
 }
 
 impl Fresh {
+    pub(super) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
     pub(super) async fn new(options: SqliteOptions) -> Self {
         let mut this = Self { node: None, dir: tempfile::tempdir().unwrap() };
         this.reopen(options).await;

@@ -10,17 +10,19 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
+use shepherd_job::JobId;
 use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 
 use super::SqliteOptions;
 use super::batch::{Batch, News, Next, lock};
 use super::checkpoint::{Checkpointer, checkpoint};
 use super::fault::Fault;
+use super::index::GroupId;
 use super::memory_index::MemoryIndex;
 use super::rows::Decoder;
 use super::schema::{self, Files, StateDir};
 use super::statements::Statements;
-use crate::{Change, Changed, Join, Lease, NewJob, Pending, QueueError, Result, Submitted};
+use crate::{Change, Changed, Join, Lease, NewJob, Outcome, Pending, QueueError, Result, Submitted};
 
 /// How long a claim stays unwritten when nothing happens to its job. Most jobs of
 /// a fast model are finished by then, and their claims are never written.
@@ -40,6 +42,9 @@ pub(super) enum Op {
     Submit(Vec<NewJob>, Reply<Vec<Submitted>>),
     Change(Vec<Change>, Reply<Vec<Changed>>),
     Delivered(Vec<Pending>, Reply<()>),
+    Prune(Outcome, Vec<u64>, Reply<Vec<JobId>>),
+    /// These groups had no job up to the one of this number.
+    DropGroups(Vec<GroupId>, u64, Reply<()>),
     /// There are claims to write now.
     Claims,
 }
@@ -61,6 +66,8 @@ enum Answer {
     Submitted(Vec<Submitted>),
     Changed(Vec<Changed>),
     Delivered,
+    Pruned(Vec<JobId>),
+    GroupsDropped,
     None,
 }
 
@@ -71,6 +78,8 @@ impl Op {
             Self::Submit(jobs, _) => jobs.len(),
             Self::Change(changes, _) => changes.len(),
             Self::Delivered(jobs, _) => jobs.len(),
+            Self::Prune(_, seqs, _) => seqs.len(),
+            Self::DropGroups(groups, _, _) => groups.len(),
             Self::Claims => 0,
         }
     }
@@ -81,13 +90,23 @@ impl Op {
             (Self::Submit(_, reply), Answer::Submitted(out)) => reply.send(Ok(out)),
             (Self::Change(_, reply), Answer::Changed(out)) => reply.send(Ok(out)),
             (Self::Delivered(_, reply), Answer::Delivered) => reply.send(Ok(())),
+            (Self::Prune(_, _, reply), Answer::Pruned(jobs)) => reply.send(Ok(jobs)),
+            (Self::DropGroups(_, _, reply), Answer::GroupsDropped) => reply.send(Ok(())),
             // An answer of another kind cannot be; the caller sees its reply dropped.
             (
-                Self::Join(..) | Self::Submit(..) | Self::Change(..) | Self::Delivered(..) | Self::Claims,
+                Self::Join(..)
+                | Self::Submit(..)
+                | Self::Change(..)
+                | Self::Delivered(..)
+                | Self::Prune(..)
+                | Self::DropGroups(..)
+                | Self::Claims,
                 Answer::Joined(_)
                 | Answer::Submitted(_)
                 | Answer::Changed(_)
                 | Answer::Delivered
+                | Answer::Pruned(_)
+                | Answer::GroupsDropped
                 | Answer::None,
             ) => {}
         }
@@ -99,6 +118,8 @@ impl Op {
             Self::Submit(_, reply) => reply.send(Err(error)),
             Self::Change(_, reply) => reply.send(Err(error)),
             Self::Delivered(_, reply) => reply.send(Err(error)),
+            Self::Prune(_, _, reply) => reply.send(Err(error)),
+            Self::DropGroups(_, _, reply) => reply.send(Err(error)),
             Self::Claims => {}
         }
     }
@@ -357,6 +378,11 @@ fn fill(
                 batch.delivered(jobs)?;
                 Answer::Delivered
             }
+            Op::Prune(outcome, seqs, _) => Answer::Pruned(batch.prune(*outcome, seqs)?),
+            Op::DropGroups(groups, upto, _) => {
+                batch.drop_groups(groups, *upto)?;
+                Answer::GroupsDropped
+            }
             Op::Claims => Answer::None,
         });
     }
@@ -373,6 +399,8 @@ impl Op {
             Self::Submit(_, reply) => reply.send(Ok(Vec::new())),
             Self::Change(_, reply) => reply.send(Ok(Vec::new())),
             Self::Delivered(_, reply) => reply.send(Ok(())),
+            Self::Prune(_, _, reply) => reply.send(Ok(Vec::new())),
+            Self::DropGroups(_, _, reply) => reply.send(Ok(())),
             // The first is never empty.
             Self::Join(..) | Self::Claims => {}
         }

@@ -11,7 +11,7 @@ use super::{Fresh, SqliteOptions, tiny};
 use crate::contract::{Node, at, claim_at, complete, fail, id, job, join, model, object, sheep};
 use crate::{
     Change, Claim, Claimed, Existing, Held, JobStore as _, Lag, ListQuery, MemoryStore, NewJob, Outbox as _,
-    Pending, PendingLimits, Pins, Store,
+    Outcome, Pending, PendingLimits, Pins, Prune, Store,
 };
 
 #[derive(Clone, Debug)]
@@ -31,6 +31,8 @@ enum Step {
     Deliver(bool),
     /// Renews with some of the tokens seen so far.
     Renew(Vec<usize>),
+    /// Removes records: the outcome, from when on they stay, how many stay, at most how many go.
+    Prune(u8, Option<i64>, u64, usize),
     Join,
     Reopen,
 }
@@ -61,6 +63,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (0..5_usize).prop_map(Step::Take),
         2 => any::<bool>().prop_map(Step::Deliver),
         1 => proptest::collection::vec(any::<usize>(), 0..5).prop_map(Step::Renew),
+        2 => (0..3_u8, proptest::option::of(0..30_i64), 0..3_u64, 0..4_usize)
+            .prop_map(|(outcome, before, keep, limit)| Step::Prune(outcome, before, keep, limit)),
         1 => Just(Step::Join),
         1 => Just(Step::Reopen),
     ]
@@ -178,6 +182,12 @@ async fn compare(steps: Vec<Step>, options: SqliteOptions) -> Result<(), TestCas
                     renewed.unknown.sort();
                     renewed.cancelled.sort();
                 }
+                prop_assert_eq!(a, b);
+            }
+            Step::Prune(outcome, before, keep_newest, limit) => {
+                let outcome = [Outcome::Done, Outcome::Failed, Outcome::Cancelled][usize::from(outcome)];
+                let prune = Prune { outcome, finished_before: before.map(at), keep_newest, limit };
+                let (a, b) = (real.prune(prune).await.unwrap(), plain.prune(prune).await.unwrap());
                 prop_assert_eq!(a, b);
             }
             Step::Join => {
