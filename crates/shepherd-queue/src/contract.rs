@@ -15,6 +15,7 @@ use crate::{
     Pending, PendingLimits, QueueError, Renewed, SmallObject, Store, Submitted, Unstored,
 };
 
+pub(crate) mod feed;
 pub(crate) mod fleet;
 pub(crate) mod life;
 pub(crate) mod lives;
@@ -93,6 +94,7 @@ macro_rules! suite {
                 an_earlier_life_of_a_node_is_fenced, a_lease_that_was_never_given_is_fenced,
                 renewing_tells_nothing_when_all_is_well, renewing_tells_which_attempts_are_over,
                 renewing_tells_which_jobs_were_cancelled, a_claim_whose_answer_was_lost_is_told_when_renewing;
+            feed: the_feed_tells_every_change_in_order, a_slow_subscriber_is_told_of_a_gap;
             prune: pruning_removes_what_finished_before_a_time, pruning_keeps_the_newest, pruning_is_bounded,
                 pruning_is_by_outcome_and_leaves_what_is_not_finished, pruning_leaves_what_is_pending,
                 an_id_that_was_pruned_is_new;
@@ -120,7 +122,8 @@ macro_rules! several {
             a_lease_that_ran_out_is_over_when_another_node_renews, a_lease_that_ran_out_is_over_when_another_node_joins,
             a_renewed_lease_does_not_run_out, a_lease_that_ran_out_can_be_renewed_until_another_node_calls,
             a_late_change_counts_until_the_job_is_taken_back, a_fenced_node_joins_again,
-            a_cancel_by_another_node_is_told_when_renewing, every_node_sees_every_job
+            a_cancel_by_another_node_is_told_when_renewing, every_node_sees_every_job,
+            every_node_hears_of_every_change
         }
     };
     (@tests $handles:expr; $($name:ident),+) => {

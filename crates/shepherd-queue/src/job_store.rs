@@ -7,8 +7,8 @@ use shepherd_job::{JobId, Timestamp};
 use tokio::sync::watch;
 
 use crate::{
-    Change, Changed, Claim, Claimed, Counts, Held, JobRecord, Join, Lease, ListQuery, NewJob, Prune, Ready,
-    Renewed, Result, Submitted,
+    Change, Changed, Claim, Claimed, Counts, Feed, Held, JobRecord, Join, Lease, ListQuery, NewJob, Prune,
+    Ready, Renewed, Result, Submitted,
 };
 
 /// The durable job store. See the crate's documentation for the contract that
@@ -81,6 +81,16 @@ pub trait JobStore: Send + Sync + 'static {
     /// What a call removed whose answer is lost is not told again. Whoever keeps something of
     /// the jobs elsewhere removes that first.
     async fn prune(&self, prune: Prune) -> Result<Vec<JobId>>;
+
+    /// Every change of a job's state from now on, by whichever node, in the order in which the
+    /// changes of each job took effect: submits, claims, changes, and jobs that are queued again.
+    /// It is told after the change is durable; a claim, when it is made. Removed records are
+    /// not told.
+    ///
+    /// For subscribers in this process, which may miss what they are too slow for
+    /// ([`FeedItem::Gap`](crate::FeedItem::Gap)) and what happens while they are away. Who must
+    /// miss nothing is a consumer of an [outbox](crate::Outbox).
+    fn feed(&self) -> Feed;
 
     /// A value that changes whenever jobs may have become ready. A hint: it may
     /// change for nothing, and changes close together may be seen as one.

@@ -65,6 +65,7 @@
 //! ```
 
 mod error;
+mod feed;
 mod job_store;
 mod memory;
 mod node;
@@ -77,6 +78,7 @@ mod sqlite;
 mod contract;
 
 pub use error::{QueueError, Result};
+pub use feed::{Feed, FeedItem, Transition};
 pub use job_store::JobStore;
 pub use memory::MemoryStore;
 pub use node::{Held, Join, Lease, Renewed};

@@ -14,11 +14,12 @@ use async_trait::async_trait;
 use shepherd_job::{Event, GiveBack, JobId, JobState, ModelRef, NodeId, Phase, SheepId, Timestamp};
 use tokio::sync::watch;
 
+use crate::feed::FeedSender;
 use crate::rules::{self, Standing};
 use crate::{
-    Change, ChangeRefused, Changed, Claim, Claimed, Counts, Existing, Group, Held, JobRecord, JobStore, Join,
-    Lag, Lease, ListQuery, NewJob, Outbox, Outcome, Pending, PendingLimits, Position, Prune, QueueError,
-    Ready, Renewed, Result, SmallObject, Submitted, Unstored,
+    Change, ChangeRefused, Changed, Claim, Claimed, Counts, Existing, Feed, Group, Held, JobRecord, JobStore,
+    Join, Lag, Lease, ListQuery, NewJob, Outbox, Outcome, Pending, PendingLimits, Position, Prune,
+    QueueError, Ready, Renewed, Result, SmallObject, Submitted, Transition, Unstored,
 };
 
 /// The [store](crate::Store) that forgets. Nothing it does can fail.
@@ -37,6 +38,7 @@ struct Store {
     last_position: u64,
     /// The latest time that anyone told.
     clock: Timestamp,
+    feed: FeedSender,
     jobs: BTreeMap<u64, Job>,
     ids: HashMap<JobId, u64>,
 }
@@ -173,13 +175,17 @@ impl Store {
         self.last_position += 1;
         let since = (Position(self.last_position), at);
         let job = self.jobs.get_mut(&seq)?;
+        let before = job.record.state.phase();
         job.record = Arc::new(JobRecord { state, ..(*job.record).clone() });
         job.pending.get_or_insert(since);
-        Some(Arc::clone(&job.record))
+        let transition = Transition { before: Some(before), job: Arc::clone(&job.record) };
+        self.feed.tell(std::slice::from_ref(&transition));
+        Some(transition.job)
     }
 
     fn submit(&mut self, job: NewJob) -> Submitted {
         let mut state = JobState::new();
+        let mut before = None;
         let mut objects = Vec::new();
         if let Some(old) = self.job(&job.spec.id) {
             let seq = old.record.seq;
@@ -188,6 +194,7 @@ impl Store {
                 (Existing::Rerun, Err(_)) => return Submitted::Live(Arc::clone(&old.record)),
                 (Existing::Rerun, Ok(queued)) => state = queued,
             }
+            before = Some(old.record.state.phase());
             if let Some(old) = self.jobs.remove(&seq) {
                 objects = old.objects;
                 objects.retain(|(path, _)| !rules::is_output(path));
@@ -209,6 +216,7 @@ impl Store {
                 pending: Some((Position(self.last_position), job.submitted_at)),
             },
         );
+        self.feed.tell(&[Transition { before, job: Arc::clone(&record) }]);
         Submitted::Accepted(record)
     }
 
@@ -263,6 +271,7 @@ impl Store {
             let JobState::Queued { history, .. } = job.record.state else { continue };
             let (attempt, state) = rules::claimed(history, lease.epoch, claim.sheep.clone(), claim.at);
             job.record = Arc::new(JobRecord { state, ..(*job.record).clone() });
+            self.feed.tell(&[Transition { before: Some(Phase::Queued), job: Arc::clone(&job.record) }]);
             let first = attempt.number == 1;
             out.push(Claimed { job: Arc::clone(&job.record), attempt, first, objects: job.objects.clone() });
         }
@@ -407,6 +416,10 @@ impl JobStore for MemoryStore {
         let ids: Vec<JobId> = removed.iter().map(|job| job.record.spec.id.clone()).collect();
         store.ids.retain(|_, seq| !seqs.contains(seq));
         Ok(ids)
+    }
+
+    fn feed(&self) -> Feed {
+        self.lock().feed.subscribe()
     }
 
     fn changes(&self) -> watch::Receiver<u64> {

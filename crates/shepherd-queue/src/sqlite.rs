@@ -29,8 +29,8 @@ use tokio::sync::{Semaphore, oneshot, watch};
 
 use crate::rules::{self, Standing};
 use crate::{
-    Change, Changed, Claim, Claimed, Counts, Held, JobRecord, JobStore, Join, Lag, Lease, ListQuery, NewJob,
-    Outbox, Pending, PendingLimits, Position, Prune, QueueError, Ready, Renewed, Result, SmallObject,
+    Change, Changed, Claim, Claimed, Counts, Feed, Held, JobRecord, JobStore, Join, Lag, Lease, ListQuery,
+    NewJob, Outbox, Pending, PendingLimits, Position, Prune, QueueError, Ready, Renewed, Result, SmallObject,
     Submitted, Unstored,
 };
 
@@ -400,6 +400,10 @@ impl JobStore for SqliteStore {
             tracing::warn!(%error, "models without jobs stay in the job store for now");
         }
         Ok(pruned)
+    }
+
+    fn feed(&self) -> Feed {
+        self.lock().feed.subscribe()
     }
 
     fn changes(&self) -> watch::Receiver<u64> {

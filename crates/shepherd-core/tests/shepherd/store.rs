@@ -7,9 +7,9 @@ use async_trait::async_trait;
 use shepherd_core::{JobRecord, ListQuery, Options, Shepherd};
 use shepherd_job::{JobId, Timestamp};
 use shepherd_queue::{
-    Change, Changed, Claim, Claimed, Counts, Held, JobStore, Join, Lag, Lease, MemoryStore, NewJob, Outbox,
-    Pending, PendingLimits, Position, Prune, QueueError, Ready, Renewed, Result, SmallObject, Submitted,
-    Unstored,
+    Change, Changed, Claim, Claimed, Counts, Feed, Held, JobStore, Join, Lag, Lease, MemoryStore, NewJob,
+    Outbox, Pending, PendingLimits, Position, Prune, QueueError, Ready, Renewed, Result, SmallObject,
+    Submitted, Unstored,
 };
 use shepherd_storage::LocalStorage;
 use tokio::sync::{Notify, watch};
@@ -64,6 +64,10 @@ impl JobStore for Telling {
 
     async fn prune(&self, prune: Prune) -> Result<Vec<JobId>> {
         self.queue.prune(prune).await
+    }
+
+    fn feed(&self) -> Feed {
+        self.queue.feed()
     }
 
     fn changes(&self) -> watch::Receiver<u64> {

@@ -166,3 +166,19 @@ pub(crate) async fn every_node_sees_every_job(one: &impl Store, two: &impl Store
     assert_eq!(listed, [done]);
     assert_eq!(two.counts().await.unwrap(), one.counts().await.unwrap());
 }
+
+pub(crate) async fn every_node_hears_of_every_change(one: &impl Store, two: &impl Store) {
+    let (ann, bob) = (join(one, "ann", 0).await, join(two, "bob", 0).await);
+    let mut feed = two.feed();
+    submit_all(one, &["job"]).await;
+    claim_under(one, &ann, 1).await;
+    two.renew(&bob, Vec::new(), at(expired(0))).await.unwrap();
+    let mut phases = Vec::new();
+    while phases.len() < 3 {
+        match feed.next().await.unwrap() {
+            crate::FeedItem::Transitions(some) => phases.extend(some.iter().map(|t| t.job.state.phase())),
+            crate::FeedItem::Gap => panic!("it missed something"),
+        }
+    }
+    assert_eq!(phases, [Phase::Queued, Phase::Processing, Phase::Queued]);
+}

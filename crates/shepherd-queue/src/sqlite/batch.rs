@@ -199,9 +199,15 @@ impl<'a, 'c> Batch<'a, 'c> {
             memory.index.groups.insert(id, key);
         }
         memory.pending.add_bytes(self.bytes);
+        let mut transitions = Vec::new();
+        let is_heard = memory.feed.is_heard();
         for effect in self.effects.drain(..) {
+            if is_heard {
+                transitions.extend(effect.transition());
+            }
             memory.apply(effect);
         }
+        memory.feed.tell(&transitions);
         Ok((self.next, self.news))
     }
 

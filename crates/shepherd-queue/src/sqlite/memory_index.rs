@@ -15,8 +15,9 @@ use shepherd_job::{JobState, Phase, Timestamp};
 use super::cache::{Cache, Entry};
 use super::index::{GroupId, Place, ReadyIndex, Waiting};
 use super::pending::{PendingSet, Since};
+use crate::feed::FeedSender;
 use crate::rules::{self, Standing};
-use crate::{Claim, Claimed, Counts, Held, JobRecord, Lease, QueueError, SmallObject};
+use crate::{Claim, Claimed, Counts, Held, JobRecord, Lease, QueueError, SmallObject, Transition};
 
 /// How many records are read together when a claim finds one that is not cached.
 const READ_AHEAD: usize = 256;
@@ -75,6 +76,21 @@ pub(super) enum Effect {
     Written { seq: u64, objects: Vec<SmallObject>, settled: bool },
 }
 
+impl Effect {
+    pub(super) fn transition(&self) -> Option<Transition> {
+        match self {
+            Self::Accepted { record, replaces, .. } => {
+                let before = replaces.as_ref().map(|old| old.state.phase());
+                Some(Transition { before, job: Arc::clone(record) })
+            }
+            Self::Changed { before, after, .. } => {
+                Some(Transition { before: Some(before.state.phase()), job: Arc::clone(after) })
+            }
+            Self::Pruned(_) | Self::Emptied(_) | Self::Joined(_) | Self::Written { .. } => None,
+        }
+    }
+}
+
 /// Part of what a node learns when it renews its lease.
 #[derive(Debug, Default)]
 pub(super) struct Renewing {
@@ -108,6 +124,7 @@ pub(super) struct MemoryIndex {
     pub(super) index: ReadyIndex,
     pub(super) cache: Cache,
     pub(super) pending: PendingSet,
+    pub(super) feed: FeedSender,
     /// The last job that was accepted.
     last_seq: u64,
     tally: Tally,
@@ -196,7 +213,12 @@ impl MemoryIndex {
                 let jobs = next
                     .into_iter()
                     .filter_map(|(group, place)| self.take(lease, claim, group, place, loaded));
-                let jobs = jobs.collect();
+                let jobs: Vec<Claimed> = jobs.collect();
+                if self.feed.is_heard() {
+                    let claimed =
+                        |c: &Claimed| Transition { before: Some(Phase::Queued), job: Arc::clone(&c.job) };
+                    self.feed.tell(&jobs.iter().map(claimed).collect::<Vec<_>>());
+                }
                 self.keep(&groups, loaded);
                 return Taken::Jobs(jobs);
             }

@@ -99,6 +99,15 @@ fn the_log_of_writes_is_synced_in_full() {
 }
 
 #[tokio::test]
+async fn the_feed_ends_with_the_store() {
+    let dir = tempfile::tempdir().unwrap();
+    let queue = open(dir.path()).await;
+    let mut feed = queue.feed();
+    drop(queue);
+    assert_eq!(feed.next().await, None);
+}
+
+#[tokio::test]
 async fn the_end_of_a_thread_is_told() {
     let dir = tempfile::tempdir().unwrap();
     let mut queue = open(dir.path()).await.into_store();
