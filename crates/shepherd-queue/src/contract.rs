@@ -84,7 +84,7 @@ macro_rules! suite {
                 a_finished_job_cannot_be_cancelled, an_unknown_job_is_unknown, claims_and_reruns_are_no_changes,
                 one_batch_may_change_a_job_twice, an_empty_batch_is_nothing;
             outbox: objects_come_with_the_claim, objects_of_a_change_are_kept, a_refused_change_keeps_nothing,
-                a_submitted_job_is_pending, unstored_objects_are_told_until_they_are_caught_up, pending_can_be_asked_by_job, pending_goes_on_behind_a_position, pending_is_bounded_by_bytes, the_lag_counts_jobs_bytes_and_age,
+                a_submitted_job_is_pending, unstored_objects_are_told_until_they_are_delivered, pending_can_be_asked_by_job, pending_goes_on_after_a_position, pending_is_bounded_by_bytes, the_lag_counts_jobs_bytes_and_age,
                 the_lag_of_a_rerun_leaves_out_what_was_dropped, delivered_drops_what_was_given, a_change_meanwhile_stays_pending,
                 a_claim_makes_no_job_pending, a_give_back_makes_a_job_pending,
                 pending_is_in_the_order_since_when, a_rerun_keeps_inputs_and_drops_outputs,

@@ -8,19 +8,22 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use async_trait::async_trait;
-use shepherd_job::{Event, GiveBack, JobId, JobState, ModelRef, NodeId, Phase, SheepId, Timestamp};
+use shepherd_job::{Event, JobId, JobState, ModelRef, NodeId, Phase, SheepId, Timestamp};
 use tokio::sync::watch;
 
 use crate::feed::FeedSender;
-use crate::rules::{self, Standing};
+use crate::rules::{self};
 use crate::{
     Change, ChangeRefused, Changed, Claim, Claimed, Counts, Existing, Feed, Group, Held, JobRecord, JobStore,
-    Join, Lag, Lease, ListQuery, NewJob, Outbox, Outcome, Pending, PendingLimits, Position, Prune,
-    QueueError, Ready, Renewed, Result, SmallObject, Submitted, Transition, Unstored,
+    Join, Lag, Lease, ListQuery, NewJob, Outbox, Outcome, Pending, PendingLimits, Position, Prune, Ready,
+    Renewed, Result, SmallObject, Submitted, Transition, Unstored,
 };
+
+mod nodes;
+
+use nodes::Node;
 
 /// The [store](crate::Store) that forgets. Nothing it does can fail.
 #[derive(Debug)]
@@ -41,15 +44,6 @@ struct Store {
     feed: FeedSender,
     jobs: BTreeMap<u64, Job>,
     ids: HashMap<JobId, u64>,
-}
-
-/// The present life of a node.
-#[derive(Debug)]
-struct Node {
-    epoch: u64,
-    lease: Duration,
-    /// When others may have what it holds. `None`: they have it.
-    expires: Option<Timestamp>,
 }
 
 #[derive(Debug)]
@@ -89,84 +83,6 @@ impl MemoryStore {
 }
 
 impl Store {
-    /// Ends the leases that have run out, but that of `caller`.
-    fn expire(&mut self, caller: &NodeId, at: Timestamp) {
-        self.clock = self.clock.max(at);
-        let mut over = Vec::new();
-        for (id, node) in &mut self.nodes {
-            if id != caller && node.expires.is_some_and(|expires| expires <= at) {
-                node.expires = None;
-                over.push(node.epoch);
-            }
-        }
-        over.into_iter().for_each(|epoch| self.take_back(epoch, at));
-    }
-
-    /// Queues again what a life of a node holds.
-    fn take_back(&mut self, epoch: u64, at: Timestamp) {
-        let held = |job: &Job| match &job.record.state {
-            JobState::Processing { attempt, .. } if attempt.epoch == epoch => {
-                let event =
-                    Event::GiveBack { attempt: *attempt, cause: GiveBack::Blameless, not_before: None };
-                Some((job.record.seq, rules::changed(&job.record.state, event).ok()?))
-            }
-            JobState::Processing { .. }
-            | JobState::Queued { .. }
-            | JobState::Done { .. }
-            | JobState::Failed { .. }
-            | JobState::Cancelled { .. } => None,
-        };
-        let held: Vec<(u64, JobState)> = self.jobs.values().filter_map(held).collect();
-        for (seq, state) in held {
-            self.set_state(seq, state, at);
-        }
-    }
-
-    fn join(&mut self, join: Join) -> Lease {
-        let Join { node, at, lease } = join;
-        self.expire(&node, at);
-        self.epoch += 1;
-        let life = Node { epoch: self.epoch, lease, expires: Some(at.after(lease)) };
-        if let Some(earlier) = self.nodes.insert(node.clone(), life) {
-            self.take_back(earlier.epoch, at);
-        }
-        Lease { node, epoch: self.epoch }
-    }
-
-    /// Whether a lease is not over.
-    fn check(&self, lease: &Lease) -> Result<()> {
-        let node = self.nodes.get(&lease.node);
-        let holds = node.is_some_and(|node| node.epoch == lease.epoch && node.expires.is_some());
-        if holds { Ok(()) } else { Err(QueueError::Fenced) }
-    }
-
-    fn renew(&mut self, lease: &Lease, held: Vec<Held>, at: Timestamp) -> Result<Renewed> {
-        self.check(lease)?;
-        if let Some(node) = self.nodes.get_mut(&lease.node) {
-            node.expires = node.expires.max(Some(at.after(node.lease)));
-        }
-        self.expire(&lease.node, at);
-        let mut renewed = Renewed::default();
-        for job in self.jobs.values() {
-            if let JobState::Processing { attempt, .. } = job.record.state
-                && attempt.epoch == lease.epoch
-            {
-                let known = Held { job: job.record.spec.id.clone(), attempt };
-                if !held.contains(&known) {
-                    renewed.unknown.push(known);
-                }
-            }
-        }
-        for held in held {
-            match rules::standing(&held, self.job(&held.job).map(|job| &*job.record)) {
-                Standing::Current => {}
-                Standing::Cancelled => renewed.cancelled.push(held),
-                Standing::Lost => renewed.lost.push(held),
-            }
-        }
-        Ok(renewed)
-    }
-
     fn job(&self, id: &JobId) -> Option<&Job> {
         self.jobs.get(self.ids.get(id)?)
     }

@@ -8,14 +8,22 @@ use shepherd_job::{JobId, ObjectPath, Timestamp};
 use crate::{JobRecord, Result, SmallObject};
 
 /// The jobs whose state or small objects storage does not have yet, for the consumer that
-/// writes them there.
+/// writes them there (write-back).
 ///
 /// A job is *pending* from its submit, and from every later change but a claim, until
 /// [`delivered`](Self::delivered) says that storage has what was given for exactly that
 /// state. Changes of one job that come before it is delivered are one entry.
+///
+/// # Other consumers
+/// The consumer's cursor is the set of its entries and not one number: an entry that cannot be
+/// delivered is passed over and holds up no other. Each consumer has a table of its own that is
+/// filled by the commits that make the transitions, so another one changes nothing here.
+/// Webhooks, whose unit is every finished run and not the latest state, will be a second trait
+/// with the same shape (entries after a position, delivered, [`Lag`]) over a second table.
+/// [`JobStore::prune`](crate::JobStore::prune) leaves what any consumer has not handled.
 #[async_trait]
 pub trait Outbox: Send + Sync + 'static {
-    /// Pending jobs behind a position, in the order since when they are pending. A job keeps
+    /// Pending jobs after a position, in the order since when they are pending. A job keeps
     /// its position until it is delivered.
     async fn pending(&self, after: Option<Position>, limits: PendingLimits) -> Result<Vec<Pending>>;
 
@@ -29,7 +37,8 @@ pub trait Outbox: Send + Sync + 'static {
     async fn unstored(&self) -> Result<Vec<Unstored>>;
 
     /// Says that what was given for these jobs is durable in storage. The objects given are
-    /// dropped; a job that changed since stays pending.
+    /// dropped; a job that changed since stays pending. Durable when it returns; repeating it
+    /// is harmless.
     async fn delivered(&self, jobs: Vec<Pending>) -> Result<()>;
 
     /// How far the consumer lags. Exact, also after reopening, and costs next to nothing.

@@ -93,7 +93,7 @@ pub(crate) fn standing(held: &Held, record: Option<&JobRecord>) -> Standing {
 
 /// Whether files written from `given` are all that `current` asks for.
 ///
-/// A claim in between does not count: a claim puts no job behind, so a job that
+/// A claim in between does not count: a claim makes no job pending, so a job that
 /// was claimed before its files were written lags no more than one claimed after.
 pub(crate) fn settles(given: &JobRecord, current: &JobRecord) -> bool {
     if given.seq != current.seq {

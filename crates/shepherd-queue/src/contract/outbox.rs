@@ -41,7 +41,7 @@ pub(crate) async fn a_submitted_job_is_pending(queue: &Node<impl Store>) {
     assert!(queue.pending(None, PendingLimits::jobs(0)).await.unwrap().is_empty());
 }
 
-pub(crate) async fn unstored_objects_are_told_until_they_are_caught_up(queue: &Node<impl Store>) {
+pub(crate) async fn unstored_objects_are_told_until_they_are_delivered(queue: &Node<impl Store>) {
     assert!(queue.unstored().await.unwrap().is_empty());
     let record = submit(queue, with_objects("job", &[object("inputs/a", "1"), object("inputs/b", "")])).await;
     submit(queue, job("none")).await;
@@ -69,7 +69,7 @@ pub(crate) async fn pending_can_be_asked_by_job(queue: &Node<impl Store>) {
     assert_eq!(names(&queue.pending(None, PendingLimits::jobs(9)).await.unwrap()), ["bob"]);
 }
 
-pub(crate) async fn pending_goes_on_behind_a_position(queue: &Node<impl Store>) {
+pub(crate) async fn pending_goes_on_after_a_position(queue: &Node<impl Store>) {
     queue.submit(["ann", "bob", "cid", "dan"].map(job).to_vec()).await.unwrap();
     let two = PendingLimits::jobs(2);
     let first = queue.pending(None, two).await.unwrap();

@@ -13,9 +13,10 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 use shepherd_job::{Event, GiveBack, JobId, JobState, Phase, Timestamp};
 
+use super::effect::Effect;
 use super::fault::Fault;
 use super::index::{GroupId, GroupKey, Waiting};
-use super::memory_index::{Effect, MemoryIndex, outcome};
+use super::memory_index::{MemoryIndex, outcome};
 use super::pending::Since;
 use super::rows::{self, Decoder};
 use super::statements::Statements;

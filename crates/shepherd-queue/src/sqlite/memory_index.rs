@@ -13,11 +13,12 @@ use std::time::Instant;
 use shepherd_job::{JobState, Phase, Timestamp};
 
 use super::cache::{Cache, Entry};
+use super::effect::Effect;
 use super::index::{GroupId, Place, ReadyIndex, Waiting};
-use super::pending::{PendingSet, Since};
+use super::pending::PendingSet;
 use crate::feed::FeedSender;
 use crate::rules::{self, Standing};
-use crate::{Claim, Claimed, Counts, Held, JobRecord, Lease, QueueError, SmallObject, Transition};
+use crate::{Claim, Claimed, Counts, Held, JobRecord, Lease, QueueError, Transition};
 
 /// How many records are read together when a claim finds one that is not cached.
 const READ_AHEAD: usize = 256;
@@ -49,46 +50,6 @@ pub(super) struct Loaded {
     stamp: u64,
     pub(super) asked: Vec<u64>,
     pub(super) entries: HashMap<u64, Entry>,
-}
-
-/// A change that is on the disk now.
-#[derive(Debug)]
-pub(super) enum Effect {
-    /// A job was accepted.
-    Accepted {
-        record: Arc<JobRecord>,
-        group: GroupId,
-        /// All its objects, where they are known.
-        objects: Option<Vec<SmallObject>>,
-        /// The run of it that this one replaces.
-        replaces: Option<Arc<JobRecord>>,
-        since: Since,
-    },
-    /// A job's state changed.
-    Changed { before: Arc<JobRecord>, after: Arc<JobRecord>, objects: Vec<SmallObject>, since: Since },
-    /// A finished job was removed.
-    Pruned(Arc<JobRecord>),
-    /// A group has no job any more.
-    Emptied(GroupId),
-    /// A node has joined.
-    Joined(Lease),
-    /// Objects of a job are in storage.
-    Written { seq: u64, objects: Vec<SmallObject>, settled: bool },
-}
-
-impl Effect {
-    pub(super) fn transition(&self) -> Option<Transition> {
-        match self {
-            Self::Accepted { record, replaces, .. } => {
-                let before = replaces.as_ref().map(|old| old.state.phase());
-                Some(Transition { before, job: Arc::clone(record) })
-            }
-            Self::Changed { before, after, .. } => {
-                Some(Transition { before: Some(before.state.phase()), job: Arc::clone(after) })
-            }
-            Self::Pruned(_) | Self::Emptied(_) | Self::Joined(_) | Self::Written { .. } => None,
-        }
-    }
 }
 
 /// Part of what a node learns when it renews its lease.

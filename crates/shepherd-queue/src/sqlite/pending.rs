@@ -72,8 +72,8 @@ impl PendingSet {
         }
     }
 
-    /// Jobs behind a position, in order.
-    pub(super) fn behind(&self, after: Option<Position>) -> impl Iterator<Item = (Position, u64)> + '_ {
+    /// Jobs after a position, in order.
+    pub(super) fn after(&self, after: Option<Position>) -> impl Iterator<Item = (Position, u64)> + '_ {
         let from = after.map_or(Bound::Unbounded, |Position(after)| Bound::Excluded(after));
         self.order.range((from, Bound::Unbounded)).map(|(position, (seq, _))| (Position(*position), *seq))
     }
