@@ -90,8 +90,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use shepherd_job::{Attempt as Token, Event, JobId, ModelRef, SheepId};
-use shepherd_queue::Change;
+use shepherd_job::{Attempt as Token, JobId, ModelRef, SheepId};
 use slotmap::SlotMap;
 use tokio::time::Instant;
 
@@ -108,7 +107,9 @@ pub use sheep::{RunnerLimits, SheepState, SheepView};
 pub(crate) use termination::DIED;
 
 mod attempt;
+mod clock;
 mod cooldown;
+mod finish;
 mod io;
 mod messages;
 mod placement;
@@ -118,19 +119,14 @@ mod supply;
 mod termination;
 #[cfg(test)]
 mod tests;
+mod upkeep;
 
 /// Least time between two looks at the store.
 const LOOK_INTERVAL: Duration = Duration::from_millis(1);
 /// How often waiting jobs are looked at again when nothing else happens.
 const REVIEW: Duration = Duration::from_secs(1);
-/// How often a sheep without a runner is asked whether it could launch one.
-const CHECK_PERIOD: Duration = Duration::from_secs(5);
-/// The same while it could not.
-const CHECK_PERIOD_UNFIT: Duration = Duration::from_secs(1);
 /// A rest that is no longer than this is not worth having jobs staged anew.
 const SHORT_REST: Duration = Duration::from_secs(1);
-/// How long a job waits whose outputs the storage may have lost.
-const RUN_AGAIN_DELAY: Duration = Duration::from_secs(5);
 
 /// One sheep of a flock that an engine is to run.
 #[derive(Clone, Debug)]
@@ -437,151 +433,6 @@ impl Engine {
         }
     }
 
-    /// Works towards having no job, and then has the sheep's directory made again.
-    fn leave_home(&mut self, no: SheepNo) {
-        self.give_back_staged(no, |_| true);
-        let sheep = &mut self.flock[no.0];
-        match &sheep.state {
-            sheep::State::Launching { launch, .. } => {
-                let launch = *launch;
-                sheep.state = sheep::State::Empty;
-                self.effects.push(Effect::AbortLaunch { launch });
-            }
-            sheep::State::Ready(_) => self.end(no, sheep::End::Homeless),
-            sheep::State::Empty
-            | sheep::State::Stopping { .. }
-            | sheep::State::Gone { .. }
-            | sheep::State::Unfit { .. }
-            | sheep::State::Reopening => {}
-        }
-        let housed = |attempt: &Attempt| attempt.sheep == no && attempt.stage.uses_directory();
-        let is_empty = matches!(self.flock[no.0].state, sheep::State::Empty);
-        if is_empty && self.flock[no.0].claim.is_none() && !self.attempts.values().any(housed) {
-            self.flock[no.0].state = sheep::State::Reopening;
-            self.effects.push(Effect::Reopen { sheep: no });
-        }
-    }
-
-    fn take_reopened(&mut self, no: SheepNo, result: Result<(), String>) -> Result<(), Rejected> {
-        let sheep = &mut self.flock[no.0];
-        let sheep::State::Reopening = sheep.state else { return Err(Rejected::NotAsked(no)) };
-        sheep.state = sheep::State::Empty;
-        match result {
-            Ok(()) => {
-                tracing::warn!(sheep = %sheep.id, "the sheep's directory was removed or replaced, and is made again");
-                sheep.is_homeless = false;
-                sheep.failures.reset();
-                sheep.problem = None;
-                sheep.dry = None;
-            }
-            Err(error) => {
-                self.becomes_unfit(
-                    no,
-                    format!("the sheep's directory is gone and cannot be made again: {error}"),
-                );
-            }
-        }
-        self.advance(no);
-        Ok(())
-    }
-
-    /// The sheep cannot run anything for a while.
-    fn becomes_unfit(&mut self, no: SheepNo, problem: String) {
-        let sheep = &mut self.flock[no.0];
-        let rest = sheep.failures.step();
-        tracing::error!(sheep = %sheep.id, %problem, retry_in = ?rest, "the sheep cannot run anything");
-        sheep.state = sheep::State::Unfit { until: self.now.monotonic + rest };
-        sheep.problem = Some(problem);
-    }
-
-    /// What is asked from time to time while there is no runner.
-    fn take_checked(&mut self, no: SheepNo, found: Option<String>) {
-        let now = self.now.monotonic;
-        let sheep = &mut self.flock[no.0];
-        let period = if found.is_some() { CHECK_PERIOD_UNFIT } else { CHECK_PERIOD };
-        sheep.check_at = Some(now + period);
-        if !self.is_checkable(no) {
-            return;
-        }
-        let sheep = &mut self.flock[no.0];
-        match (&sheep.problem, &found) {
-            (None, Some(problem)) => {
-                tracing::warn!(sheep = %sheep.id, %problem, "the sheep cannot run anything");
-            }
-            (Some(_), None) => tracing::info!(sheep = %sheep.id, "the sheep can run something again"),
-            (None, None) | (Some(_), Some(_)) => {}
-        }
-        sheep.problem = found;
-        self.show(no);
-    }
-
-    /// Whether a check can tell more than is known: while the sheep waits before it tries again,
-    /// nobody knows better.
-    fn is_checkable(&self, no: SheepNo) -> bool {
-        let sheep = &self.flock[no.0];
-        matches!(sheep.state, sheep::State::Empty) && self.is_available(no)
-    }
-
-    fn take_timer(&mut self) {
-        let now = self.now.monotonic;
-        let late = self.deadline.map(|due| now.saturating_duration_since(due)).unwrap_or_default();
-        if self.tick_at.is_some_and(|due| due <= now) {
-            self.tick_at = None;
-            for no in self.all() {
-                self.check_time(no, late);
-            }
-        }
-        if self.looks.due_at.is_some_and(|due| due <= now) {
-            self.looks.due_at = None;
-            self.looks.is_wanted = true;
-        }
-        for no in self.all() {
-            // Also where nothing of the sheep's own model waits: others' may.
-            if self.mode == Mode::Running && matches!(self.flock[no.0].space, sheep::Space::Full { .. }) {
-                self.has_space(no);
-            }
-            self.advance(no);
-            if self.flock[no.0].check_at.is_some_and(|due| due <= now) {
-                let is_checkable = self.is_checkable(no);
-                self.flock[no.0].check_at = if is_checkable { None } else { Some(now + CHECK_PERIOD) };
-                if is_checkable {
-                    self.effects.push(Effect::Check { sheep: no });
-                }
-            }
-        }
-    }
-
-    fn next_deadline(&mut self) -> Option<Instant> {
-        let now = self.now.monotonic;
-        if self.tick_at.is_none() {
-            let runs = |sheep: &&Sheep| matches!(sheep.state, sheep::State::Ready(_));
-            self.tick_at =
-                self.flock.iter().filter(runs).map(Sheep::tick_period).min().map(|period| now + period);
-        }
-        let is_running = self.mode == Mode::Running;
-        let look =
-            (is_running && self.looks.is_wanted && !self.looks.is_pending).then_some(self.looks.resume_at);
-        let due = self.looks.due_at.filter(|_| is_running);
-        let mut deadline = [self.tick_at, look, due].into_iter().flatten().min();
-        for sheep in &self.flock {
-            let own = match &sheep.state {
-                sheep::State::Empty => sheep.rest_until(now),
-                sheep::State::Unfit { until } | sheep::State::Gone { until, .. } => Some(*until),
-                sheep::State::Launching { .. }
-                | sheep::State::Ready(_)
-                | sheep::State::Stopping { .. }
-                | sheep::State::Reopening => None,
-            };
-            let space = match sheep.space {
-                sheep::Space::Full { again } if is_running => Some(again),
-                sheep::Space::Full { .. } | sheep::Space::Free { .. } | sheep::Space::Checking { .. } => None,
-            };
-            let check = sheep.check_at.filter(|_| is_running);
-            deadline = [deadline, own, space, check, sheep.overtake_at].into_iter().flatten().min();
-        }
-        deadline
-    }
-
     /// Publishes what changed of a sheep: to clients, and to placement.
     fn show(&mut self, no: SheepNo) {
         let is_available = self.is_available(no);
@@ -665,144 +516,6 @@ impl Engine {
         match self.flock[sheep.0].launch() {
             Some(current) if current == launch => Ok(()),
             Some(_) | None => Err(Rejected::Launch { sheep, launch }),
-        }
-    }
-
-    fn take_collected(&mut self, key: AttemptKey, result: Collected) -> Result<(), Rejected> {
-        let attempt = self.attempts.get_mut(key).ok_or(Rejected::Unknown(key))?;
-        let fate = match std::mem::replace(&mut attempt.stage, attempt::Stage::Committing) {
-            attempt::Stage::Collecting(fate) => fate,
-            other => {
-                attempt.stage = other;
-                return Err(wrong_stage(key, &attempt.stage));
-            }
-        };
-        let (sheep, job, now) = (attempt.sheep, attempt.job.clone(), self.now.wall);
-        let change = match (result, fate) {
-            (Collected::Small(objects), attempt::Fate::Done) => job.done(objects, now),
-            (Collected::Small(objects), attempt::Fate::Failed(error)) => job.failed(error, objects, now),
-            (Collected::Files, fate) => {
-                let has_failed = matches!(fate, attempt::Fate::Failed(_));
-                attempt.stage = attempt::Stage::Publishing(fate);
-                self.effects.push(Effect::Publish { attempt: key, sheep, job, has_failed });
-                return Ok(());
-            }
-            (Collected::Unreadable(_) | Collected::Lost, attempt::Fate::Failed(error)) => {
-                job.failed(error, Vec::new(), now)
-            }
-            (Collected::Unreadable(error), attempt::Fate::Done) => job.failed(error, Vec::new(), now),
-            (Collected::Lost, attempt::Fate::Done) => {
-                job.given_back(shepherd_job::GiveBack::Blameless, RUN_AGAIN_DELAY, now)
-            }
-        };
-        self.commit(key, change);
-        self.advance(sheep);
-        Ok(())
-    }
-
-    fn take_published(&mut self, key: AttemptKey, result: Published) -> Result<(), Rejected> {
-        let attempt = self.attempts.get_mut(key).ok_or(Rejected::Unknown(key))?;
-        let fate = match std::mem::replace(&mut attempt.stage, attempt::Stage::Committing) {
-            attempt::Stage::Publishing(fate) => fate,
-            other => {
-                attempt.stage = other;
-                return Err(wrong_stage(key, &attempt.stage));
-            }
-        };
-        let (sheep, job, now) = (attempt.sheep, attempt.job.clone(), self.now.wall);
-        match (result, fate) {
-            (Published::Stale, _) => {
-                self.forget(key);
-            }
-            (_, attempt::Fate::Failed(error)) => self.commit(key, job.failed(error, Vec::new(), now)),
-            (Published::Kept, attempt::Fate::Done) => self.commit(key, job.done(Vec::new(), now)),
-            (Published::Refused(error), attempt::Fate::Done) => {
-                self.commit(key, job.failed(error, Vec::new(), now));
-            }
-            (Published::Lost, attempt::Fate::Done) => {
-                let cause = shepherd_job::GiveBack::Blameless;
-                self.commit(key, job.given_back(cause, RUN_AGAIN_DELAY, now));
-            }
-        }
-        self.advance(sheep);
-        Ok(())
-    }
-
-    fn take_released(&mut self, key: AttemptKey) -> Result<(), Rejected> {
-        let attempt = self.attempts.get_mut(key).ok_or(Rejected::Unknown(key))?;
-        let sheep = attempt.sheep;
-        match std::mem::replace(&mut attempt.stage, attempt::Stage::Committing) {
-            attempt::Stage::Releasing(Some(change)) => self.commit(key, change),
-            attempt::Stage::Releasing(None) => {
-                self.forget(key);
-            }
-            other => {
-                attempt.stage = other;
-                return Err(wrong_stage(key, &attempt.stage));
-            }
-        }
-        self.advance(sheep);
-        Ok(())
-    }
-
-    /// Has a change of an attempt made durable. Its directory is free.
-    fn commit(&mut self, key: AttemptKey, change: Change) {
-        let Some(attempt) = self.attempts.get_mut(key) else { return };
-        debug_assert!(
-            !matches!(change.event, Event::Claim { .. } | Event::Rerun | Event::Cancel { .. }),
-            "an attempt ends or goes back"
-        );
-        attempt.stage = attempt::Stage::Committing;
-        let sheep = attempt.sheep;
-        self.effects.push(Effect::Commit { attempt: key, sheep, change });
-    }
-
-    /// Has the directory of an attempt freed, and then `change` committed.
-    fn release(&mut self, key: AttemptKey, how: Release, change: Option<Change>) {
-        let Some(attempt) = self.attempts.get_mut(key) else { return };
-        attempt.stage = attempt::Stage::Releasing(change);
-        let (sheep, job) = (attempt.sheep, attempt.job.id().clone());
-        self.effects.push(Effect::Release { attempt: key, sheep, job, how });
-    }
-
-    /// Has the outputs of an attempt that the runner is through with dealt with.
-    fn collect(&mut self, key: AttemptKey, fate: attempt::Fate, kind: OutputKind) {
-        let Some(attempt) = self.attempts.get_mut(key) else { return };
-        attempt.stage = attempt::Stage::Collecting(fate);
-        let (sheep, job) = (attempt.sheep, attempt.job.clone());
-        self.effects.push(Effect::Collect { attempt: key, sheep, job, kind });
-    }
-
-    /// Holds a claimed job.
-    fn hold(&mut self, sheep: SheepNo, job: Job, stage: attempt::Stage) -> AttemptKey {
-        let id = job.id().clone();
-        let key = self.attempts.insert(Attempt { sheep, job, stage });
-        self.by_job.entry(id).or_default().push(key);
-        self.flock[sheep.0].held += 1;
-        key
-    }
-
-    /// Holds an attempt no more; whose it was.
-    fn forget(&mut self, key: AttemptKey) -> SheepNo {
-        let attempt = self.attempts.remove(key).expect("only attempts that are held are forgotten");
-        if let Some(keys) = self.by_job.get_mut(attempt.job.id()) {
-            keys.retain(|other| *other != key);
-            if keys.is_empty() {
-                self.by_job.remove(attempt.job.id());
-            }
-        }
-        self.flock[attempt.sheep.0].held -= 1;
-        attempt.sheep
-    }
-
-    /// Asks for a look at the store, if it is time for one.
-    fn look(&mut self) {
-        let is_time =
-            self.looks.is_wanted && !self.looks.is_pending && self.looks.resume_at <= self.now.monotonic;
-        if is_time && self.mode == Mode::Running {
-            self.looks.is_wanted = false;
-            self.looks.is_pending = true;
-            self.effects.push(Effect::Look);
         }
     }
 

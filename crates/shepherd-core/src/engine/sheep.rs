@@ -343,6 +343,19 @@ impl Sheep {
         }
     }
 
+    /// The launch that goes on, and since when.
+    pub(super) const fn launching(&self) -> Option<(LaunchNo, Instant)> {
+        match &self.state {
+            State::Launching { launch, since } => Some((*launch, *since)),
+            State::Empty
+            | State::Ready(_)
+            | State::Stopping { .. }
+            | State::Gone { .. }
+            | State::Unfit { .. }
+            | State::Reopening => None,
+        }
+    }
+
     pub(super) fn slots(&self) -> usize {
         match &self.state {
             State::Ready(runner) => runner.facts.slots,

@@ -116,15 +116,7 @@ impl Engine {
             urgency: urgency.filter(|_| has_model),
             spare: seen.spare,
             run_time: sheep.prefetch.mean().unwrap_or(UNKNOWN).max(age),
-            loading: match &sheep.state {
-                State::Launching { since, .. } => Some(now - *since),
-                State::Empty
-                | State::Ready(_)
-                | State::Stopping { .. }
-                | State::Gone { .. }
-                | State::Unfit { .. }
-                | State::Reopening => None,
-            },
+            loading: sheep.launching().map(|(_, since)| now - since),
             swap_time: sheep.swap_time,
         }
     }
@@ -143,8 +135,7 @@ impl Engine {
             State::Gone { .. } | State::Reopening => true,
             State::Launching { .. } | State::Ready(_) | State::Stopping { .. } => false,
         };
-        let is_full = sheep.is_sharing
-            && (sheep.sent.len() >= sheep.slots() || matches!(sheep.state, State::Launching { .. }));
+        let is_full = sheep.is_sharing && (sheep.sent.len() >= sheep.slots() || sheep.launching().is_some());
         if is_resting || is_full || sheep.finishing() >= MAX_FINISHING {
             return;
         }
@@ -284,15 +275,8 @@ impl Engine {
     ) -> Result<(), Rejected> {
         let now = self.now;
         let sheep = &mut self.flock[no.0];
-        let since = match &sheep.state {
-            State::Launching { launch: current, since } if *current == launch => *since,
-            State::Launching { .. }
-            | State::Empty
-            | State::Ready(_)
-            | State::Stopping { .. }
-            | State::Gone { .. }
-            | State::Unfit { .. }
-            | State::Reopening => return Err(Rejected::Launch { sheep: no, launch }),
+        let Some((_, since)) = sheep.launching().filter(|(current, _)| *current == launch) else {
+            return Err(Rejected::Launch { sheep: no, launch });
         };
         let took = now.monotonic - since;
         tracing::info!(sheep = %sheep.id, runner = %facts.name, ?took, "runner is ready");
@@ -320,15 +304,8 @@ impl Engine {
         failure: LaunchFailure,
     ) -> Result<(), Rejected> {
         let sheep = &mut self.flock[no.0];
-        match &sheep.state {
-            State::Launching { launch: current, .. } if *current == launch => {}
-            State::Launching { .. }
-            | State::Empty
-            | State::Ready(_)
-            | State::Stopping { .. }
-            | State::Gone { .. }
-            | State::Unfit { .. }
-            | State::Reopening => return Err(Rejected::Launch { sheep: no, launch }),
+        if sheep.launching().is_none_or(|(current, _)| current != launch) {
+            return Err(Rejected::Launch { sheep: no, launch });
         }
         sheep.is_sharing = false;
         sheep.state = State::Empty;

@@ -92,7 +92,7 @@ impl Engine {
     pub(super) fn share(&mut self, no: SheepNo) {
         let sheep = &mut self.flock[no.0];
         // A runner that starts has begun nothing; where there is none, nothing is held up.
-        if sheep.sent.is_empty() && !matches!(sheep.state, State::Launching { .. }) {
+        if sheep.sent.is_empty() && sheep.launching().is_none() {
             return;
         }
         sheep.is_sharing = true;
