@@ -1,5 +1,5 @@
-//! The commands of this workspace: `cargo xtask demo`, `cargo xtask test`, `cargo xtask images`,
-//! `cargo xtask setup`.
+//! The commands of this workspace: `cargo xtask demo`, `cargo xtask test`, `cargo xtask simulate`,
+//! `cargo xtask images`, `cargo xtask setup`.
 //!
 //! Each does all the set-up it needs on a Debian-like machine that has the Rust toolchain, Python 3 and root
 //! (or sudo), and says what it installs and why. A step that fails ends the command with a message and exit
@@ -16,6 +16,7 @@ mod packages;
 mod python;
 mod pythons;
 mod setup;
+mod simulate;
 mod tests_run;
 
 use std::path::{Path, PathBuf};
@@ -34,6 +35,10 @@ usage: cargo xtask COMMAND
                           internet; it takes a container engine
   test [CARGO TEST ARGS]  set up, build, and run every test of the workspace and of the Python packages;
                           arguments go to cargo test, and then it is the workspace alone
+  simulate [--seeds N] [--from SEED]
+                          run scenarios of the simulation of a whole shepherd, 2,000 by default
+  simulate --seed SEED [--trace]
+                          run one of them; --trace prints all that happens
 ";
 
 /// How the daemon is built.
@@ -51,6 +56,7 @@ enum Task {
     Demo(Profile),
     Images,
     Test(Vec<String>),
+    Simulate(simulate::Simulate),
     Help,
 }
 
@@ -62,6 +68,7 @@ fn parse(arguments: &[String]) -> Option<Task> {
         ("demo", [flag]) if flag == "--debug" => Some(Task::Demo(Profile::Dev)),
         ("images", []) => Some(Task::Images),
         ("test", rest) => Some(Task::Test(rest.to_vec())),
+        ("simulate", rest) => simulate::Simulate::parse(rest).map(Task::Simulate),
         ("help" | "--help" | "-h", []) => Some(Task::Help),
         _ => None,
     }
@@ -87,6 +94,7 @@ fn main() -> ExitCode {
         Some(Task::Demo(profile)) => demo::run(profile),
         Some(Task::Images) => images::run(),
         Some(Task::Test(arguments)) => tests_run::run(&arguments),
+        Some(Task::Simulate(which)) => simulate::run(&which),
         Some(Task::Help) => {
             print!("{USAGE}");
             Ok(())
@@ -125,7 +133,9 @@ mod tests {
 
     #[test]
     fn a_wrong_command_line_is_refused() {
-        for line in ["", "build", "demo --fast", "demo --debug twice", "images now", "setup now"] {
+        let lines =
+            ["", "build", "demo --fast", "demo --debug twice", "images now", "setup now", "simulate now"];
+        for line in lines {
             assert_eq!(parse_line(line), None, "{line}");
         }
     }

@@ -7,7 +7,7 @@ use std::thread;
 
 use crate::command::{self, build_binaries, cargo};
 use crate::engine::{self, Engine};
-use crate::{Profile, Result, packages, python, setup};
+use crate::{Profile, Result, packages, python, setup, simulate};
 
 /// Sets up, builds the binaries that end-to-end tests start, and runs `cargo test` with `arguments`. Without any it
 /// is everything: the whole workspace, and before it the Python packages. cargo's closing lines are the last thing
@@ -39,6 +39,9 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
 
     let mut test = test_command(arguments);
     test.env("SHEPHERD_BIN_DIR", &binaries);
+    if everything && std::env::var_os(simulate::SEEDS).is_none() {
+        test.env(simulate::SEEDS, simulate::SEEDS_OF_ALL_TESTS);
+    }
     if no_skip {
         test.env("SHEPHERD_TEST_NO_SKIP", "1");
     }

@@ -115,6 +115,8 @@ mod messages;
 mod placement;
 mod prefetch;
 mod sheep;
+#[cfg(test)]
+mod simulation;
 mod supply;
 mod termination;
 #[cfg(test)]
