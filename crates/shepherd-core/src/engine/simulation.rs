@@ -1,4 +1,4 @@
-//! Simulation of a whole shepherd: the real engine and the real [`MemoryQueue`], and around them a
+//! Simulation of a whole shepherd: the real engine and the real [`MemoryStore`], and around them a
 //! world in virtual time in which anything may go wrong. Nothing here sleeps, reads a clock or
 //! depends on threads: a seed gives one run, always the same.
 //!

@@ -78,10 +78,9 @@ impl Engine {
         let own = board.own_work();
         for (index, (facts, own)) in facts.iter().zip(own).enumerate() {
             let Some(own) = own.filter(|_| facts.available) else { continue };
-            if facts.in_hand == 0 {
-                // A job whose time has come changes nothing in the store that would be heard of.
-                self.flock[index].dry = None;
-            } else if facts.urgency.is_some_and(|urgency| own.priority > urgency) {
+            // A job whose time has come changes nothing in the store that would be heard of.
+            self.flock[index].dry = None;
+            if facts.in_hand > 0 && facts.urgency.is_some_and(|urgency| own.priority > urgency) {
                 self.yield_to(SheepNo(index), own.priority);
             }
         }

@@ -96,7 +96,7 @@ impl Bench {
         let launch = self.engine.flock[sheep].launch().unwrap();
         let runner = RunnerFacts {
             name: "runner".to_owned(),
-            slots: 1,
+            slots: 2,
             ahead: 0,
             can_cancel: true,
             stamp: None,
@@ -153,4 +153,18 @@ fn a_runner_that_is_being_lost_is_not_ended_for_being_silent_or_slow() {
     bench.take(ms(200), Input::Fading { sheep: SheepNo(0), launch });
     let ended = (1..12).any(|tick| bench.take(ms(200 + 250 * tick), Input::Timer).iter().any(is_end));
     assert!(!ended);
+}
+
+#[test]
+fn a_job_whose_time_has_come_is_claimed_though_the_sheep_has_another() {
+    let mut bench = Bench::new(&["a"], &RunnerLimits::default());
+    bench.submit("job-a", "one");
+    bench.take(ms(0), Input::Timer);
+    bench.launched(ms(100), 0);
+    assert_eq!((bench.engine.flock[0].sent.len(), bench.engine.flock[0].ahead.len()), (1, 0));
+    // Nothing is heard of it but that it is seen at the next look.
+    bench.submit("job-b", "one");
+    let look = bench.answer(&Effect::Look).unwrap();
+    bench.take(ms(200), look);
+    assert_eq!(bench.engine.flock[0].sent.len(), 2);
 }
