@@ -24,7 +24,7 @@ const SLOW_LOOK: Duration = Duration::from_millis(300);
 /// So long after a look that failed there may be none.
 const BLIND: Duration = Duration::from_millis(1_100);
 /// How long a sheep whose runner has a job's model, and nothing to do, may leave the job waiting.
-const WARM_BOUND: Duration = Duration::from_millis(1_500);
+const WARM_BOUND: Duration = Duration::from_millis(400);
 /// How long a sheep may have nothing to do while no sheep has the model of a job that it could
 /// serve, beside what answers take: less than until waiting jobs are looked at again in any case.
 const ORDER_BOUND: Duration = Duration::from_millis(700);
@@ -149,12 +149,13 @@ impl World {
                 };
                 let waits_since = since(&mut waiting);
                 now_waiting.insert((no, record.seq), waits_since);
+                let answers = self.plan.latency * 12 + self.plan.timer_slack;
                 let bound = if has_model { WARM_BOUND } else { COLD_BOUND + 2 * longest + grace };
-                let is_too_long = awake - waits_since > bound + self.time_slack();
+                let is_too_long = awake - waits_since > bound + answers;
                 let is_unserved_too_long = !is_served && {
                     let since = since(&mut unserved);
                     now_unserved.insert((no, record.seq), since);
-                    awake - since > ORDER_BOUND + self.plan.latency * 12
+                    awake - since > ORDER_BOUND + answers
                 };
                 if is_too_long || is_unserved_too_long {
                     broken(
