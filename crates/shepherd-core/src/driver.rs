@@ -56,8 +56,17 @@ const MAX_WAITING_INPUTS: usize = 4096;
 const INPUT_BATCH: usize = 256;
 /// After a look at the store, none follows for so many times as long as it took.
 const LOOK_REST: u32 = 4;
-/// And none for longer than this.
+/// But for no longer than this.
 const MAX_LOOK_REST: Duration = Duration::from_millis(200);
+/// A rest that is no longer is left out: a timer would make it longer.
+const MIN_LOOK_REST: Duration = Duration::from_millis(1);
+
+/// How long no look at the store follows on one that took so long, what was decided by it included:
+/// however many groups wait, looking at them takes a small part of the time only.
+fn look_rest(took: Duration) -> Duration {
+    let rest = took.saturating_mul(LOOK_REST).min(MAX_LOOK_REST);
+    if rest > MIN_LOOK_REST { rest } else { Duration::ZERO }
+}
 
 /// Where inputs go.
 #[derive(Clone, Debug)]
@@ -141,7 +150,8 @@ struct Driver {
     commits: mpsc::UnboundedSender<Commit>,
     /// Looks and claims: an embedded store answers at once.
     asked: FuturesUnordered<BoxFuture<'static, Input>>,
-    /// No look at the store begins before this time.
+    /// When the last look at the store began; once its answer was taken, the earliest time of the
+    /// next one.
     look_at: Instant,
 }
 
@@ -231,8 +241,7 @@ impl Driver {
             tracing::debug!(%rejected, "an input came too late");
         }
         if is_look {
-            // However many groups wait, looking at them takes a small part of the time only.
-            self.look_at += (begun.elapsed() * LOOK_REST).min(MAX_LOOK_REST);
+            self.look_at = Instant::now() + look_rest(self.look_at.elapsed());
         }
     }
 
@@ -281,7 +290,8 @@ impl Driver {
             }
             Effect::Look => {
                 let store = Store::of(&self.parts);
-                let at = std::mem::replace(&mut self.look_at, Instant::now());
+                let at = self.look_at.max(Instant::now());
+                self.look_at = at;
                 self.asked.push(Box::pin(async move { Input::Looked(store.look(at).await) }));
             }
             Effect::Claim { sheep, model, limit, overdue } => {
@@ -445,5 +455,16 @@ async fn on_disk<T: Send + 'static>(
     match tokio::task::spawn_blocking(move || work(&dirs)).await {
         Ok(done) => done,
         Err(e) => std::panic::resume_unwind(e.into_panic()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_look_that_takes_long_is_followed_by_a_rest_and_a_short_one_by_none() {
+        let rests = [100, 250, 5_000, 90_000].map(|took| look_rest(Duration::from_micros(took)).as_micros());
+        assert_eq!(rests, [0, 0, 20_000, 200_000]);
     }
 }

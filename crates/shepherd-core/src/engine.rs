@@ -3,7 +3,7 @@
 //! It does no I/O, reads no clock, spawns nothing and holds no lock. The
 //! [driver](crate::driver) feeds it [inputs](Input) and carries out its [effects](Effect); what
 //! an effect came to is an input again. So the same engine runs in the daemon and, under virtual
-//! time and with every fault that can be thought of, in its [simulation](self).
+//! time and with every fault that can be thought of, in its `simulation`.
 //!
 //! ```text
 //!            inputs: queue changed, looked, claimed, staged, launched, heard, lost, ended,

@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use shepherd_job::{GiveBack, SheepId};
+use shepherd_job::{GiveBack, ModelRef, SheepId};
 use shepherd_protocol::{Input as RunnerInput, ToRunner};
 use shepherd_queue::Claimed;
 use tokio::time::Instant;
@@ -42,7 +42,7 @@ impl Engine {
     pub(super) fn take_view(&mut self, view: Result<QueueView, String>) {
         let now = self.now;
         self.looks.is_pending = false;
-        let view = match view {
+        let mut view = match view {
             Ok(view) => view,
             Err(error) => {
                 tracing::warn!(%error, "cannot see the queue");
@@ -57,7 +57,9 @@ impl Engine {
         }
         self.note_lacking(&view);
         let groups = &view.ready.groups;
-        let facts: Vec<SheepFacts> = self.all().map(|no| self.facts(no, &view)).collect();
+        let mut lacking = std::mem::take(&mut view.lacking).into_iter();
+        let facts: Vec<SheepFacts> =
+            self.all().map(|no| self.facts(no, lacking.next().unwrap_or_default())).collect();
         for sheep in &mut self.flock {
             sheep.claim.iter_mut().for_each(|claim| claim.was_seen = true);
         }
@@ -91,13 +93,12 @@ impl Engine {
         self.everybody();
     }
 
-    /// What placement sees of a sheep.
-    fn facts(&self, no: SheepNo, view: &QueueView) -> SheepFacts {
+    /// What placement sees of a sheep that cannot run the models `leaves_alone`.
+    fn facts(&self, no: SheepNo, mut leaves_alone: HashSet<ModelRef>) -> SheepFacts {
         let now = self.now.monotonic;
         let sheep = &self.flock[no.0];
         let has_model = sheep.model == sheep.order;
         let is_ready = has_model && matches!(sheep.state, State::Ready(_));
-        let mut leaves_alone = view.lacking.get(no.0).cloned().unwrap_or_default();
         leaves_alone.extend(sheep.cooldowns.all(now).into_iter().map(|(model, _)| model));
         let since = sheep.sent.front().and_then(|key| self.attempts.get(*key)?.stage.on_runner());
         let age = since.map_or(Duration::ZERO, |on| now - on.since);
