@@ -61,7 +61,8 @@ impl Launch {
             Ok((runner, stamp)) => {
                 let facts = runner.facts(stamp);
                 self.inputs.send(Input::Launched { sheep, launch, runner: facts }).await;
-                Attended { at_work: None, words: OwnWords::default(), held: None, runner, launch: self }
+                let words = OwnWords::default();
+                Attended { at_work: None, is_answered: false, words, held: None, runner, launch: self }
                     .attend()
                     .await;
             }
@@ -95,6 +96,9 @@ struct Attended {
     runner: Box<Runner>,
     /// The job that it works on, and since when.
     at_work: Option<(AtWork, Instant)>,
+    /// It has answered that job. What it prints now is of the next one, of which the engine will
+    /// tell: the job's log may be in the store's hands by then, and must not begin anew.
+    is_answered: bool,
     words: OwnWords,
     /// Messages with an answer, until what its job printed last has come. Nothing else is heard
     /// of the runner meanwhile.
@@ -149,7 +153,10 @@ impl Attended {
                 }
                 match self.last_words().filter(|_| is_answer) {
                     Some(delay) => self.held = Some((Instant::now() + delay, messages)),
-                    None => self.tell(Input::Heard { sheep, launch, messages }).await,
+                    None => {
+                        self.note_answers(&messages);
+                        self.tell(Input::Heard { sheep, launch, messages }).await;
+                    }
                 }
             }
             Heard::Garbage(reason) => {
@@ -179,35 +186,48 @@ impl Attended {
         let (sheep, launch) = (self.launch.no, self.launch.launch);
         if let Some((_, messages)) = self.held.take() {
             self.take_printed();
+            self.note_answers(&messages);
             self.tell(Input::Heard { sheep, launch, messages }).await;
         }
     }
 
+    fn note_answers(&mut self, messages: &[FromRunner]) {
+        let Some((at_work, _)) = &self.at_work else { return };
+        let is_its_answer = |message: &FromRunner| match message {
+            FromRunner::Done { job, attempt } | FromRunner::Error { job, attempt, .. } => {
+                job == at_work.job.as_str() && attempt.is_none_or(|token| token.number == at_work.number)
+            }
+            FromRunner::Progress { .. }
+            | FromRunner::Log { .. }
+            | FromRunner::Ready(_)
+            | FromRunner::Pong { .. } => false,
+        };
+        self.is_answered |= messages.iter().any(is_its_answer);
+    }
+
     /// What the runner prints from now on is of this job.
     fn works_on(&mut self, job: Option<AtWork>) {
-        let is_same =
-            matches!((&self.at_work, &job), (Some((old, _)), Some(new)) if old.attempt == new.attempt);
-        match (&mut self.at_work, job) {
-            (Some((old, _)), Some(new)) if is_same => {
-                if old.is_alone != new.is_alone {
-                    self.take_printed();
-                }
-                if let Some((old, _)) = &mut self.at_work {
-                    *old = new;
-                }
-            }
-            (_, job) => {
-                self.take_printed();
+        self.take_printed();
+        self.is_answered = false;
+        let before = self.at_work.take();
+        let is_same = |new: &AtWork| before.as_ref().is_some_and(|(old, _)| old.attempt == new.attempt);
+        let since = match &before {
+            Some((_, since)) if job.as_ref().is_some_and(is_same) => *since,
+            Some(_) | None => {
                 self.runner.works_on(job.as_ref().map(|job| &job.job));
-                self.at_work = job.map(|job| (job, Instant::now()));
+                Instant::now()
             }
-        }
+        };
+        self.at_work = job.map(|job| (job, since));
     }
 
     /// Takes what the runner has printed. It is noted as the words of the job that the runner
     /// works on alone; of a runner that does not say itself what jobs print, it is the job's log.
     /// Where one job follows another at once, lines between them may go to the wrong one.
     fn take_printed(&mut self) {
+        if self.is_answered {
+            return;
+        }
         let text = self.runner.printed();
         let job = self.at_work.as_ref().map(|(job, _)| job);
         let prints_for_jobs = self.runner.prints_for_jobs();
@@ -227,10 +247,10 @@ impl Attended {
             }
             EndKind::Stop => {
                 self.take_printed();
-                let Self { launch, runner, at_work, mut words, .. } = self;
+                let Self { launch, runner, at_work, is_answered, mut words, .. } = self;
                 let prints_for_jobs = runner.prints_for_jobs();
                 let ended = runner.stop(grace, forced).await;
-                let job = at_work.as_ref().map(|(job, _)| job);
+                let job = at_work.as_ref().filter(|_| !is_answered).map(|(job, _)| job);
                 note_printed(&ended.printed, job, &mut words, &launch.live, prints_for_jobs);
                 let own = words.own().map(|(job, text)| (job, text.to_owned()));
                 (launch.inputs, EndReport { how: ended.how, own })
