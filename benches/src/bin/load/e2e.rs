@@ -9,6 +9,7 @@ use shepherd_tests::Random;
 use crate::Options;
 use crate::clients::{self, Client, Measured, Step, Window};
 use crate::connection::Answer;
+use crate::lag::Sampler;
 use crate::ranch::{Ranch, Requests, Runner, get};
 use crate::report::{Section, Wanted};
 use crate::usage::{Usage, report_memory};
@@ -63,11 +64,13 @@ pub(crate) fn measure_on(
     let requests = Rc::new(Requests::new(Some(options.payload)));
     let submitters = (0..clients).map(|_| Submitter::new(&requests, &ids)).collect();
     let window = Window { from: options.warm_up(), length: options.window() };
+    let lag = Sampler::start(&ranch.site.path("state"))?;
     let mut measured = clients::run(daemon.client().address(), submitters, window, || Usage::now(&daemon))?;
     figures(section, &mut measured);
     let (before, after) = &measured.readings;
     before.report(after, measured.times.len(), section);
     report_memory(&daemon, section);
+    lag.report(section)?;
 
     // What was timed was also done.
     let (count, expected) = (ids.borrow().count, "x".repeat(options.payload));

@@ -16,6 +16,7 @@ mod clients;
 mod connection;
 mod e2e;
 mod idle;
+mod lag;
 mod million;
 mod percentile;
 mod poll;
