@@ -33,9 +33,9 @@ use crate::clock::now;
 use crate::data;
 use crate::live::log_path;
 use crate::retry::store_backoff;
-use crate::settle::Settling;
 use crate::shared::Shared;
 use crate::supervise::TaskKind;
+use crate::write_back::WriteBack;
 
 use holds::{Holds, Reserved};
 
@@ -106,9 +106,9 @@ pub(crate) struct Admission {
 
 impl Admission {
     /// Starts the task that takes batches.
-    pub(crate) fn start(shared: &Arc<Shared>, settling: &Arc<Settling>, markers: PathBuf) -> Arc<Self> {
+    pub(crate) fn start(shared: &Arc<Shared>, write_back: &Arc<WriteBack>, markers: PathBuf) -> Arc<Self> {
         let (sender, receiver) = mpsc::channel(4 * BATCH);
-        let task = admit(Arc::clone(shared), Arc::clone(settling), markers.clone(), receiver);
+        let task = admit(Arc::clone(shared), Arc::clone(write_back), markers.clone(), receiver);
         shared.tasks.spawn(TaskKind::Pillar, "admission", task);
         Arc::new(Self { shared: Arc::clone(shared), sender, reserved: Arc::default(), markers })
     }
@@ -311,7 +311,7 @@ async fn stale_log(shared: &Shared, id: &JobId) -> Result<Vec<SmallObject>, Shep
 
 async fn admit(
     shared: Arc<Shared>,
-    settling: Arc<Settling>,
+    write_back: Arc<WriteBack>,
     markers: PathBuf,
     mut requests: mpsc::Receiver<Request>,
 ) {
@@ -334,15 +334,22 @@ async fn admit(
         if batch.is_empty() {
             continue;
         }
-        under_way.push(admit_batch(&shared, &settling, &markers, std::mem::take(&mut batch)));
+        under_way.push(admit_batch(&shared, &write_back, &markers, std::mem::take(&mut batch)));
     }
 }
 
-async fn admit_batch(shared: &Shared, settling: &Settling, markers: &Path, batch: Vec<Request>) {
+async fn admit_batch(shared: &Shared, write_back: &WriteBack, markers: &Path, batch: Vec<Request>) {
     // At the drain nobody makes room any more.
-    tokio::select! {
-        () = settling.room() => {}
-        () = shared.tasks.draining.cancelled() => {}
+    let has_room = tokio::select! {
+        has_room = write_back.admits(shared) => has_room,
+        () = shared.tasks.draining.cancelled() => true,
+    };
+    if !has_room {
+        let message = "the storage does not take what was submitted before";
+        for request in batch {
+            let _ = request.answer.send(Err(ShepherdError::Unavailable(message.to_owned())));
+        }
+        return;
     }
     let batch = check_data(shared, markers, batch).await;
     let is_new = |request: &Request| request.check == DataCheck::Absent && shared.storage_is_remote();

@@ -34,10 +34,10 @@ use crate::engine::{
 use crate::models::Models;
 use crate::orphans::Orphans;
 use crate::retry::store_backoff;
-use crate::settle::Settling;
 use crate::shared::Shared;
 use crate::supervise::TaskKind;
 use crate::workdir::WorkDirs;
+use crate::write_back::WriteBack;
 use commits::Commit;
 use runner_task::{Command, Launch};
 
@@ -112,7 +112,7 @@ impl Views {
 /// What a driver needs.
 pub(crate) struct Parts {
     pub(crate) shared: Arc<Shared>,
-    pub(crate) settling: Arc<Settling>,
+    pub(crate) write_back: Arc<WriteBack>,
     pub(crate) models: Arc<Models>,
     pub(crate) orphans: Arc<Orphans>,
     /// How long jobs may wait for more urgent ones.
@@ -169,7 +169,7 @@ pub(crate) fn start(parts: Parts) -> (Inputs, Arc<Views>) {
     let views = (0..parts.flock.len()).map(|index| engine.view(SheepNo(index)).clone()).collect();
     let views = Arc::new(Views(Mutex::new(views)));
     let shared = Arc::clone(&parts.shared);
-    let commits = commits::start(&shared, &parts.settling, &inputs);
+    let commits = commits::start(&shared, &parts.write_back, &inputs);
     let driver = Driver {
         parts,
         engine,
@@ -273,7 +273,7 @@ impl Driver {
     }
 
     fn carry_out_one(&mut self, effect: Effect, batch: &mut Batch) {
-        let Parts { shared, settling, .. } = &self.parts;
+        let Parts { shared, write_back, .. } = &self.parts;
         match effect {
             Effect::Stage { attempt, sheep, job, objects } => {
                 batch.staged.entry(sheep).or_default().push((attempt, job, objects));
@@ -325,25 +325,25 @@ impl Driver {
             Effect::End { launch, grace, kind } => self.command(launch, Command::End { grace, kind }),
             Effect::Publish { attempt, sheep, job, has_failed } => {
                 let dirs = self.kept(sheep).dirs();
-                outputs::publish(shared, settling, &self.inputs, dirs, attempt, job, has_failed);
+                outputs::publish(shared, write_back, &self.inputs, dirs, attempt, job, has_failed);
             }
             Effect::Commit { attempt, sheep, mut change } => {
                 if matches!(change.event, Event::Complete { .. } | Event::Fail { .. }) {
                     change.objects.extend(shared.live.log_object(&change.job));
                 }
                 let commit = Commit { attempt: Some(attempt), sheep: self.kept(sheep).id.clone(), change };
-                commits::commit(shared, settling, &self.commits, commit);
+                commits::commit(shared, write_back, &self.commits, commit);
             }
             Effect::NoteBegun { sheep, change } => {
                 let commit = Commit { attempt: None, sheep: self.kept(sheep).id.clone(), change };
-                commits::commit(shared, settling, &self.commits, commit);
+                commits::commit(shared, write_back, &self.commits, commit);
             }
             Effect::Report { job, progress } => shared.live.report(&job, progress),
             Effect::Print { job, number, text } => shared.live.print(&job, number, &text),
             Effect::CompleteLog { job, number, text } => shared.live.complete(&job, number, &text),
             Effect::SplitLog { job, number } => shared.live.split(&job, number),
-            Effect::JoinLog { job, token, own } => logs::join(shared, settling, job, token, own),
-            Effect::Touch { job } => settling.touch(&job),
+            Effect::JoinLog { job, token, own } => logs::join(shared, write_back, job, token, own),
+            Effect::Touch { job } => write_back.touch(&job),
             Effect::ChangeModel { sheep } => self.kept(sheep).dirs().change_model(),
             Effect::EmptyTrash { sheep } => {
                 let kept = self.kept(sheep);
@@ -382,7 +382,7 @@ struct Batch {
 /// What a question to the job store needs.
 struct Store {
     shared: Arc<Shared>,
-    settling: Arc<Settling>,
+    write_back: Arc<WriteBack>,
     models: Arc<Models>,
     orphans: Arc<Orphans>,
 }
@@ -391,7 +391,7 @@ impl Store {
     fn of(parts: &Parts) -> Self {
         Self {
             shared: Arc::clone(&parts.shared),
-            settling: Arc::clone(&parts.settling),
+            write_back: Arc::clone(&parts.write_back),
             models: Arc::clone(&parts.models),
             orphans: Arc::clone(&parts.orphans),
         }
@@ -405,7 +405,7 @@ impl Store {
         let mut ready = self.shared.queue.ready(now()).await.map_err(|error| error.to_string())?;
         let is_waiting = !ready.groups.is_empty();
         for group in self.orphans.sort(&mut ready.groups) {
-            if let Err(error) = self.orphans.fail(&self.shared, &self.settling, group).await {
+            if let Err(error) = self.orphans.fail(&self.shared, &self.write_back, group).await {
                 tracing::warn!(%error, "cannot fail the jobs of a sheep that is not configured");
             }
         }
@@ -439,7 +439,7 @@ impl Store {
             if self.shared.storage_is_remote() {
                 // A claim puts no job behind, but clients read the document by themselves. That of a
                 // short job is written when it is done.
-                self.settling.touch(job);
+                self.write_back.touch(job);
             }
         }
         claimed

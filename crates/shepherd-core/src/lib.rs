@@ -66,13 +66,13 @@ mod live;
 mod models;
 mod orphans;
 mod retry;
-mod settle;
 mod shared;
 mod shepherd;
 mod supervise;
 mod turns;
 mod waiters;
 mod workdir;
+mod write_back;
 
 pub use admission::{Accepted, Data, Submit};
 pub use data::MAX_STATUS_DOCUMENT;

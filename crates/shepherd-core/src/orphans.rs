@@ -8,8 +8,8 @@ use shepherd_job::{Event, JobError, SheepId};
 use shepherd_queue::{Change, Claim, Group, Pins, QueueError};
 
 use crate::clock::now;
-use crate::settle::Settling;
 use crate::shared::Shared;
+use crate::write_back::WriteBack;
 
 /// What becomes of jobs that are pinned to a sheep that is not configured any more.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -91,7 +91,7 @@ impl Orphans {
     pub(crate) async fn fail(
         &self,
         shared: &Shared,
-        settling: &Settling,
+        write_back: &WriteBack,
         group: Group,
     ) -> Result<(), QueueError> {
         let Some(sheep) = group.sheep else { return Ok(()) };
@@ -127,7 +127,7 @@ impl Orphans {
             };
             // One that was cancelled meanwhile has been told about.
             results.into_iter().flatten().for_each(|record| shared.tell(&record));
-            settling.stir();
+            write_back.wake();
         }
     }
 

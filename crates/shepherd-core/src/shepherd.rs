@@ -27,12 +27,12 @@ use crate::journal;
 use crate::live::{EventId, JobEvent, Live, Progress};
 use crate::models::{Models, UnknownModels};
 use crate::orphans::{Orphans, RemovedSheep};
-use crate::settle::{Settling, settle_rest};
 use crate::shared::{Shared, StatusDocument};
 use crate::supervise::{TaskKind, Tasks};
 use crate::turns::Turns;
 use crate::waiters::Waiters;
 use crate::workdir::{Attic, WorkDirs};
+use crate::write_back::WriteBack;
 use crate::{ShepherdError, StartError, data, data_root};
 
 /// A sheep to be kept.
@@ -109,7 +109,7 @@ pub struct Shepherd {
 struct Inner {
     shared: Arc<Shared>,
     admission: Arc<Admission>,
-    settling: Arc<Settling>,
+    write_back: Arc<WriteBack>,
     health: Arc<Health>,
     sheep: Arc<[(SheepId, Arc<dyn Sheep>)]>,
     views: Arc<Views>,
@@ -199,8 +199,8 @@ impl Shepherd {
                 () = draining.cancelled() => {}
             }
         });
-        let settling = Settling::start(&shared);
-        let admission = Admission::start(&shared, &settling, markers);
+        let write_back = WriteBack::start(&shared);
+        let admission = Admission::start(&shared, &write_back, markers);
         if let Err(error) = admission.sweep().await {
             shared.tasks.draining.cancel();
             return Err(error.into());
@@ -214,7 +214,7 @@ impl Shepherd {
         };
         let (inputs, views) = driver::start(Parts {
             shared: Arc::clone(&shared),
-            settling: Arc::clone(&settling),
+            write_back: Arc::clone(&write_back),
             models: Arc::clone(&models),
             orphans: Arc::clone(&orphans),
             max_wait,
@@ -225,7 +225,7 @@ impl Shepherd {
             inner: Arc::new(Inner {
                 shared,
                 admission,
-                settling,
+                write_back,
                 health,
                 sheep,
                 views,
@@ -258,23 +258,23 @@ impl Shepherd {
             return Err(ShepherdError::UnknownModel(reason));
         }
         if matches!(submit.data, Data::Stored) {
-            self.settle_earlier_run(&submit.spec.id).await?;
+            self.flush_earlier_run(&submit.spec.id).await?;
         }
         let accepted = self.inner.admission.submit(submit).await;
-        self.inner.settling.stir();
+        self.inner.write_back.wake();
         accepted
     }
 
     /// Brings what an earlier run of the job left to storage before it runs again: it must
     /// neither come behind what its client has put there since, nor be taken for that.
-    async fn settle_earlier_run(&self, id: &JobId) -> Result<(), ShepherdError> {
+    async fn flush_earlier_run(&self, id: &JobId) -> Result<(), ShepherdError> {
         let queue = &self.inner.shared.queue;
         // The record may have to be read from the disk.
-        if !queue.lag().any_finished || !queue.get(id).await?.is_some_and(|record| record.state.is_finished())
+        if queue.lag().finished == 0 || !queue.get(id).await?.is_some_and(|record| record.state.is_finished())
         {
             return Ok(());
         }
-        let settled = tokio::time::timeout(SUBMIT_WAITS, self.catch_up(id)).await;
+        let settled = tokio::time::timeout(SUBMIT_WAITS, self.flush(id)).await;
         settled.unwrap_or_else(|_| {
             let message = "the storage has not taken what an earlier run of the job left yet";
             Err(ShepherdError::Unavailable(message.to_owned()))
@@ -340,7 +340,7 @@ impl Shepherd {
         let shared = &self.inner.shared;
         if shared.storage_is_remote() {
             // From then on its input in storage is its client's to replace.
-            self.inner.settling.store_inputs_soon(shared, id).await;
+            self.inner.write_back.store_inputs_soon(shared, id).await;
         }
         let objects = shared.live.log_object(id).into_iter().collect();
         let change = Change { job: id.clone(), event: Event::Cancel { at: now() }, objects };
@@ -360,7 +360,7 @@ impl Shepherd {
         };
         journal::ended(&record, None);
         shared.tell(&record);
-        self.inner.settling.stir();
+        self.inner.write_back.wake();
         if let JobState::Cancelled { started_at: Some(_), history, .. } = record.state {
             let number = history.attempts;
             self.inner.inputs.send(Input::Cancelled { job: id.clone(), number }).await;
@@ -449,9 +449,9 @@ impl Shepherd {
     ///
     /// # Errors
     /// [`ShepherdError::Unavailable`] and [`ShepherdError::ShuttingDown`]. A job that
-    /// is not known has nothing that lags.
-    pub async fn catch_up(&self, id: &JobId) -> Result<(), ShepherdError> {
-        self.inner.settling.catch_up(&self.inner.shared, id).await
+    /// is not known has nothing to bring there.
+    pub async fn flush(&self, id: &JobId) -> Result<(), ShepherdError> {
+        self.inner.write_back.flush(&self.inner.shared, id).await
     }
 
     /// Jobs with data that is not in storage yet, where nothing of them may be, with
@@ -459,9 +459,9 @@ impl Shepherd {
     ///
     /// # Errors
     /// When the queue does not answer.
-    pub async fn lagging(&self) -> Result<Vec<(JobId, Timestamp)>, ShepherdError> {
+    pub async fn unflushed(&self) -> Result<Vec<(JobId, Timestamp)>, ShepherdError> {
         let mut unstored = self.inner.shared.queue.unstored().await?;
-        unstored.retain(|object| self.inner.settling.will_make_data(&object.job, &object.path));
+        unstored.retain(|object| self.inner.write_back.will_make_data(&object.job, &object.path));
         let jobs: BTreeMap<_, _> =
             unstored.into_iter().map(|object| (object.job, object.submitted_at)).collect();
         Ok(jobs.into_iter().collect())
@@ -501,7 +501,7 @@ impl Shepherd {
     /// date as far as the time allows.
     pub async fn shutdown(&self, grace: Duration) {
         let deadline = Instant::now() + grace;
-        let Inner { shared, settling, forced, .. } = &*self.inner;
+        let Inner { shared, write_back, forced, .. } = &*self.inner;
         shared.tasks.draining.cancel();
         // What is kept for giving jobs back and ending runners by force.
         let reserve = (grace / 4).min(Duration::from_secs(2));
@@ -520,7 +520,7 @@ impl Shepherd {
             }
         }
         if !forced.is_cancelled() {
-            settle_rest(shared, settling, deadline.saturating_duration_since(Instant::now())).await;
+            write_back.flush_all(shared, deadline.saturating_duration_since(Instant::now())).await;
         }
         shared.waiters.dismiss();
         shared.live.dismiss();

@@ -398,7 +398,7 @@ impl Outbox for MemoryStore {
             jobs: pending().count() as u64,
             bytes: bytes.sum(),
             since: pending().map(|(since, _)| since).min().map(|(_, at)| at),
-            any_finished: pending().any(|(_, job)| job.record.state.is_finished()),
+            finished: pending().filter(|(_, job)| job.record.state.is_finished()).count() as u64,
         }
     }
 }

@@ -104,6 +104,6 @@ pub struct Lag {
     /// When the first of them became pending: the time of that submit or change. A change
     /// without a time counts as of the latest time that the store was told.
     pub since: Option<Timestamp>,
-    /// Whether finished jobs may be among them. It may be true though none is.
-    pub any_finished: bool,
+    /// How many of them are finished.
+    pub finished: u64,
 }

@@ -13,14 +13,14 @@ pub trait Mirror: Send + Sync + 'static {
     /// # Errors
     /// Why not now, as a message for the client: it is answered that the service is
     /// unavailable.
-    async fn catch_up(&self, bucket: &JobId) -> Result<(), String>;
+    async fn flush(&self, bucket: &JobId) -> Result<(), String>;
 
     /// The jobs that have data and may be no directories yet, and when each was made.
     /// Asked for each listing of the buckets, so it must cost little for many.
     ///
     /// # Errors
-    /// As [`catch_up`](Self::catch_up).
-    async fn lagging(&self) -> Result<Vec<(JobId, Timestamp)>, String>;
+    /// As [`flush`](Self::flush).
+    async fn unflushed(&self) -> Result<Vec<(JobId, Timestamp)>, String>;
 }
 
 /// For a directory that is all there is.
@@ -29,11 +29,11 @@ pub struct NoMirror;
 
 #[async_trait]
 impl Mirror for NoMirror {
-    async fn catch_up(&self, _: &JobId) -> Result<(), String> {
+    async fn flush(&self, _: &JobId) -> Result<(), String> {
         Ok(())
     }
 
-    async fn lagging(&self) -> Result<Vec<(JobId, Timestamp)>, String> {
+    async fn unflushed(&self) -> Result<Vec<(JobId, Timestamp)>, String> {
         Ok(Vec::new())
     }
 }

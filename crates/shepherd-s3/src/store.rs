@@ -41,7 +41,7 @@ impl Store {
     /// The bucket of a request, with all in it that there is.
     async fn bucket(&self, name: &str) -> S3Result<JobId> {
         let bucket = JobId::parse(name, JobIdRule::Bucket).map_err(|_| s3_error!(InvalidBucketName))?;
-        self.mirror.catch_up(&bucket).await.map_err(unavailable)?;
+        self.mirror.flush(&bucket).await.map_err(unavailable)?;
         Ok(bucket)
     }
 }

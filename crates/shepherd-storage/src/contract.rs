@@ -37,7 +37,7 @@ use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _};
 use shepherd_job::{JobId, JobIdRule, ObjectPath};
 
-use crate::{Body, ObjectMeta, RunnerDir, Storage, StorageError, Trust, body};
+use crate::{Body, JobObjects, ObjectMeta, Put, RunnerDir, Storage, StorageError, Trust, body};
 
 /// What is tested.
 #[derive(Clone, Copy)]
@@ -85,7 +85,7 @@ const CHECKS: &[(&str, Check)] = checks![
     objects::a_body_that_breaks_off_leaves_nothing,
     objects::a_put_that_is_dropped_leaves_nothing,
     objects::puts_of_one_key_at_once_never_mix,
-    objects::a_batch_stores_in_order,
+    objects::a_batch_stores_each_job_in_order,
     objects::what_is_there_already_is_not_stored_anew,
     objects::what_goes_with_others_is_stored_beside_them,
     objects::ranges_are_clipped_or_refused,
@@ -170,6 +170,12 @@ impl Backend<'_> {
             .put(job, &key(path), body(bytes))
             .await
             .unwrap_or_else(|error| panic!("put {path:?}: {error}"))
+    }
+
+    /// Stores small objects of a job in place of older ones.
+    async fn put_small(&self, job: &JobId, objects: impl IntoIterator<Item = (ObjectPath, Bytes)>) {
+        let objects = JobObjects::new(job.clone(), &Put::Replace, objects);
+        self.storage.put_small(vec![objects]).await.remove(0).unwrap();
     }
 
     async fn read(&self, job: &JobId, path: &str) -> Vec<u8> {

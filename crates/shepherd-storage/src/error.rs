@@ -1,7 +1,7 @@
 //! What can go wrong.
 
 /// What went wrong, by what the caller can do about it.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StorageError {
     /// No such job or object.
@@ -33,3 +33,10 @@ pub enum StorageError {
 
 /// Shorthand for the crate's results.
 pub type Result<T> = std::result::Result<T, StorageError>;
+
+impl StorageError {
+    /// The outcome of each of `count` calls that failed together.
+    pub(crate) fn of_each<T>(&self, count: usize) -> Vec<Result<T>> {
+        (0..count).map(|_| Err(self.clone())).collect()
+    }
+}

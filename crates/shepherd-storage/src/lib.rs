@@ -38,6 +38,7 @@ mod local;
 mod object;
 mod runner_dir;
 mod s3;
+mod small;
 
 /// A local storage's directory as buckets of objects, which is how S3 clients see it.
 pub mod buckets {
@@ -48,10 +49,8 @@ pub mod buckets {
 }
 
 use std::ops::Range;
-use std::path::PathBuf;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use shepherd_job::{JobId, ObjectPath};
 
 pub use self::s3::{S3Credentials, S3Layout, S3Limits, S3Options, S3Storage};
@@ -59,9 +58,10 @@ pub use error::{Result, StorageError};
 pub use local::{LocalStorage, Staging, remove_all};
 pub use object::{Body, Object, ObjectMeta, body};
 pub use runner_dir::{RunnerDir, Trust};
+pub use small::{JobObjects, Put, SmallPut};
 
 /// How many bytes of one job's small objects are best kept in the queue's own
-/// commit, to be [`put_batch`](Storage::put_batch) later: where each object costs a
+/// commit, to be [`put_small`](Storage::put_small) later: where each object costs a
 /// file or a request, and the commit is made anyway.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SmallObjects {
@@ -120,32 +120,10 @@ pub trait Storage: Send + Sync + 'static {
     /// not at all, and is durable after the next [`sync`](Storage::sync).
     async fn put(&self, job: &JobId, path: &ObjectPath, body: Body) -> Result<ObjectMeta>;
 
-    /// Stores many small objects, each visible whole or not at all, durable after
-    /// the next [`sync`](Storage::sync). Outcomes are in the order given.
-    async fn put_batch(&self, objects: Vec<(JobId, ObjectPath, Bytes)>) -> Result<Vec<Result<()>>>;
-
-    /// [`put_batch`](Storage::put_batch) of objects that nobody is to have stored yet:
-    /// where there is one already, it stays, which is no error. An S3 service that
-    /// passes over conditions on puts replaces it all the same: look first where one
-    /// may be there.
-    async fn put_new(&self, objects: Vec<(JobId, ObjectPath, Bytes)>) -> Result<Vec<Result<()>>>;
-
-    /// [`put_batch`](Storage::put_batch) of objects that go with others: that of a
-    /// job which has no data, or none any more, is left out, which is no error. A
-    /// storage that cannot tell at no cost may store it all the same.
-    async fn put_beside(&self, objects: Vec<(JobId, ObjectPath, Bytes)>) -> Result<Vec<Result<()>>> {
-        self.put_batch(objects).await
-    }
-
-    /// [`put_batch`](Storage::put_batch) of objects for each of which there may be a
-    /// file that holds just its bytes and belongs to the caller. A storage that
-    /// makes files may take that instead of writing another; it may leave it, too.
-    async fn adopt_batch(
-        &self,
-        objects: Vec<(JobId, ObjectPath, Bytes, PathBuf)>,
-    ) -> Result<Vec<Result<()>>> {
-        self.put_batch(objects.into_iter().map(|(job, path, bytes, _)| (job, path, bytes)).collect()).await
-    }
+    /// Stores small objects of many jobs, each visible whole or not at all, durable after the
+    /// next [`sync`](Storage::sync). Gives one outcome for each of `jobs`, in the order given:
+    /// after an error some of that job's objects may be stored. A job may be named once only.
+    async fn put_small(&self, jobs: Vec<JobObjects>) -> Vec<Result<()>>;
 
     /// Opens an object, or the part of it in `range` (clipped to its end). The
     /// range must begin before the object's end.

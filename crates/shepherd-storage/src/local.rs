@@ -57,13 +57,13 @@ mod sync;
 mod temp;
 #[cfg(test)]
 mod tests;
+mod whole;
 
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use shepherd_job::{JobId, ObjectPath};
 use tokio::task::{JoinError, JoinHandle};
 
@@ -77,7 +77,8 @@ pub(crate) use self::place::Places;
 pub use self::removal::remove_all;
 use self::sync::Group;
 use crate::{
-    Body, Object, ObjectMeta, Replaces, Result, RunnerDir, SmallObjects, Storage, StorageError, Transfer,
+    Body, JobObjects, Object, ObjectMeta, Replaces, Result, RunnerDir, SmallObjects, Storage, StorageError,
+    Transfer,
 };
 
 /// Up to how many bytes of a job ride in the queue's commit.
@@ -178,33 +179,17 @@ impl Storage for LocalStorage {
         let owned = jobs.to_vec();
         let looked =
             self.run(move |disk| Ok(owned.iter().map(|job| disk.contains(job)).collect::<Vec<_>>())).await;
-        looked.unwrap_or_else(|e| {
-            let message = e.to_string();
-            jobs.iter().map(|_| Err(StorageError::Unavailable(message.clone()))).collect()
-        })
+        looked.unwrap_or_else(|error| error.of_each(jobs.len()))
     }
 
     async fn put(&self, job: &JobId, path: &ObjectPath, body: Body) -> Result<ObjectMeta> {
         put::put(&self.disk, job, path, body).await
     }
 
-    async fn adopt_batch(
-        &self,
-        objects: Vec<(JobId, ObjectPath, Bytes, PathBuf)>,
-    ) -> Result<Vec<Result<()>>> {
-        self.run(move |disk| Ok(disk.adopt_batch(&objects))).await
-    }
-
-    async fn put_beside(&self, objects: Vec<(JobId, ObjectPath, Bytes)>) -> Result<Vec<Result<()>>> {
-        self.run(move |disk| Ok(disk.put_beside(&objects))).await
-    }
-
-    async fn put_batch(&self, objects: Vec<(JobId, ObjectPath, Bytes)>) -> Result<Vec<Result<()>>> {
-        self.run(move |disk| Ok(disk.put_batch(&objects))).await
-    }
-
-    async fn put_new(&self, objects: Vec<(JobId, ObjectPath, Bytes)>) -> Result<Vec<Result<()>>> {
-        self.run(move |disk| Ok(disk.put_new(&objects))).await
+    async fn put_small(&self, jobs: Vec<JobObjects>) -> Vec<Result<()>> {
+        let count = jobs.len();
+        let stored = self.run(move |disk| Ok(disk.put_small(&jobs))).await;
+        stored.unwrap_or_else(|error| error.of_each(count))
     }
 
     async fn get(&self, job: &JobId, path: &ObjectPath, range: Option<Range<u64>>) -> Result<Object> {

@@ -69,7 +69,6 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use http::Method;
 use shepherd_job::{JobId, ObjectPath};
 use tokio::task::JoinHandle;
@@ -78,12 +77,12 @@ use self::fault::{Fault, Kind};
 use self::hints::Hint;
 use self::layout::{Home, Layout};
 pub use self::options::{S3Credentials, S3Layout, S3Limits, S3Options};
-use self::put::Put;
 use self::retry::Tries;
 use self::store::Store;
 use self::wire::Call;
 use crate::{
-    Body, Object, ObjectMeta, Replaces, Result, RunnerDir, SmallObjects, Storage, StorageError, Transfer,
+    Body, JobObjects, Object, ObjectMeta, Replaces, Result, RunnerDir, SmallObjects, Storage, StorageError,
+    Transfer,
 };
 
 /// Up to how many bytes of a job's inputs ride in the queue's commit: a request
@@ -132,16 +131,8 @@ impl Storage for S3Storage {
         put::put(&self.store, self.store.home(job), path, body).await
     }
 
-    async fn put_batch(&self, objects: Vec<(JobId, ObjectPath, Bytes)>) -> Result<Vec<Result<()>>> {
-        put::put_batch(&self.store, objects, Put::Over).await
-    }
-
-    async fn put_beside(&self, objects: Vec<(JobId, ObjectPath, Bytes)>) -> Result<Vec<Result<()>>> {
-        put::put_batch(&self.store, objects, Put::Beside).await
-    }
-
-    async fn put_new(&self, objects: Vec<(JobId, ObjectPath, Bytes)>) -> Result<Vec<Result<()>>> {
-        put::put_batch(&self.store, objects, Put::New).await
+    async fn put_small(&self, jobs: Vec<JobObjects>) -> Vec<Result<()>> {
+        put::put_small(&self.store, jobs).await
     }
 
     async fn get(&self, job: &JobId, path: &ObjectPath, range: Option<Range<u64>>) -> Result<Object> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _};
 use http::Method;
-use shepherd_storage::{Body, Replaces, S3Options, Storage, StorageError, Transfer, body};
+use shepherd_storage::{Body, JobObjects, Put, Replaces, S3Options, Storage, StorageError, Transfer, body};
 
 use super::server::{Fate, Server};
 use super::{bucket_per_job, dir, job, key, noise, open, read, write};
@@ -291,9 +291,11 @@ async fn what_goes_with_a_removed_job_does_not_bring_it_back() {
     let storage = open(&bucket_per_job(&moto.url()));
     let (here, gone) = (job("still-here"), job("gone-for-good"));
     storage.put(&here, &key("x"), body("x")).await.unwrap();
-    let document =
-        |job: &shepherd_job::JobId| (job.clone(), key("job_status.json"), Bytes::from_static(b"{}"));
-    let outcomes = storage.put_beside(vec![document(&here), document(&gone)]).await.unwrap();
+    let document = |job: &shepherd_job::JobId| {
+        let document = (key("job_status.json"), Bytes::from_static(b"{}"));
+        JobObjects::new(job.clone(), &Put::Beside, [document])
+    };
+    let outcomes = storage.put_small(vec![document(&here), document(&gone)]).await;
     assert!(matches!(outcomes[..], [Ok(()), Ok(())]), "{outcomes:?}");
     assert_eq!(read(&storage, &here, "job_status.json").await, "{}");
     assert!(!storage.contains(&gone).await.unwrap());

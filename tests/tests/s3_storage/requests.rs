@@ -1,6 +1,6 @@
 //! How many requests each call makes. Whoever adds one adds it here, too.
 
-use shepherd_storage::{Replaces, Storage, Transfer, body};
+use shepherd_storage::{JobObjects, Put, Replaces, Storage, Transfer, body};
 
 use super::server::Server;
 use super::{bucket_per_job, dir, in_prefix, job, key, make_bucket, noise, open, read, write};
@@ -147,10 +147,9 @@ async fn two_thousand_small_inputs_are_not_fetched_one_after_another() {
     let server = Server::start().await;
     let storage = open(&bucket_per_job(&server.url));
     let one = job("many");
-    let objects = (0..2_000).map(|n| (one.clone(), key(&format!("inputs/{n}")), format!("input {n}").into()));
-    for outcome in storage.put_batch(objects.collect()).await.unwrap() {
-        outcome.unwrap();
-    }
+    let objects = (0..2_000).map(|n| (key(&format!("inputs/{n}")), format!("input {n}").into()));
+    let objects = JobObjects::new(one.clone(), &Put::Replace, objects);
+    storage.put_small(vec![objects]).await.remove(0).unwrap();
     let seen = asked(&server);
     let made = seen.iter().filter(|request| *request == "PUT /many").count();
     assert!(made <= 1, "{made}");

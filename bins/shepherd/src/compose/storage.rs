@@ -96,11 +96,11 @@ struct Queued(Shepherd);
 
 #[async_trait]
 impl Mirror for Queued {
-    async fn catch_up(&self, bucket: &JobId) -> Result<(), String> {
-        self.0.catch_up(bucket).await.map_err(|error| error.to_string())
+    async fn flush(&self, bucket: &JobId) -> Result<(), String> {
+        self.0.flush(bucket).await.map_err(|error| error.to_string())
     }
 
-    async fn lagging(&self) -> Result<Vec<(JobId, Timestamp)>, String> {
-        self.0.lagging().await.map_err(|error| error.to_string())
+    async fn unflushed(&self) -> Result<Vec<(JobId, Timestamp)>, String> {
+        self.0.unflushed().await.map_err(|error| error.to_string())
     }
 }

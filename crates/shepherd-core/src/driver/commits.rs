@@ -10,9 +10,9 @@ use super::Inputs;
 use crate::engine::{AttemptKey, Input};
 use crate::journal;
 use crate::retry::store_backoff;
-use crate::settle::Settling;
 use crate::shared::Shared;
 use crate::supervise::TaskKind;
+use crate::write_back::WriteBack;
 
 /// At most this many changes are made by one call.
 const MAX_BATCH: usize = 1024;
@@ -29,16 +29,21 @@ pub(super) struct Commit {
 /// Starts the task. It ends when what was sent is durable and the sender is gone.
 pub(super) fn start(
     shared: &Arc<Shared>,
-    settling: &Arc<Settling>,
+    write_back: &Arc<WriteBack>,
     inputs: &Inputs,
 ) -> mpsc::UnboundedSender<Commit> {
     let (sender, mut waiting) = mpsc::unbounded_channel();
-    let (shared_too, settling, inputs) = (Arc::clone(shared), Arc::clone(settling), inputs.clone());
+    let (shared_too, write_back, inputs) = (Arc::clone(shared), Arc::clone(write_back), inputs.clone());
     shared.tasks.spawn(TaskKind::Pillar, "commits", async move {
         let mut batch = Vec::new();
         while waiting.recv_many(&mut batch, MAX_BATCH).await > 0 {
+            // At the drain the rest is written when all has ended.
+            tokio::select! {
+                () = write_back.admits_outcomes(&shared_too) => {}
+                () = shared_too.tasks.draining.cancelled() => {}
+            }
             apply(&shared_too, &mut batch, &inputs).await;
-            settling.stir();
+            write_back.wake();
         }
     });
     sender
@@ -47,7 +52,7 @@ pub(super) fn start(
 /// Has a change made durable.
 pub(super) fn commit(
     shared: &Arc<Shared>,
-    settling: &Arc<Settling>,
+    write_back: &Arc<WriteBack>,
     commits: &mpsc::UnboundedSender<Commit>,
     commit: Commit,
 ) {
@@ -57,10 +62,10 @@ pub(super) fn commit(
         let _ = commits.send(commit);
         return;
     }
-    let (shared_too, settling, commits) = (Arc::clone(shared), Arc::clone(settling), commits.clone());
+    let (shared_too, write_back, commits) = (Arc::clone(shared), Arc::clone(write_back), commits.clone());
     shared.tasks.spawn(TaskKind::Effect, "inputs of a failed job", async move {
         // Once it is known that a job failed, its input in storage is its client's to mend.
-        settling.store_inputs_soon(&shared_too, &commit.change.job).await;
+        write_back.store_inputs_soon(&shared_too, &commit.change.job).await;
         let _ = commits.send(commit);
     });
 }

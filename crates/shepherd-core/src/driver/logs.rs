@@ -3,22 +3,23 @@
 use std::sync::Arc;
 
 use shepherd_job::{Attempt as Token, JobId, JobState};
+use shepherd_storage::{JobObjects, Put};
 
 use crate::ShepherdError;
 use crate::data;
 use crate::live::{Log, log_path};
-use crate::settle::Settling;
 use crate::shared::Shared;
 use crate::supervise::TaskKind;
+use crate::write_back::WriteBack;
 
 /// Adds to the log of a cancelled job, which the queue or the storage has, what it printed until
 /// its runner let go of it, and of `own`, the end of all that it printed, what is in neither.
-pub(super) fn join(shared: &Arc<Shared>, settling: &Arc<Settling>, job: JobId, token: Token, own: String) {
+pub(super) fn join(shared: &Arc<Shared>, write_back: &Arc<WriteBack>, job: JobId, token: Token, own: String) {
     let late = shared.live.take_split(&job, token.number);
     let Some(late) = late.filter(|late| !late.is_empty() || !own.is_empty()) else { return };
-    let (shared_too, settling) = (Arc::clone(shared), Arc::clone(settling));
+    let (shared_too, write_back) = (Arc::clone(shared), Arc::clone(write_back));
     shared.tasks.spawn(TaskKind::Effect, "log", async move {
-        if let Err(error) = add_to_log(&shared_too, &settling, &job, token.number, &late, &own).await {
+        if let Err(error) = add_to_log(&shared_too, &write_back, &job, token.number, &late, &own).await {
             tracing::warn!(%job, %error, "what a cancelled job printed last is lost");
         }
     });
@@ -26,7 +27,7 @@ pub(super) fn join(shared: &Arc<Shared>, settling: &Arc<Settling>, job: JobId, t
 
 async fn add_to_log(
     shared: &Shared,
-    settling: &Settling,
+    write_back: &WriteBack,
     id: &JobId,
     attempt: u32,
     late: &Log,
@@ -34,7 +35,7 @@ async fn add_to_log(
 ) -> Result<(), ShepherdError> {
     let _turn = shared.turns.take(id).await;
     // What still rides in the queue would come to storage after this, and in its place.
-    settling.catch_up(shared, id).await?;
+    write_back.flush(shared, id).await?;
     let mut log = shared.live.new_log();
     let before = data::log(shared, id).await?;
     log.push(attempt, &String::from_utf8_lossy(&before));
@@ -46,8 +47,8 @@ async fn add_to_log(
         |record| matches!(&record.state, JobState::Cancelled { history, .. } if history.attempts == attempt),
     );
     if is_cancelled && text.as_bytes() != &*before {
-        let objects = vec![(id.clone(), log_path(), text.into())];
-        shared.storage.put_beside(objects).await?.into_iter().collect::<Result<Vec<()>, _>>()?;
+        let log = JobObjects::new(id.clone(), &Put::Beside, [(log_path(), text.into())]);
+        shared.storage.put_small(vec![log]).await.into_iter().collect::<Result<(), _>>()?;
         shared.storage.sync().await?;
     }
     Ok(())

@@ -11,10 +11,10 @@ use super::{Inputs, on_disk};
 use crate::engine::{AttemptKey, Collected, Input, Job, OutputKind, Published};
 use crate::error::without_paths;
 use crate::retry::{Backoff, IsTransient as _, store_backoff};
-use crate::settle::Settling;
 use crate::shared::Shared;
 use crate::supervise::TaskKind;
 use crate::workdir::{Outputs, WorkDirs};
+use crate::write_back::WriteBack;
 
 /// A job whose runner is through with it.
 pub(super) type ToCollect = (AttemptKey, Job, OutputKind);
@@ -56,20 +56,20 @@ pub(super) fn collect(shared: &Arc<Shared>, inputs: &Inputs, dirs: &Arc<WorkDirs
 /// failed are given up when the storage does not take them: it is told that it failed.
 pub(super) fn publish(
     shared: &Arc<Shared>,
-    settling: &Arc<Settling>,
+    write_back: &Arc<WriteBack>,
     inputs: &Inputs,
     dirs: Arc<WorkDirs>,
     attempt: AttemptKey,
     job: Job,
     has_failed: bool,
 ) {
-    let (shared_too, settling, inputs) = (Arc::clone(shared), Arc::clone(settling), inputs.clone());
+    let (shared_too, write_back, inputs) = (Arc::clone(shared), Arc::clone(write_back), inputs.clone());
     shared.tasks.spawn(TaskKind::Effect, "publishing", async move {
         if !job.first {
-            // What an earlier run left to the settler comes to storage before this, or not at all.
-            drop(settling.batch.lock().await);
+            // What an earlier run left to the write-back comes to storage before this, or not at all.
+            write_back.finish_batch().await;
         }
-        let result = publish_outputs(&shared_too, &settling, &dirs, &job, has_failed).await;
+        let result = publish_outputs(&shared_too, &write_back, &dirs, &job, has_failed).await;
         shared_too.unpublished.forget(job.id());
         on_disk(&dirs, move |dirs| dirs.release(job.id())).await;
         inputs.send(Input::Published { attempt, result }).await;
@@ -78,7 +78,7 @@ pub(super) fn publish(
 
 async fn publish_outputs(
     shared: &Shared,
-    settling: &Settling,
+    write_back: &WriteBack,
     dirs: &Arc<WorkDirs>,
     job: &Job,
     has_failed: bool,
@@ -93,7 +93,7 @@ async fn publish_outputs(
                 return Ok(None);
             }
             if shared.storage_is_remote() && !has_failed {
-                settling.store_inputs(shared, job.id()).await?;
+                write_back.store_inputs(shared, job.id()).await?;
             }
             let id = job.id().clone();
             // Opened for each try: while the storage is away, many jobs wait for it.

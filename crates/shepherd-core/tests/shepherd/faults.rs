@@ -7,14 +7,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use shepherd_core::{Accepted, Data, Options, RunnerLimits, Shepherd, Submit};
 use shepherd_job::{JobId, JobState, ObjectPath, STATUS_OBJECT};
 use shepherd_protocol::Input;
 use shepherd_queue::MemoryStore;
 use shepherd_storage::{
-    Body, LocalStorage, Object, ObjectMeta, Replaces, Result, RunnerDir, SmallObjects, Storage, StorageError,
-    Transfer, body,
+    Body, JobObjects, LocalStorage, Object, ObjectMeta, Put, Replaces, Result, RunnerDir, SmallObjects,
+    Storage, StorageError, Transfer, body,
 };
 use tokio::sync::Semaphore;
 
@@ -41,6 +40,8 @@ pub(crate) struct Faulty {
     full: AtomicBool,
     /// New objects are neither stored nor refused.
     hangs: AtomicBool,
+    /// Nothing small is stored for want of room.
+    pub(crate) takes_nothing: AtomicBool,
     asked: Mutex<Vec<String>>,
 }
 
@@ -58,6 +59,7 @@ impl Faulty {
             away: AtomicBool::new(false),
             full: AtomicBool::new(false),
             hangs: AtomicBool::new(false),
+            takes_nothing: AtomicBool::new(false),
             asked: Mutex::default(),
         }
     }
@@ -100,26 +102,35 @@ impl Storage for Faulty {
         stored
     }
 
-    async fn put_batch(&self, objects: Vec<(JobId, ObjectPath, Bytes)>) -> Result<Vec<Result<()>>> {
-        self.answers()?;
-        let mut results = Vec::new();
-        for object in objects {
-            self.note(format!("put {}/{}", object.0, object.1));
-            if self.refused.lock().unwrap().contains(&object.0) {
-                results.push(Err(StorageError::Denied("refused".into())));
-            } else {
-                results.extend(self.local.put_batch(vec![object]).await?);
+    /// As a service that passes over conditions: what is there is replaced, unless it was looked
+    /// for.
+    async fn put_small(&self, jobs: Vec<JobObjects>) -> Vec<Result<()>> {
+        let mut outcomes = Vec::new();
+        for mut job in jobs {
+            if self.hangs.load(Ordering::SeqCst) && job.objects.iter().any(|object| object.how == Put::New) {
+                std::future::pending::<()>().await;
+            }
+            let takes = match self.takes_nothing.load(Ordering::SeqCst) {
+                true => Err(StorageError::Full),
+                false => self.answers(),
+            };
+            if let Err(error) = takes {
+                outcomes.push(Err(error));
+                continue;
+            }
+            for object in &mut job.objects {
+                self.note(format!("put {}/{}", job.job, object.path));
+                if object.how == Put::New {
+                    object.how = Put::Replace;
+                }
+            }
+            let is_refused = self.refused.lock().unwrap().contains(&job.job);
+            match is_refused {
+                true => outcomes.push(Err(StorageError::Denied("refused".into()))),
+                false => outcomes.extend(self.local.put_small(vec![job]).await),
             }
         }
-        Ok(results)
-    }
-
-    /// As a service that passes over the condition: what is there is replaced.
-    async fn put_new(&self, objects: Vec<(JobId, ObjectPath, Bytes)>) -> Result<Vec<Result<()>>> {
-        if self.hangs.load(Ordering::SeqCst) {
-            std::future::pending::<()>().await;
-        }
-        self.put_batch(objects).await
+        outcomes
     }
 
     async fn get(&self, job: &JobId, path: &ObjectPath, range: Option<Range<u64>>) -> Result<Object> {
@@ -181,7 +192,7 @@ impl Storage for Faulty {
 }
 
 /// A farm of one sheep over a storage that `change` made faulty.
-async fn farm(scripts: Vec<Script>, change: impl FnOnce(&mut Faulty)) -> (Farm, Arc<Faulty>) {
+pub(crate) async fn farm(scripts: Vec<Script>, change: impl FnOnce(&mut Faulty)) -> (Farm, Arc<Faulty>) {
     let mut faulty = None;
     let farm = Farm::over(scripts, RunnerLimits::default(), |local| {
         let mut storage = Faulty::new(local);
@@ -224,7 +235,7 @@ pub(crate) async fn eventually(mut holds: impl AsyncFnMut() -> bool) {
     tokio::time::timeout(PATIENCE, waiting).await.expect("it comes to hold");
 }
 
-fn exists(farm: &Farm, path: &str) -> bool {
+pub(crate) fn exists(farm: &Farm, path: &str) -> bool {
     farm.dir.path().join("storage").join(path).exists()
 }
 
@@ -246,7 +257,7 @@ async fn a_withdrawn_attempt_that_still_publishes_does_not_replace_the_winner() 
     let other = if first.as_str() == "sheep-0" { "sheep-1" } else { "sheep-0" };
     let mut again = spec("job-1", "m");
     again.sheep = Some(shepherd_job::SheepId::parse(other).unwrap());
-    farm.shepherd.catch_up(&id).await.unwrap();
+    farm.shepherd.flush(&id).await.unwrap();
     let accepted = farm.shepherd.submit(Submit { spec: again, data: Data::Stored }).await.unwrap();
     assert!(matches!(accepted, Accepted::Queued(_)));
     storage.gate.add_permits(9);
@@ -331,9 +342,9 @@ async fn a_job_that_cannot_be_written_holds_up_no_other() {
     }
     let good = farm.submit("good", "m", "x").await;
     eventually(async || exists(&farm, "good/inputs/input")).await;
-    assert!(farm.shepherd.catch_up(&id("sour-0")).await.is_err());
-    farm.shepherd.catch_up(&good).await.unwrap();
-    assert_eq!(farm.shepherd.lagging().await.unwrap().len(), 600);
+    assert!(farm.shepherd.flush(&id("sour-0")).await.is_err());
+    farm.shepherd.flush(&good).await.unwrap();
+    assert_eq!(farm.shepherd.unflushed().await.unwrap().len(), 600);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -343,11 +354,11 @@ async fn files_are_there_for_those_who_ask() {
     for number in 0..200 {
         let id = farm.submit(&format!("job-{number}"), "m", "hello").await;
         farm.is_done(&id).await;
-        farm.shepherd.catch_up(&id).await.unwrap();
+        farm.shepherd.flush(&id).await.unwrap();
         assert!(exists(&farm, &format!("{id}/outputs/output")));
         assert!(exists(&farm, &format!("{id}/{STATUS_OBJECT}")));
     }
-    farm.shepherd.catch_up(&id("nobody-knows-it")).await.unwrap();
+    farm.shepherd.flush(&id("nobody-knows-it")).await.unwrap();
     farm.shutdown().await;
 }
 
@@ -452,12 +463,12 @@ async fn an_input_that_its_client_mended_stays_when_the_old_one_could_not_be_sto
     // It may have failed before it is cancelled: either way it has ended, and its client knows.
     let _ = farm.shepherd.cancel(&ids[1]).await;
     for id in &ids {
-        assert!(farm.shepherd.catch_up(id).await.is_err(), "the old input is not stored yet");
+        assert!(farm.shepherd.flush(id).await.is_err(), "the old input is not stored yet");
         storage.local.put(id, &path("inputs/input"), body("good")).await.unwrap();
     }
     storage.refused.lock().unwrap().clear();
     for id in &ids {
-        farm.shepherd.catch_up(id).await.unwrap();
+        farm.shepherd.flush(id).await.unwrap();
         assert_eq!(farm.read(id, "inputs/input").await, b"good");
         let again = Submit { spec: spec(id.as_str(), "m"), data: Data::Stored };
         farm.shepherd.submit(again).await.unwrap();
@@ -494,7 +505,7 @@ async fn outputs_of_a_failed_job_come_to_a_remote_storage_and_not_when_they_were
     for (name, size) in [("small", 3), ("large", 300_000)] {
         let id = farm.submit(name, "m", "x").await;
         assert_eq!(farm.failure(&id).await.message, "no luck");
-        farm.shepherd.catch_up(&id).await.unwrap();
+        farm.shepherd.flush(&id).await.unwrap();
         assert_eq!(farm.read(&id, "outputs/output").await.len(), size, "{name}");
     }
     // One whose storage is away fails all the same, and a large output of it is given up.

@@ -442,7 +442,7 @@ async fn outputs_of_a_failed_job_are_kept() {
         let id = farm.submit(name, "m", "x").await;
         farm.failure(&id).await;
         assert_eq!(farm.read(&id, "outputs/output").await.len(), size, "{name}");
-        farm.shepherd.catch_up(&id).await.unwrap();
+        farm.shepherd.flush(&id).await.unwrap();
         let output = farm.dir.path().join("storage").join(name).join("outputs/output");
         assert_eq!(std::fs::metadata(output).unwrap().len(), size as u64, "{name}");
     }

@@ -254,12 +254,12 @@ async fn a_job_that_runs_anew_does_not_keep_the_log_of_the_run_before() {
     .await;
     let id = farm.submit("job-1", "m", "x").await;
     farm.is_done(&id).await;
-    farm.shepherd.catch_up(&id).await.unwrap();
+    farm.shepherd.flush(&id).await.unwrap();
     assert_eq!(farm.read(&id, LOG_OBJECT).await, b"once\n");
     farm.shepherd.submit(Submit { spec: spec("job-1", "m"), data: Data::Stored }).await.unwrap();
     farm.is_done(&id).await;
     assert_eq!(log(&farm, &id).await, "");
-    farm.shepherd.catch_up(&id).await.unwrap();
+    farm.shepherd.flush(&id).await.unwrap();
     assert_eq!(farm.read(&id, LOG_OBJECT).await, b"");
 }
 

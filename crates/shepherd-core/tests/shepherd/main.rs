@@ -11,3 +11,4 @@ mod placement;
 mod runners;
 mod store;
 mod strangers;
+mod write_back;

@@ -101,7 +101,7 @@ pub(crate) async fn the_lag_counts_jobs_bytes_and_age(queue: &Node<impl Store>) 
     assert_eq!(queue.lag(), Lag::default());
     let lag = |jobs, bytes, since| (jobs, bytes, Some(at(since)));
     let told = || {
-        let Lag { jobs, bytes, since, any_finished: _ } = queue.lag();
+        let Lag { jobs, bytes, since, finished: _ } = queue.lag();
         (jobs, bytes, since)
     };
     let new = |name, now, bytes: usize| NewJob {
@@ -148,8 +148,8 @@ pub(crate) async fn the_lag_of_a_rerun_leaves_out_what_was_dropped(queue: &Node<
     assert_eq!(queue.lag().bytes, 9);
     let again = NewJob { submitted_at: at(300), ..with_objects("job", &[object("inputs/input", "12")]) };
     submit(queue, rerun(again)).await;
-    let Lag { jobs, bytes, since, any_finished } = queue.lag();
-    assert_eq!((jobs, bytes, since, any_finished), (1, 2, Some(at(300)), false));
+    let Lag { jobs, bytes, since, finished } = queue.lag();
+    assert_eq!((jobs, bytes, since, finished), (1, 2, Some(at(300)), 0));
     deliver(queue).await;
     assert_eq!(queue.lag(), Lag::default());
 }
@@ -174,17 +174,17 @@ pub(crate) async fn a_change_meanwhile_stays_pending(queue: &Node<impl Store>) {
     submit(queue, with_objects("job", &[object("inputs/input", "in")])).await;
     let attempt = claim_one(queue).await.attempt;
     let given = queue.pending(None, PendingLimits::jobs(9)).await.unwrap();
-    assert!(!queue.lag().any_finished);
+    assert_eq!(queue.lag().finished, 0);
     let objects = vec![object("outputs/output", "out")];
     apply(queue, Change { job: id("job"), event: complete(attempt), objects }).await.unwrap();
     queue.delivered(given).await.unwrap();
     let still = queue.pending(None, PendingLimits::jobs(9)).await.unwrap().remove(0);
     assert_eq!(still.job.state.phase(), Phase::Done);
-    assert!(queue.lag().any_finished);
+    assert_eq!(queue.lag().finished, 1);
     assert_eq!(still.objects, [object("outputs/output", "out")]);
     queue.delivered(vec![still]).await.unwrap();
     assert_eq!(queue.lag().jobs, 0);
-    assert!(!queue.lag().any_finished);
+    assert_eq!(queue.lag().finished, 0);
     assert!(queue.objects(&id("job")).await.unwrap().is_empty());
 }
 

@@ -21,7 +21,7 @@ pub(super) struct PendingSet {
     /// Jobs by position.
     order: BTreeMap<u64, (u64, Timestamp)>,
     positions: HashMap<u64, u64>,
-    /// Those of them that are finished, as far as that is known: more may be named.
+    /// Those of them that are finished.
     finished: HashSet<u64>,
     /// Of all objects together.
     bytes: u64,
@@ -68,7 +68,7 @@ impl PendingSet {
             jobs: self.positions.len() as u64,
             bytes: self.bytes,
             since: self.order.first_key_value().map(|(_, (_, since))| *since),
-            any_finished: !self.finished.is_empty(),
+            finished: self.finished.len() as u64,
         }
     }
 

@@ -114,15 +114,18 @@ fn load_index(tx: &Transaction<'_>, groups: Groups) -> Result<ReadyIndex, Fault>
 }
 
 fn load_pending(tx: &Transaction<'_>) -> Result<PendingSet, Fault> {
-    let mut statement = tx.prepare("SELECT seq, position, since FROM write_back")?;
+    let mut statement = tx.prepare(
+        "SELECT seq, position, since, live.seq IS NULL FROM write_back LEFT JOIN live USING (seq)",
+    )?;
     let mut rows = statement.query([])?;
     let mut pending = PendingSet::default();
     while let Some(row) = rows.next()? {
         let seq = row.get::<_, i64>(0)?.cast_unsigned();
         let at = Timestamp::from_micros(row.get(2)?);
         pending.insert(seq, Since { position: row.get::<_, i64>(1)?.cast_unsigned(), at });
-        // Whether it is finished is not worth a look at its record.
-        pending.note_finished(seq);
+        if row.get(3)? {
+            pending.note_finished(seq);
+        }
     }
     // It reads the lengths and not the bytes.
     let bytes = tx.query_row("SELECT coalesce(sum(length(data)), 0) FROM object", [], |row| row.get(0))?;

@@ -51,11 +51,11 @@ impl Store {
         let prefix = input.prefix.clone().unwrap_or_default();
         let after = input.continuation_token.unwrap_or_default();
         // First: what becomes a directory meanwhile is found below.
-        let lagging = self.mirror.lagging().await.map_err(unavailable)?;
+        let unflushed = self.mirror.unflushed().await.map_err(unavailable)?;
         // Of others than bucket names there are no buckets.
-        let lagging =
-            lagging.into_iter().filter(|(id, _)| JobId::parse(id.as_str(), JobIdRule::Bucket).is_ok());
-        let mut all: BTreeMap<JobId, Timestamp> = lagging.collect();
+        let unflushed =
+            unflushed.into_iter().filter(|(id, _)| JobId::parse(id.as_str(), JobIdRule::Bucket).is_ok());
+        let mut all: BTreeMap<JobId, Timestamp> = unflushed.collect();
         let found = self.buckets.all().await.map_err(answer)?;
         all.extend(found.into_iter().map(|bucket| (bucket.name, bucket.made)));
         let mut wanted = all

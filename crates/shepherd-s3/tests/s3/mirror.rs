@@ -18,7 +18,7 @@ struct Queue {
 
 #[async_trait]
 impl Mirror for Queue {
-    async fn catch_up(&self, bucket: &JobId) -> Result<(), String> {
+    async fn flush(&self, bucket: &JobId) -> Result<(), String> {
         if *self.away.lock().unwrap() {
             return Err("the queue is away".to_owned());
         }
@@ -31,7 +31,7 @@ impl Mirror for Queue {
         Ok(())
     }
 
-    async fn lagging(&self) -> Result<Vec<(JobId, Timestamp)>, String> {
+    async fn unflushed(&self) -> Result<Vec<(JobId, Timestamp)>, String> {
         let lags = self.dir.lock().unwrap().is_some();
         let id = |text| (JobId::parse(text, JobIdRule::Prefix).unwrap(), Timestamp::from_micros(1_000_000));
         Ok(if lags { vec![id("a-job"), id("Not_A_Bucket")] } else { Vec::new() })

@@ -101,10 +101,8 @@ pub(super) async fn hostile_keys_are_kept_or_refused(b: Backend<'_>) {
     kept.sort_unstable();
     assert_eq!(b.list(&job, "").await, kept);
     // Now in a batch, and over what is there.
-    let objects = kept.iter().map(|path| (job.clone(), key(path), Bytes::from_static(b"new"))).collect();
-    for outcome in b.storage.put_batch(objects).await.unwrap() {
-        outcome.unwrap();
-    }
+    let objects = kept.iter().map(|path| (key(path), Bytes::from_static(b"new")));
+    b.put_small(&job, objects).await;
     for path in &kept {
         assert_eq!(b.read(&job, path).await, b"new", "{path:?}");
     }
@@ -190,10 +188,8 @@ pub(super) async fn listing_follows_the_bytes_of_keys(b: Backend<'_>) {
 pub(super) async fn pages_hold_every_object_once(b: Backend<'_>) {
     let job = job("pages");
     let mut keys: Vec<_> = (0..1_205).map(|n| format!("inputs/{}/{n}", n % 7)).collect();
-    let objects = keys.iter().map(|path| (job.clone(), key(path), Bytes::from(path.clone()))).collect();
-    for outcome in b.storage.put_batch(objects).await.unwrap() {
-        outcome.unwrap();
-    }
+    let objects = keys.iter().map(|path| (key(path), Bytes::from(path.clone())));
+    b.put_small(&job, objects).await;
     keys.sort_unstable();
     for limit in [100, 1_000, 1_205] {
         let mut listed = Vec::new();

@@ -267,10 +267,8 @@ pub(super) async fn inputs_may_become_outputs(b: Backend<'_>, trust: Trust) {
 
 pub(super) async fn more_than_a_thousand_inputs(b: Backend<'_>) {
     let job = job("many");
-    let objects = (0..1_205).map(|n| (job.clone(), key(&format!("inputs/{n}")), Bytes::from_static(b"x")));
-    for outcome in b.storage.put_batch(objects.collect()).await.unwrap() {
-        outcome.unwrap();
-    }
+    let objects = (0..1_205).map(|n| (key(&format!("inputs/{n}")), Bytes::from_static(b"x")));
+    b.put_small(&job, objects).await;
     let to = b.runner_dir();
     assert_eq!(b.storage.stage(&job, &at(&to, Trust::Ours)).await.unwrap(), transfer(1_205, 1_205));
     assert_eq!(files(&to).len(), 1_205);

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _};
-use shepherd_job::{JobId, ObjectPath};
+use shepherd_job::JobId;
 
-use super::{Backend, at, job, key, noise, pieces};
-use crate::{Body, StorageError, Transfer, Trust, body};
+use super::{Backend, Keys, at, job, key, noise, pieces};
+use crate::{Body, JobObjects, Put, StorageError, Transfer, Trust, body};
 
 pub(super) async fn a_job_without_data_is_empty(b: Backend<'_>) {
     let job = job("none");
@@ -116,53 +116,68 @@ pub(super) async fn puts_of_one_key_at_once_never_mix(b: Backend<'_>) {
     b.remove(&job).await;
 }
 
-pub(super) async fn a_batch_stores_in_order(b: Backend<'_>) {
+pub(super) async fn a_batch_stores_each_job_in_order(b: Backend<'_>) {
     let jobs = [job("batch-a"), job("batch-b")];
-    let object = |job: usize, path: &str, bytes: &str| -> (JobId, ObjectPath, Bytes) {
-        (jobs[job].clone(), key(path), Bytes::copy_from_slice(bytes.as_bytes()))
+    let objects = |job: usize, how: Put, objects: &[(&str, &str)]| {
+        let objects =
+            objects.iter().map(|(path, bytes)| (key(path), Bytes::copy_from_slice(bytes.as_bytes())));
+        JobObjects::new(jobs[job].clone(), &how, objects)
     };
-    assert!(b.storage.put_batch(Vec::new()).await.unwrap().is_empty());
-    let outcomes = b
-        .storage
-        .put_batch(vec![
-            object(0, "inputs/input", "first"),
-            object(1, "inputs/input", ""),
-            object(0, "job_status.json", "{}"),
-            object(0, "inputs/deep/er", "x"),
-            object(0, "inputs/input", "last"),
-        ])
-        .await
-        .unwrap();
-    assert_eq!(outcomes.len(), 5);
-    for outcome in outcomes {
-        outcome.unwrap();
+    assert!(b.storage.put_small(Vec::new()).await.is_empty());
+    let whole = [("inputs/deep/er", "x"), ("inputs/input", "first"), ("job_status.json", "{}")];
+    // Once where nothing is there, once over what is, and once with one key twice.
+    for (mut first, last) in [(whole.to_vec(), "first"), (whole.to_vec(), "first"), (whole.to_vec(), "last")]
+    {
+        if last == "last" {
+            first.push(("inputs/input", last));
+        }
+        let batch = vec![objects(0, Put::Replace, &first), objects(1, Put::Replace, &[("inputs/input", "")])];
+        let outcomes = b.storage.put_small(batch).await;
+        assert!(matches!(outcomes[..], [Ok(()), Ok(())]), "{outcomes:?}");
+        assert_eq!(b.read(&jobs[0], "inputs/input").await, last.as_bytes());
+        assert_eq!(b.read(&jobs[1], "inputs/input").await, b"");
+        assert_eq!(b.list(&jobs[0], "").await, ["inputs/deep/er", "inputs/input", "job_status.json"]);
+    }
+    for job in &jobs {
+        b.remove(job).await;
+    }
+    // All at once where nothing is there, with a key twice and one below another.
+    let batch = vec![
+        objects(0, Put::Replace, &[("inputs/input", "first"), ("inputs/input", "last")]),
+        objects(1, Put::New, &[("a", "1"), ("a/b", "2"), ("c//d", "3")]),
+    ];
+    let outcomes = b.storage.put_small(batch).await;
+    if b.keys == Keys::All {
+        assert!(matches!(outcomes[..], [Ok(()), Ok(())]), "{outcomes:?}");
+        assert_eq!(b.list(&jobs[1], "").await, ["a", "a/b", "c//d"]);
     }
     assert_eq!(b.read(&jobs[0], "inputs/input").await, b"last");
-    assert_eq!(b.read(&jobs[1], "inputs/input").await, b"");
-    assert_eq!(b.list(&jobs[0], "").await, ["inputs/deep/er", "inputs/input", "job_status.json"]);
     for job in &jobs {
         b.remove(job).await;
     }
 }
 
 pub(super) async fn what_is_there_already_is_not_stored_anew(b: Backend<'_>) {
-    let (job, other) = (job("new"), job("new-other"));
-    let object = |job: &JobId, path: &str, bytes: &'static str| {
-        (job.clone(), key(path), Bytes::from_static(bytes.as_bytes()))
-    };
-    assert!(b.storage.put_new(Vec::new()).await.unwrap().is_empty());
-    let objects = vec![object(&job, "inputs/input", "ours"), object(&other, "inputs/a/b", "")];
-    let outcomes = b.storage.put_new(objects).await.unwrap();
-    assert!(matches!(outcomes[..], [Ok(()), Ok(())]), "{outcomes:?}");
-    assert_eq!(b.read(&job, "inputs/input").await, b"ours");
-    b.put(&job, "inputs/input", "theirs").await;
-    let objects = vec![object(&job, "inputs/input", "ours"), object(&job, "inputs/more", "more")];
-    let outcomes = b.storage.put_new(objects).await.unwrap();
-    assert!(matches!(outcomes[..], [Ok(()), Ok(())]), "{outcomes:?}");
-    assert_eq!(b.read(&job, "inputs/input").await, b"theirs");
-    assert_eq!(b.list(&job, "inputs/").await, ["inputs/input", "inputs/more"]);
-    b.remove(&job).await;
-    b.remove(&other).await;
+    for how in [Put::New, Put::Missing] {
+        let (job, other) = (job("new"), job("new-other"));
+        let objects = |job: &JobId, objects: &[(&str, &'static str)]| {
+            let objects =
+                objects.iter().map(|(path, bytes)| (key(path), Bytes::from_static(bytes.as_bytes())));
+            JobObjects::new(job.clone(), &how, objects)
+        };
+        let batch = vec![objects(&job, &[("inputs/input", "ours")]), objects(&other, &[("inputs/a/b", "")])];
+        let outcomes = b.storage.put_small(batch).await;
+        assert!(matches!(outcomes[..], [Ok(()), Ok(())]), "{outcomes:?}");
+        assert_eq!(b.read(&job, "inputs/input").await, b"ours");
+        b.put(&job, "inputs/input", "theirs").await;
+        let batch = vec![objects(&job, &[("inputs/input", "ours"), ("inputs/more", "more")])];
+        let outcomes = b.storage.put_small(batch).await;
+        assert!(matches!(outcomes[..], [Ok(())]), "{outcomes:?}");
+        assert_eq!(b.read(&job, "inputs/input").await, b"theirs");
+        assert_eq!(b.list(&job, "inputs/").await, ["inputs/input", "inputs/more"]);
+        b.remove(&job).await;
+        b.remove(&other).await;
+    }
 }
 
 pub(super) async fn what_goes_with_others_is_stored_beside_them(b: Backend<'_>) {
@@ -170,9 +185,12 @@ pub(super) async fn what_goes_with_others_is_stored_beside_them(b: Backend<'_>) 
     b.put(&job, "inputs/input", "x").await;
     b.put(&gone, "inputs/input", "x").await;
     b.remove(&gone).await;
-    let document = |job: &JobId| (job.clone(), key("job_status.json"), Bytes::from_static(b"{}"));
+    let document = |job: &JobId| {
+        let document = (key("job_status.json"), Bytes::from_static(b"{}"));
+        JobObjects::new(job.clone(), &Put::Beside, [document])
+    };
     for _ in 0..2 {
-        let outcomes = b.storage.put_beside(vec![document(&gone), document(&job)]).await.unwrap();
+        let outcomes = b.storage.put_small(vec![document(&gone), document(&job)]).await;
         assert!(matches!(outcomes[..], [Ok(()), Ok(())]), "{outcomes:?}");
         b.storage.sync().await.unwrap();
         assert_eq!(b.read(&job, "job_status.json").await, b"{}");

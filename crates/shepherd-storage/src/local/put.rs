@@ -1,9 +1,8 @@
-//! Writing objects: aside, and then renamed to their place.
+//! Writing objects: aside, and then renamed to their place; [whole jobs](super::whole), too.
 
 use std::fs::File;
 use std::io::Write as _;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -20,7 +19,7 @@ use super::key::{AREA, encoded, is_plain, split};
 use super::resolve::{AT, Parents};
 use super::temp::Temp;
 use super::{blocking, joined};
-use crate::{Body, ObjectMeta, Result, StorageError};
+use crate::{Body, JobObjects, ObjectMeta, Put, Result, SmallPut, StorageError};
 
 /// How much of a body is gathered before it is written. At most twice that is
 /// held: one part is written while the next one arrives.
@@ -85,35 +84,56 @@ pub(super) async fn stream<S: Send + 'static>(
 }
 
 impl Disk {
-    /// Stores small objects one after another.
-    pub(super) fn put_batch(&self, objects: &[(JobId, ObjectPath, Bytes)]) -> Vec<Result<()>> {
+    /// Stores the small objects of each job.
+    pub(super) fn put_small(&self, jobs: &[JobObjects]) -> Vec<Result<()>> {
         let mut parents = Parents::default();
-        let mut put = |(job, path, bytes): &(JobId, ObjectPath, Bytes)| {
-            let upload = self.write(None, std::slice::from_ref(bytes))?;
-            self.place(&upload.temp, job, path, &mut parents, RenameFlags::empty())?;
-            upload.temp.placed();
-            Ok(())
-        };
-        objects.iter().map(&mut put).collect()
-    }
-
-    /// Stores small objects where there are none, one after another.
-    pub(super) fn put_new(&self, objects: &[(JobId, ObjectPath, Bytes)]) -> Vec<Result<()>> {
-        let mut parents = Parents::default();
-        let mut put = |(job, path, bytes): &(JobId, ObjectPath, Bytes)| {
-            if self.holds_object(job, path)? {
+        let mut put = |JobObjects { job, objects }: &JobObjects| {
+            if self.put_whole(job, objects) {
                 return Ok(());
             }
-            let temp = self.write(None, std::slice::from_ref(bytes))?.temp;
-            match self.place(&temp, job, path, &mut parents, RenameFlags::NOREPLACE) {
-                Ok(()) => temp.placed(),
-                // It came between the two steps.
-                Err(_) if self.holds_object(job, path)? => {}
-                Err(error) => return Err(error),
-            }
-            Ok(())
+            objects.iter().try_for_each(|object| self.put_one(job, object, &mut parents))
         };
-        objects.iter().map(&mut put).collect()
+        jobs.iter().map(&mut put).collect()
+    }
+
+    fn put_one(
+        &self,
+        job: &JobId,
+        SmallPut { path, bytes, how }: &SmallPut,
+        parents: &mut Parents,
+    ) -> Result<()> {
+        let write = || self.write(None, std::slice::from_ref(bytes)).map(|upload| upload.temp);
+        match how {
+            Put::Replace => self.put_temp(write()?, job, path, parents),
+            Put::Adopt(file) => match self.temps.take(file, bytes.len()) {
+                Some(temp) => self.put_temp(temp, job, path, parents),
+                None => self.put_temp(write()?, job, path, parents),
+            },
+            Put::New | Put::Missing => {
+                if self.holds_object(job, path)? {
+                    return Ok(());
+                }
+                let temp = write()?;
+                match self.place(&temp, job, path, parents, RenameFlags::NOREPLACE) {
+                    Ok(()) => temp.placed(),
+                    // It came between the two steps.
+                    Err(_) if self.holds_object(job, path)? => {}
+                    Err(error) => return Err(error),
+                }
+                Ok(())
+            }
+            Put::Beside => match self.place_object(write()?, job, path, &Condition::Always) {
+                Ok(()) | Err(BucketError::NoBucket) => Ok(()),
+                Err(BucketError::Storage(error)) => Err(error),
+                Err(error) => Err(StorageError::Unavailable(error.to_string())),
+            },
+        }
+    }
+
+    fn put_temp(&self, temp: Temp, job: &JobId, path: &ObjectPath, parents: &mut Parents) -> Result<()> {
+        self.place(&temp, job, path, parents, RenameFlags::empty())?;
+        temp.placed();
+        Ok(())
     }
 
     fn holds_object(&self, job: &JobId, path: &ObjectPath) -> Result<bool> {
@@ -122,34 +142,6 @@ impl Disk {
             Err(StorageError::NotFound) => Ok(false),
             Err(error) => Err(error),
         }
-    }
-
-    /// Stores small objects of jobs that have data, one after another.
-    pub(super) fn put_beside(&self, objects: &[(JobId, ObjectPath, Bytes)]) -> Vec<Result<()>> {
-        let put = |(job, path, bytes): &(JobId, ObjectPath, Bytes)| {
-            let temp = self.write(None, std::slice::from_ref(bytes))?.temp;
-            match self.place_object(temp, job, path, &Condition::Always) {
-                Ok(()) | Err(BucketError::NoBucket) => Ok(()),
-                Err(BucketError::Storage(error)) => Err(error),
-                Err(error) => Err(StorageError::Unavailable(error.to_string())),
-            }
-        };
-        objects.iter().map(put).collect()
-    }
-
-    /// Stores small objects, for each of which there may be a file to take.
-    pub(super) fn adopt_batch(&self, objects: &[(JobId, ObjectPath, Bytes, PathBuf)]) -> Vec<Result<()>> {
-        let mut parents = Parents::default();
-        let mut put = |(job, path, bytes, file): &(JobId, ObjectPath, Bytes, PathBuf)| {
-            let temp = match self.temps.take(file, bytes.len()) {
-                Some(temp) => temp,
-                None => self.write(None, std::slice::from_ref(bytes))?.temp,
-            };
-            self.place(&temp, job, path, &mut parents, RenameFlags::empty())?;
-            temp.placed();
-            Ok(())
-        };
-        objects.iter().map(&mut put).collect()
     }
 
     pub(super) fn write(&self, upload: Option<Upload>, part: &[Bytes]) -> Result<Upload> {

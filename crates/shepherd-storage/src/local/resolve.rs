@@ -24,7 +24,7 @@ pub(super) const READ: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK);
 /// No path of ours below a job is longer; the kernel takes 4,095 bytes.
 const LONGEST: usize = 3500;
 
-const DIR_MODE: Mode = Mode::RWXU.union(Mode::RWXG).union(Mode::RWXO);
+pub(super) const DIR_MODE: Mode = Mode::RWXU.union(Mode::RWXG).union(Mode::RWXO);
 
 /// How paths are resolved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

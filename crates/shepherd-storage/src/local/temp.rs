@@ -21,7 +21,7 @@ use super::resolve::{LIST, Resolve};
 
 const TMP: &str = ".shepherd/tmp";
 
-const FILE_MODE: Mode = Mode::from_raw_mode(0o666);
+pub(super) const FILE_MODE: Mode = Mode::from_raw_mode(0o666);
 
 /// The directory of this process's temporaries.
 pub(super) struct Temps {
@@ -67,12 +67,37 @@ impl Temps {
     /// this size that has no other name.
     pub(super) fn take(self: &Arc<Self>, file: &Path, size: usize) -> Option<Temp> {
         let temp = self.reserve();
-        rustix::fs::renameat(rustix::fs::CWD, file, &self.dir, &temp.name).ok()?;
-        let stat = rustix::fs::statat(&self.dir, &temp.name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
-        let is_right = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
-            && stat.st_nlink == 1
-            && usize::try_from(stat.st_size) == Ok(size);
-        is_right.then_some(temp)
+        self.take_to(file, size, &temp.name).then_some(temp)
+    }
+
+    /// [`take`](Self::take) to a place below this directory. Nothing is there when it is false.
+    pub(super) fn take_to(&self, file: &Path, size: usize, place: &str) -> bool {
+        if rustix::fs::renameat(rustix::fs::CWD, file, &self.dir, place).is_err() {
+            return false;
+        }
+        let is_right = rustix::fs::statat(&self.dir, place, AtFlags::SYMLINK_NOFOLLOW).is_ok_and(|stat| {
+            FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
+                && stat.st_nlink == 1
+                && usize::try_from(stat.st_size) == Ok(size)
+        });
+        if !is_right {
+            self.remove(place);
+        }
+        is_right
+    }
+
+    /// Removes a file or directory, as far as that can be had.
+    fn remove(&self, name: &str) {
+        let removed = match rustix::fs::unlinkat(&self.dir, name, AtFlags::empty()) {
+            Err(Errno::ISDIR | Errno::PERM) => {
+                CString::new(name).map_err(|_| Errno::INVAL).and_then(|name| remove(self.dir.as_fd(), &name))
+            }
+            outcome => outcome,
+        };
+        match removed {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(errno) => tracing::warn!(name, error = %errno, "a temporary cannot be removed"),
+        }
     }
 
     /// A new file to write.
@@ -118,18 +143,8 @@ impl Temp {
 
 impl Drop for Temp {
     fn drop(&mut self) {
-        if self.placed {
-            return;
-        }
-        let removed = match rustix::fs::unlinkat(self.dir(), &self.name, AtFlags::empty()) {
-            Err(Errno::ISDIR | Errno::PERM) => CString::new(self.name.as_str())
-                .map_err(|_| Errno::INVAL)
-                .and_then(|name| remove(self.dir(), &name)),
-            outcome => outcome,
-        };
-        match removed {
-            Ok(()) | Err(Errno::NOENT) => {}
-            Err(errno) => tracing::warn!(name = self.name, error = %errno, "a temporary cannot be removed"),
+        if !self.placed {
+            self.temps.remove(&self.name);
         }
     }
 }

@@ -1,23 +1,22 @@
 //! Storing objects: small ones by one request, larger ones in parts.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use bytes::Bytes;
 use futures::stream::{self, StreamExt as _};
 use http::Method;
 use http::header::IF_NONE_MATCH;
 use shepherd_job::{JobId, ObjectPath, Timestamp};
 
 use super::fault::Kind;
+use super::get::head;
 use super::layout::Home;
 use super::multipart;
 use super::payload::Payload;
 use super::source::{Source, Stream};
 use super::store::{Missing, Store};
 use super::wire::Call;
-use crate::{Body, ObjectMeta, Result, StorageError};
+use crate::{Body, JobObjects, ObjectMeta, Put, Result, SmallPut, StorageError};
 
 /// How much of a body is held before memory is asked for: most are no longer.
 const FREE: usize = 256 << 10;
@@ -51,35 +50,36 @@ pub(super) async fn put_one(store: &Store, home: &Home, key: &str, body: Payload
     }
 }
 
-/// How a small object of a batch is stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Put {
-    /// In place of one that is there.
-    Over,
-    /// Only where there is none.
-    New,
-    /// With other data of its job, if there is any.
-    Beside,
-}
-
-async fn put_small(store: &Store, home: &Home, key: &str, bytes: Bytes, how: Put) -> Result<()> {
-    let call = Call::object(Method::PUT, &home.bucket, key).body(Payload::Bytes(bytes));
+async fn put_object(store: &Store, home: &Home, SmallPut { path, bytes, how }: SmallPut) -> Result<()> {
+    let key = home.key(&path)?;
+    let call = Call::object(Method::PUT, &home.bucket, &key).body(Payload::Bytes(bytes));
     let sent = match how {
-        Put::Over => store.send(home, &call, Missing::Make).await,
-        Put::Beside => store.send(home, &call, Missing::Tell).await,
-        Put::New => {
+        Put::Replace | Put::Adopt(_) => store.send(home, &call, Missing::Make).await,
+        Put::Beside => match store.send(home, &call, Missing::Tell).await {
+            Err(fault) if fault.kind == Kind::NoBucket => return Ok(()),
+            sent => sent,
+        },
+        Put::Missing if is_there(store, home, &path).await? => return Ok(()),
+        Put::New | Put::Missing => {
             match store.send(home, &call.clone().header(IF_NONE_MATCH, "*"), Missing::Make).await {
+                Err(fault) if fault.kind == Kind::Changed => return Ok(()),
                 // The server knows no conditions on puts.
                 Err(fault) if fault.kind == Kind::Unknown => store.send(home, &call, Missing::Make).await,
                 sent => sent,
             }
         }
     };
-    match (sent, how) {
-        (Ok(_), _) => Ok(()),
-        (Err(fault), Put::New) if fault.kind == Kind::Changed => Ok(()),
-        (Err(fault), Put::Beside) if fault.kind == Kind::NoBucket => Ok(()),
-        (Err(fault), _) => Err(not_stored(key, fault.of(format_args!("put {}/{key}", home.bucket)))),
+    match sent {
+        Ok(_) => Ok(()),
+        Err(fault) => Err(not_stored(&key, fault.of(format_args!("put {}/{key}", home.bucket)))),
+    }
+}
+
+async fn is_there(store: &Store, home: &Home, path: &ObjectPath) -> Result<bool> {
+    match head(store, home, path).await {
+        Ok(_) => Ok(true),
+        Err(StorageError::NotFound) => Ok(false),
+        Err(error) => Err(error),
     }
 }
 
@@ -97,47 +97,18 @@ pub(super) fn not_stored(key: &str, error: StorageError) -> StorageError {
     }
 }
 
-/// [`Storage::put_batch`](crate::Storage::put_batch) and its kin. Objects are stored at
-/// once, but of those with one key only the last, as the others would be replaced.
-pub(super) async fn put_batch(
-    store: &Arc<Store>,
-    objects: Vec<(JobId, ObjectPath, Bytes)>,
-    how: Put,
-) -> Result<Vec<Result<()>>> {
-    let mut newest = HashMap::with_capacity(objects.len());
-    for (job, path, bytes) in &objects {
-        newest.insert((job.clone(), path.clone()), bytes.clone());
-    }
-    let stored = stream::iter(newest).map(|((job, path), bytes)| async move {
-        let put = async {
+/// [`Storage::put_small`](crate::Storage::put_small): many jobs at once, the objects of each one
+/// after another.
+pub(super) async fn put_small(store: &Arc<Store>, jobs: Vec<JobObjects>) -> Vec<Result<()>> {
+    let stored = stream::iter(jobs).map(|JobObjects { job, objects }| async move {
+        let home = store.home(&job);
+        for object in objects {
             let _turn = store.turn().await?;
-            let home = store.home(&job);
-            let key = home.key(&path)?;
-            put_small(store, &home, &key, bytes, how).await
-        };
-        let outcome = put.await;
-        ((job, path), outcome)
+            put_object(store, &home, object).await?;
+        }
+        Ok(())
     });
-    let stored: HashMap<_, _> = stored.buffer_unordered(store.wire.limits.at_once.max(1)).collect().await;
-    let outcome = |(job, path, _)| match stored.get(&(job, path)) {
-        Some(Ok(())) => Ok(()),
-        Some(Err(error)) => Err(again(error)),
-        None => Err(StorageError::Unavailable("the object was not stored".to_owned())),
-    };
-    Ok(objects.into_iter().map(outcome).collect())
-}
-
-/// The same error for another object.
-fn again(error: &StorageError) -> StorageError {
-    match error {
-        StorageError::NotFound => StorageError::NotFound,
-        StorageError::Range { size } => StorageError::Range { size: *size },
-        StorageError::Full => StorageError::Full,
-        StorageError::Denied(message) => StorageError::Denied(message.clone()),
-        StorageError::Unavailable(message) => StorageError::Unavailable(message.clone()),
-        StorageError::Throttled(message) => StorageError::Throttled(message.clone()),
-        StorageError::Invalid(message) => StorageError::Invalid(message.clone()),
-    }
+    stored.buffered(store.wire.limits.at_once.max(1)).collect().await
 }
 
 /// Whether each of many jobs is there, in the order given.

@@ -120,7 +120,7 @@ async fn view(queue: &Node<impl Store>, now: i64) -> String {
     for pending in queue.pending(None, PendingLimits::jobs(99)).await.unwrap() {
         out += &format!("{:?} {:?}\n", pending.job, pending.objects);
     }
-    let Lag { jobs, bytes, since, any_finished: _ } = queue.lag();
+    let Lag { jobs, bytes, since, finished: _ } = queue.lag();
     out + &format!("{jobs} {bytes} {since:?}\n")
 }
 

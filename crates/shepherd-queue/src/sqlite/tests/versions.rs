@@ -91,7 +91,7 @@ async fn a_file_of_every_earlier_version_keeps_all_that_it_holds() {
         assert_eq!(pending, expected_pending());
         // Of a job that was pending in version 1 only the time of its submit is known.
         let (bytes, since) = (7 + 2 + 6 + 7 + 4 + 7 + 7 + 3000 + 7, Some(at(2000)));
-        assert_eq!(queue.lag(), Lag { jobs: 12, bytes, since, any_finished: true });
+        assert_eq!(queue.lag(), Lag { jobs: 12, bytes, since, finished: 4 });
         drop(queue);
         // What was migrated is kept at the next opening.
         let queue = open(dir.path()).await;

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use super::{ours, skipped};
 use crate::local::LocalStorage;
-use crate::{Body, Replaces, Storage, StorageError, body};
+use crate::{Body, JobObjects, Put, Replaces, Storage, StorageError, body};
 
 /// A file system that is unmounted at the end.
 struct Mount {
@@ -62,6 +62,10 @@ fn zeros(mib: usize) -> Body {
     futures::stream::iter(std::iter::repeat_n(piece, mib).map(Ok)).boxed()
 }
 
+fn small(job: &JobId, path: &str, bytes: Bytes) -> JobObjects {
+    JobObjects::new(job.clone(), &Put::Replace, [(key(path), bytes)])
+}
+
 #[tokio::test]
 async fn a_full_disk_is_said_to_be_full_and_keeps_what_it_had() {
     let Some(mount) = Mount::tmpfs("size=1m") else {
@@ -79,13 +83,12 @@ async fn a_full_disk_is_said_to_be_full_and_keeps_what_it_had() {
     let other = JobId::parse("other", JobIdRule::Bucket).unwrap();
     let large = Bytes::from(vec![0; 2 << 20]);
     let outcomes = storage
-        .put_batch(vec![
-            (job(), key("inputs/small"), Bytes::from_static(b"x")),
-            (other.clone(), key("inputs/input"), large),
-            (job(), key("inputs/small-2"), Bytes::from_static(b"x")),
+        .put_small(vec![
+            small(&job(), "inputs/small", Bytes::from_static(b"x")),
+            small(&other, "inputs/input", large),
+            small(&job(), "inputs/small-2", Bytes::from_static(b"x")),
         ])
-        .await
-        .unwrap();
+        .await;
     assert!(matches!(outcomes[..], [Ok(()), Err(StorageError::Full), Ok(())]), "{outcomes:?}");
     assert!(!storage.contains(&other).await.unwrap(), "a refused job leaves nothing");
     // From another file system an output is copied.
@@ -142,7 +145,7 @@ async fn a_read_only_disk_still_gives_what_it_has() {
     fs::write(from.path().join("output"), "x").unwrap();
     let denied = [
         storage.put(&job(), &key("inputs/input"), body("x")).await.map(drop),
-        storage.put_batch(vec![(job(), key("a"), Bytes::new())]).await.unwrap().remove(0),
+        storage.put_small(vec![small(&job(), "a", Bytes::new())]).await.remove(0),
         storage.publish(&job(), &ours(from.path()), Replaces::Earlier).await.map(drop),
         storage.remove(&job()).await,
         storage.check().await,

@@ -9,7 +9,7 @@ use shepherd_job::{JobId, JobIdRule, ObjectPath};
 
 use super::{Fixture, names, ours, without_privileges};
 use crate::local::{LocalStorage, Staging};
-use crate::{Replaces, Storage, StorageError, Transfer, body};
+use crate::{JobObjects, Put, Replaces, Storage, StorageError, Transfer, body};
 
 fn job(id: &str) -> JobId {
     JobId::parse(id, JobIdRule::Bucket).unwrap()
@@ -253,11 +253,12 @@ async fn very_deep_trees_are_removed_and_refused_as_outputs() {
 #[tokio::test]
 async fn a_document_does_not_bring_a_job_back() {
     let f = Fixture::new();
-    let documents = vec![(job("removed"), key("job_status.json"), Bytes::from_static(b"{}"))];
-    assert!(f.storage.put_beside(documents.clone()).await.unwrap()[0].is_ok());
+    let document = (key("job_status.json"), Bytes::from_static(b"{}"));
+    let documents = vec![JobObjects::new(job("removed"), &Put::Beside, [document])];
+    assert!(f.storage.put_small(documents.clone()).await[0].is_ok());
     assert!(!f.storage.contains(&job("removed")).await.unwrap());
     fs::create_dir(f.dir.join("removed")).unwrap();
-    assert!(f.storage.put_beside(documents).await.unwrap()[0].is_ok());
+    assert!(f.storage.put_small(documents).await[0].is_ok());
     assert_eq!(list(&f.storage, "removed").await, ["job_status.json"]);
     assert_eq!(f.temporaries(), 0);
 }
@@ -286,8 +287,9 @@ async fn outputs_that_may_not_be_read_are_refused_for_good() {
 async fn ten_thousand_inputs_are_one_job_like_any_other() {
     let f = Fixture::new();
     let id = job("many");
-    let objects = (0..10_000).map(|n| (id.clone(), key(&format!("inputs/{n:05}")), Bytes::from_static(b"x")));
-    assert!(f.storage.put_batch(objects.collect()).await.unwrap().iter().all(Result::is_ok));
+    let objects = (0..10_000).map(|n| (key(&format!("inputs/{n:05}")), Bytes::from_static(b"x")));
+    let objects = JobObjects::new(id.clone(), &Put::Replace, objects);
+    assert!(f.storage.put_small(vec![objects]).await[0].is_ok());
     f.storage.sync().await.unwrap();
     let to = f.scratch.join("to");
     fs::create_dir(&to).unwrap();

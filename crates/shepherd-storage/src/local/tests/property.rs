@@ -14,7 +14,7 @@ use super::{Fixture, names, ours};
 use crate::local::LocalStorage;
 use crate::local::disk::Disk;
 use crate::local::resolve::Resolve;
-use crate::{Replaces, Storage, body};
+use crate::{JobObjects, Put, Replaces, Storage, body};
 
 /// A segment that is likely to meet another one, or trouble.
 fn segment() -> impl Strategy<Value = String> {
@@ -58,8 +58,8 @@ async fn check(f: &Fixture, case: Case) -> Result<(), TestCaseError> {
     for (key, byte, batch) in case.puts {
         let bytes = Bytes::from(vec![byte; usize::from(byte)]);
         if batch {
-            let outcomes =
-                f.storage.put_batch(vec![(job.clone(), parse(&key), bytes.clone())]).await.unwrap();
+            let object = JobObjects::new(job.clone(), &Put::Replace, [(parse(&key), bytes.clone())]);
+            let outcomes = f.storage.put_small(vec![object]).await;
             prop_assert!(outcomes.iter().all(Result::is_ok), "{:?}", outcomes);
         } else {
             let put = f.storage.put(&job, &parse(&key), body(bytes.clone())).await;
