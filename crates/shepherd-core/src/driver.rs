@@ -52,8 +52,10 @@ mod words;
 
 /// So many inputs may wait before those who send them are held up.
 const MAX_WAITING_INPUTS: usize = 4096;
-/// So many inputs are taken before what they ask for is carried out.
+/// So many messages of inputs are taken before what they ask for is carried out.
 const INPUT_BATCH: usize = 256;
+/// So many jobs' working directories are dealt with before the engine hears of them.
+const DISK_BATCH: usize = 16;
 /// After a look at the store, none follows for so many times as long as it took.
 const LOOK_REST: u32 = 4;
 /// But for no longer than this.
@@ -68,19 +70,30 @@ fn look_rest(took: Duration) -> Duration {
     if rest > MIN_LOOK_REST { rest } else { Duration::ZERO }
 }
 
-/// Where inputs go.
+/// Where inputs go: one, or several that came at once, which cost one wake-up.
 #[derive(Clone, Debug)]
-pub(crate) struct Inputs(mpsc::Sender<Input>);
+pub(crate) struct Inputs(mpsc::Sender<Vec<Input>>);
 
 impl Inputs {
     /// Waits while too many inputs wait. A driver that has ended needs none.
     pub(crate) async fn send(&self, input: Input) {
-        let _ = self.0.send(input).await;
+        let _ = self.0.send(vec![input]).await;
     }
 
-    /// The same in a thread that may block.
-    fn send_blocking(&self, input: Input) {
-        let _ = self.0.blocking_send(input);
+    async fn send_all(&self, inputs: impl IntoIterator<Item = Input>) {
+        let _ = self.0.send(inputs.into_iter().collect()).await;
+    }
+
+    /// [`send_all`](Self::send_all) in a thread that may block, as the inputs come.
+    fn send_all_blocking(&self, inputs: impl IntoIterator<Item = Input>) {
+        let mut inputs = inputs.into_iter();
+        loop {
+            let some: Vec<Input> = inputs.by_ref().take(DISK_BATCH).collect();
+            if some.is_empty() {
+                return;
+            }
+            let _ = self.0.blocking_send(some);
+        }
     }
 }
 
@@ -185,7 +198,7 @@ pub(crate) fn start(parts: Parts) -> (Inputs, Arc<Views>) {
 }
 
 impl Driver {
-    async fn run(mut self, mut waiting: mpsc::Receiver<Input>) {
+    async fn run(mut self, mut waiting: mpsc::Receiver<Vec<Input>>) {
         let shared = Arc::clone(&self.parts.shared);
         let forced = self.parts.forced.clone();
         let mut changes = shared.queue.changes();
@@ -213,7 +226,7 @@ impl Driver {
                 Some(input) = self.asked.next(), if !self.asked.is_empty() => self.handle(input),
                 // The sender is here.
                 _ = waiting.recv_many(&mut batch, INPUT_BATCH) => {
-                    batch.drain(..).for_each(|input| self.handle(input));
+                    batch.drain(..).flatten().for_each(|input| self.handle(input));
                 }
                 changed = changes.changed() => {
                     debug_assert!(changed.is_ok(), "the store is here");

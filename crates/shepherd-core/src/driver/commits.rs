@@ -85,6 +85,7 @@ async fn apply(shared: &Shared, batch: &mut Vec<Commit>, inputs: &Inputs) {
             }
         }
     };
+    let mut committed = Vec::with_capacity(batch.len());
     for (commit, result) in batch.drain(..).zip(results) {
         let Commit { attempt, sheep, change } = commit;
         // Nobody waits for a begin: the job was in work before.
@@ -103,6 +104,7 @@ async fn apply(shared: &Shared, batch: &mut Vec<Commit>, inputs: &Inputs) {
         if let Some(record) = record {
             shared.tell(&record);
         }
-        inputs.send(Input::Committed { attempt }).await;
+        committed.push(Input::Committed { attempt });
     }
+    inputs.send_all(committed).await;
 }

@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 
 use shepherd_job::{JobError, JobState};
-use shepherd_storage::{Replaces, StorageError};
+use shepherd_storage::{Replaces, SmallObjects, StorageError};
 
 use super::{Inputs, on_disk};
 use crate::engine::{AttemptKey, Collected, Input, Job, OutputKind, Published};
@@ -25,31 +25,36 @@ pub(super) fn collect(shared: &Arc<Shared>, inputs: &Inputs, dirs: &Arc<WorkDirs
     let limits = shared.small_objects();
     let (dirs, inputs) = (Arc::clone(dirs), inputs.clone());
     shared.tasks.spawn_blocking(TaskKind::Effect, "collecting", move || {
-        for (attempt, job, kind) in jobs {
-            let max_bytes = match kind {
-                OutputKind::Publish => 0,
-                OutputKind::Ride => limits.outputs,
-                // Nobody waits for them, and the storage may be away.
-                OutputKind::Failed => limits.inputs,
-            };
-            let found = if max_bytes > 0 { dirs.collect(job.id(), max_bytes) } else { Ok(Outputs::Files) };
-            let result = match found {
-                Ok(Outputs::Small(objects)) => {
-                    dirs.release(job.id());
-                    Collected::Small(objects)
-                }
-                Ok(Outputs::Files) => Collected::Files,
-                // They are there, and may be read another time.
-                Err(error) if unopened(&error).is_transient() => Collected::Files,
-                Err(_) if kind != OutputKind::Failed && !dirs.is_in_place() => Collected::Lost,
-                Err(error) => {
-                    dirs.discard(job.id());
-                    Collected::Unreadable(fault(&job, "The job's outputs cannot be read", &error))
-                }
-            };
-            inputs.send_blocking(Input::Collected { attempt, result });
-        }
+        let take = |(attempt, job, kind)| {
+            let result = take_out(&dirs, limits, &job, kind);
+            Input::Collected { attempt, result }
+        };
+        inputs.send_all_blocking(jobs.into_iter().map(take));
     });
+}
+
+fn take_out(dirs: &WorkDirs, limits: SmallObjects, job: &Job, kind: OutputKind) -> Collected {
+    let max_bytes = match kind {
+        OutputKind::Publish => 0,
+        OutputKind::Ride => limits.outputs,
+        // Nobody waits for them, and the storage may be away.
+        OutputKind::Failed => limits.inputs,
+    };
+    let found = if max_bytes > 0 { dirs.collect(job.id(), max_bytes) } else { Ok(Outputs::Files) };
+    match found {
+        Ok(Outputs::Small(objects)) => {
+            dirs.release(job.id());
+            Collected::Small(objects)
+        }
+        Ok(Outputs::Files) => Collected::Files,
+        // They are there, and may be read another time.
+        Err(error) if unopened(&error).is_transient() => Collected::Files,
+        Err(_) if kind != OutputKind::Failed && !dirs.is_in_place() => Collected::Lost,
+        Err(error) => {
+            dirs.discard(job.id());
+            Collected::Unreadable(fault(job, "The job's outputs cannot be read", &error))
+        }
+    }
 }
 
 /// Publishes a job's outputs, durably, however long the storage is away. Those of a job that

@@ -46,15 +46,15 @@ pub(super) fn stage(
         shared.tasks.spawn_blocking(TaskKind::Effect, "staging", move || {
             let is_in_place = dirs.is_in_place();
             let stamp = at_hand.first().and_then(|(_, job, _)| sheep.model_stamp(&job.record.spec.model));
-            for (attempt, job, mut objects) in at_hand {
+            let stage = |(attempt, job, mut objects): ToStage| {
                 objects.retain(|(path, _)| path.as_str().starts_with("inputs/"));
                 let result = match is_in_place {
                     true => dirs.prepare(job.id(), &objects).map_err(|e| local_fault(&e)),
                     false => Err(StageFailure::Homeless),
                 };
-                let result = result.map(|()| Staged { took: None, stamp });
-                inputs.send_blocking(Input::Staged { attempt, result });
-            }
+                Input::Staged { attempt, result: result.map(|()| Staged { took: None, stamp }) }
+            };
+            inputs.send_all_blocking(at_hand.into_iter().map(stage));
         });
     }
     for (attempt, job, _) in stored {

@@ -22,13 +22,14 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) fn release(shared: &Arc<Shared>, inputs: &Inputs, dirs: &Arc<WorkDirs>, jobs: Vec<ToRelease>) {
     let (dirs, inputs) = (Arc::clone(dirs), inputs.clone());
     shared.tasks.spawn_blocking(TaskKind::Effect, "releasing", move || {
-        for (attempt, job, how) in jobs {
+        let release = |(attempt, job, how)| {
             match how {
                 Release::Keep => dirs.release(&job),
                 Release::Discard => dirs.discard(&job),
             }
-            inputs.send_blocking(Input::Released { attempt });
-        }
+            Input::Released { attempt }
+        };
+        inputs.send_all_blocking(jobs.into_iter().map(release));
     });
 }
 
@@ -45,7 +46,7 @@ pub(super) fn reopen(shared: &Arc<Shared>, inputs: &Inputs, home: Home, sheep: S
             }
             Err(error) => Err(error.to_string()),
         };
-        inputs.send_blocking(Input::Reopened { sheep, result });
+        inputs.send_all_blocking([Input::Reopened { sheep, result }]);
     });
 }
 
