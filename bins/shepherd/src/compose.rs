@@ -67,7 +67,7 @@ pub(crate) async fn start(config: &Config) -> anyhow::Result<Started> {
     if shepherd.readiness().problems.is_empty() {
         tracing::info!("Storage appears to be up and running");
     }
-    let endpoint = opened.served.map(|served| served.over(&shepherd));
+    let endpoint = opened.served.map(|served| served.over(&shepherd, config.limits.request_body_min_rate));
     let prefetch = docker::prefetch(config, engine.as_ref());
     Ok(Started { shepherd, endpoint, prefetch })
 }

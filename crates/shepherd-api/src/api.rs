@@ -15,14 +15,13 @@ use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body::Body;
 use shepherd_job::JobIdRule;
-use shepherd_serve::Drain;
+use shepherd_serve::{BodyPace, Drain};
 
 use crate::access::{self, Hosts};
 use crate::backend::Backend;
 use crate::body::ApiBody;
 use crate::cors::{Cors, Grant};
 use crate::error::{Answer, ApiError, json_response};
-use crate::pace::BodyPace;
 use crate::route::{Methods, OfJob, Route};
 use crate::submit::spool::Spool;
 use crate::unread::Sends;

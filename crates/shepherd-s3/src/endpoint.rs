@@ -19,7 +19,7 @@ use s3s::dto::{Timestamp, TimestampFormat};
 use s3s::service::{S3Service, S3ServiceBuilder};
 use s3s::validation::NameValidation;
 use shepherd_job::{JobId, JobIdRule};
-use shepherd_serve::{Drain, Drained, ServeOptions};
+use shepherd_serve::{BodyPace, Drain, Drained, ServeOptions};
 use shepherd_storage::LocalStorage;
 use tokio::net::TcpListener;
 
@@ -34,9 +34,16 @@ use crate::store::Store;
 /// How far a request's time may be from the time here.
 const MAX_SKEW: Duration = Duration::from_secs(15 * 60);
 
+/// How long the body of a request may take as a whole. Objects are larger than a job's payload, so
+/// it is longer than that may.
+const MAX_BODY_TIME: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// A storage directory as an S3 service. Cheap to clone.
 #[derive(Clone)]
-pub struct Endpoint(Arc<Shared>);
+pub struct Endpoint {
+    shared: Arc<Shared>,
+    pace: BodyPace,
+}
 
 struct Shared {
     s3: S3Service,
@@ -69,7 +76,15 @@ impl Endpoint {
         config.post_object_max_file_size = 0;
         config.form_max_fields_size = 0;
         service.set_config(Arc::new(StaticConfigProvider::new(Arc::new(config))));
-        Self(Arc::new(Shared { s3: service.build(), storage, requests: AtomicU64::new(0) }))
+        let shared = Arc::new(Shared { s3: service.build(), storage, requests: AtomicU64::new(0) });
+        Self { shared, pace: BodyPace { total: MAX_BODY_TIME, ..BodyPace::default() } }
+    }
+
+    /// The same with another least rate of bodies, in bytes a second; any rate with 0.
+    #[must_use]
+    pub fn with_min_rate(mut self, min_rate: u64) -> Self {
+        self.pace.min_rate = min_rate;
+        self
     }
 
     async fn answer<B>(self, request: Request<B>) -> Response<s3s::Body>
@@ -85,12 +100,12 @@ impl Endpoint {
         let mut response = match turned_away(&parts) {
             Some((code, message)) => refusal(code, message),
             None => {
-                let (intake, noted) = Intake::new(body, &parts.headers);
+                let (intake, noted) = Intake::new(body, &parts.headers, self.pace);
                 let (held, body) = Held::new(intake, noted.clone());
                 parts.extensions.insert(noted);
                 parts.extensions.insert(held);
                 let request = Request::from_parts(parts, s3s::Body::http_body_unsync(body));
-                self.0.s3.call(request).await.unwrap_or_else(|error| {
+                self.shared.s3.call(request).await.unwrap_or_else(|error| {
                     tracing::error!(?error, "an answer could not be written");
                     let mut response = Response::new(s3s::Body::empty());
                     *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
@@ -98,7 +113,7 @@ impl Endpoint {
                 })
             }
         };
-        let id = format!("{:016X}", self.0.requests.fetch_add(1, Ordering::Relaxed));
+        let id = format!("{:016X}", self.shared.requests.fetch_add(1, Ordering::Relaxed));
         if response.status().is_client_error() || response.status().is_server_error() {
             explain(&mut response, &id, date.as_deref());
         }
@@ -136,7 +151,7 @@ pub async fn serve(
     options: ServeOptions,
     shutdown: impl Future<Output = ()>,
 ) -> Drained {
-    match endpoint.0.storage.buckets().keeps_attributes().await {
+    match endpoint.shared.storage.buckets().keeps_attributes().await {
         Ok(true) => {}
         Ok(false) => tracing::warn!(
             "the file system of the storage keeps no extended attributes: objects that come with metadata over S3 \

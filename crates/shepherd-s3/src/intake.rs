@@ -15,24 +15,21 @@ use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
+use shepherd_serve::BodyPace;
 use tokio::time::{Instant, Sleep, sleep};
 
 use crate::chunks::{BadChunk, Chunks};
-
-/// How long a client may send nothing of a body that is being read.
-const STALL: Duration = Duration::from_secs(60);
 
 /// What went wrong with a body, apart from what s3s verifies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
     /// It ended early.
     Broken,
-    /// Nothing came for too long.
+    /// It came too slowly.
     Stalled,
     /// It is not framed as its headers say.
     Framing,
@@ -87,6 +84,10 @@ pub(crate) struct Intake<B> {
     body: Pin<Box<B>>,
     chunks: Option<Chunks>,
     noted: Noted,
+    pace: BodyPace,
+    began: Instant,
+    /// How many bytes have come.
+    came: u64,
     /// Armed while nothing comes.
     timer: Pin<Box<Sleep>>,
     armed: bool,
@@ -94,7 +95,7 @@ pub(crate) struct Intake<B> {
 }
 
 impl<B: Body<Data = Bytes>> Intake<B> {
-    pub(crate) fn new(body: B, headers: &HeaderMap) -> (Self, Noted) {
+    pub(crate) fn new(body: B, headers: &HeaderMap, pace: BodyPace) -> (Self, Noted) {
         let digest = headers.get("x-amz-content-sha256").map(http::HeaderValue::as_bytes);
         let chunked = digest.is_some_and(|digest| digest.starts_with(b"STREAMING-"));
         let noted = Noted { shared: Arc::default(), chunked };
@@ -102,7 +103,10 @@ impl<B: Body<Data = Bytes>> Intake<B> {
             body: Box::pin(body),
             chunks: chunked.then(Chunks::new),
             noted: noted.clone(),
-            timer: Box::pin(sleep(STALL)),
+            pace,
+            began: Instant::now(),
+            came: 0,
+            timer: Box::pin(sleep(pace.stall)),
             armed: false,
             over: false,
         };
@@ -132,12 +136,15 @@ impl<B: Body<Data = Bytes>> Body for Intake<B> {
             let Poll::Ready(frame) = this.body.as_mut().poll_frame(cx) else {
                 if !this.armed {
                     this.armed = true;
-                    this.timer.as_mut().reset(Instant::now() + STALL);
+                    this.timer.as_mut().reset(this.pace.deadline(this.began, this.came));
                 }
                 ready!(this.timer.as_mut().poll(cx));
                 return this.fail(Fault::Stalled, io::ErrorKind::TimedOut);
             };
             this.armed = false;
+            if let Some(Ok(frame)) = &frame {
+                this.came += frame.data_ref().map_or(0, Bytes::len) as u64;
+            }
             match (frame, &mut this.chunks) {
                 (Some(Ok(frame)), None) => return Poll::Ready(Some(Ok(frame))),
                 (Some(Ok(frame)), Some(chunks)) => {
@@ -270,5 +277,57 @@ impl Body for HeldBody {
             Hold::Closed(body) | Hold::Open(body) => body.size_hint(),
             Hold::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use futures::StreamExt as _;
+    use futures::stream::{self, BoxStream};
+
+    use super::*;
+
+    /// A body that brings some bytes every ten seconds.
+    struct Drip(BoxStream<'static, Bytes>);
+
+    impl Drip {
+        fn new(bytes: usize, times: usize) -> Self {
+            let drop = move |()| async move {
+                sleep(Duration::from_secs(10)).await;
+                Bytes::from(vec![b'x'; bytes])
+            };
+            Self(stream::repeat(()).take(times).then(drop).boxed())
+        }
+    }
+
+    impl Body for Drip {
+        type Data = Bytes;
+        type Error = io::Error;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+        ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+            self.0.poll_next_unpin(cx).map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes))))
+        }
+    }
+
+    /// How much of a body came, and what was wrong with it.
+    async fn came(drip: Drip) -> (u64, Option<Fault>) {
+        let (mut intake, noted) = Intake::new(drip, &HeaderMap::new(), BodyPace::default());
+        while let Some(Ok(_)) = poll_fn(|cx| Pin::new(&mut intake).poll_frame(cx)).await {}
+        (intake.came, noted.fault())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_comes_too_slowly_is_given_up() {
+        assert_eq!(came(Drip::new(6_000, 50)).await, (300_000, None));
+        assert_eq!(
+            came(Drip::new(1, 50)).await,
+            (2, Some(Fault::Stalled)),
+            "20 s are free, and 500 bytes a second are asked"
+        );
     }
 }

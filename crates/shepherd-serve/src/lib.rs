@@ -2,7 +2,8 @@
 //!
 //! A service answers requests; [`serve`] brings them to it from a listener, with a
 //! bound on connections, time limits on what clients do, and an orderly end. It
-//! refuses to look into requests: routes, bodies and access are the service's.
+//! refuses to look into requests: routes, bodies and access are the service's, which
+//! holds bodies to a [`BodyPace`].
 //!
 //! ```
 //! use std::convert::Infallible;
@@ -43,9 +44,11 @@
 
 mod drain;
 mod own;
+mod pace;
 mod peers;
 mod serve;
 mod socket;
 
 pub use drain::Drain;
+pub use pace::BodyPace;
 pub use serve::{Drained, ServeOptions, serve};

@@ -85,9 +85,10 @@ async fn listen(serve: &ServeS3) -> anyhow::Result<TcpListener> {
 
 impl Served {
     /// The endpoint of this storage, which `shepherd` keeps up to date.
-    pub(super) fn over(self, shepherd: &Shepherd) -> (TcpListener, Endpoint) {
+    pub(super) fn over(self, shepherd: &Shepherd, min_rate: u64) -> (TcpListener, Endpoint) {
         let mirror = Arc::new(Queued(shepherd.clone()));
-        (self.listener, Endpoint::new(self.storage, mirror, self.credentials, self.hosts, REGION))
+        let endpoint = Endpoint::new(self.storage, mirror, self.credentials, self.hosts, REGION);
+        (self.listener, endpoint.with_min_rate(min_rate))
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// The bounds.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct BodyPace {
     /// How long a body may make no progress.
     pub stall: Duration,
@@ -38,7 +38,7 @@ impl Default for BodyPace {
 impl BodyPace {
     /// Until when more must have come of a body that began then, has sent `came` bytes, and
     /// the last of them now.
-    pub(crate) fn deadline(&self, began: Instant, came: u64) -> Instant {
+    pub fn deadline(&self, began: Instant, came: u64) -> Instant {
         let by_rate = match self.min_rate {
             0 => self.total,
             rate => self.grace.saturating_add(Duration::from_secs(came / rate)).min(self.total),
