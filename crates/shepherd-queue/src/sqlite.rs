@@ -109,7 +109,7 @@ pub struct SqliteStore {
     ops: Option<Sender<Op>>,
     writer: Option<JoinHandle<()>>,
     // Last: the directory is free again when all else is closed.
-    _dir: Arc<StateDir>,
+    dir: Arc<StateDir>,
 }
 
 impl SqliteStore {
@@ -127,7 +127,7 @@ impl SqliteStore {
         let dir = Arc::new(StateDir::lock(state_dir)?);
         let outward = |fault: fault::Fault| fault.outward(state_dir);
         schema::check_length(state_dir).map_err(outward)?;
-        schema::check_log(state_dir)?;
+        schema::check_log(&dir)?;
         let mut conn = schema::writer(state_dir).map_err(outward)?;
         migrations::migrate(&mut conn).map_err(outward)?;
         let (memory, next) = recover::load(&mut conn, options.cache_bytes).map_err(outward)?;
@@ -168,7 +168,7 @@ impl SqliteStore {
         let line = Arc::new(Semaphore::new(LINE));
         let turn = tokio::sync::Mutex::default();
         let (ops, writer) = (Some(ops), Some(writer));
-        Ok(Self { memory, readers, changes, ended, line, turn, ops, writer, _dir: dir })
+        Ok(Self { memory, readers, changes, ended, line, turn, ops, writer, dir })
     }
 
     /// Whether `state_dir` has a store's file.
@@ -221,6 +221,7 @@ impl SqliteStore {
 
 impl Drop for SqliteStore {
     fn drop(&mut self) {
+        self.dir.note_closing();
         // The last connection to close moves the log into the file, which those that
         // only read cannot.
         self.readers.close();

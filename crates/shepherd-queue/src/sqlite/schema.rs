@@ -24,6 +24,10 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 /// How often it is tried meanwhile: nothing tells when a lock becomes free.
 const LOCK_RETRY: Duration = Duration::from_millis(20);
 const LOG_SUFFIX: &str = "-wal";
+/// What the lock file says of a store that was opened once.
+const OPENED: &str = "The queue is in queue.sqlite.\n";
+/// And of one that is in use, or was not closed.
+const IN_USE: &str = "It is in use, or was not closed.\n";
 /// How long to wait for others: operators use tools of their own, whose locks are
 /// short.
 pub(super) const BUSY: Duration = Duration::from_secs(5);
@@ -62,15 +66,29 @@ impl StateDir {
         &self.path
     }
 
-    /// Leaves the sign that [`was_opened`] looks for.
+    /// Leaves the sign that [`was_opened`] looks for, and one that the store is in use. Its log
+    /// exists then.
     pub(super) fn note_opened(&self) -> Result<()> {
-        let noted = self.lock.metadata().and_then(|meta| match meta.len() {
-            0 => self.lock.write_all_at(b"The queue is in queue.sqlite.\n", 0),
-            _ => Ok(()),
-        });
+        let noted = self.lock.write_all_at([OPENED, IN_USE].concat().as_bytes(), 0);
         noted.map_err(|error| {
             QueueError::Unavailable(format!("cannot write {}: {error}", self.path.join(LOCK).display()))
         })
+    }
+
+    /// Takes the sign back that the store is in use, durably and before its log is removed.
+    pub(super) fn note_closing(&self) {
+        let noted = self.lock.set_len(OPENED.len() as u64).and_then(|()| self.lock.sync_data());
+        if let Err(error) = noted {
+            tracing::warn!(%error, "the store looks as if it was not closed");
+        }
+    }
+
+    /// Whether the log is gone of a store that was not closed.
+    pub(super) fn has_lost_log(&self) -> bool {
+        let was_in_use = self.lock.metadata().is_ok_and(|meta| meta.len() > OPENED.len() as u64);
+        let has = |name: &str| fs::metadata(self.path.join(name)).is_ok_and(|meta| meta.is_file());
+        let [database, log] = Files::names();
+        was_in_use && has(&database) && !has(&log)
     }
 }
 
@@ -167,13 +185,20 @@ pub(super) fn check_length(dir: &Path) -> std::result::Result<(), Fault> {
     Ok(())
 }
 
-/// Reports a log whose end the database will leave out.
+/// Reports a log that is gone, and one whose end the database will leave out.
 ///
 /// # Errors
 /// When the log cannot be read.
-pub(super) fn check_log(dir: &Path) -> Result<()> {
-    let path = dir.join(format!("{FILE}{LOG_SUFFIX}"));
+pub(super) fn check_log(dir: &StateDir) -> Result<()> {
+    let path = dir.path().join(format!("{FILE}{LOG_SUFFIX}"));
     let shown = path.display();
+    if dir.has_lost_log() {
+        tracing::error!(
+            "{shown} is missing, though the store was not closed: unless a program such as sqlite3 has opened \
+             the store since, the last changes are lost, and with them jobs that were accepted, or what became \
+             of them"
+        );
+    }
     let rest = wal::unverified(&path);
     let rest = rest.map_err(|error| QueueError::Unavailable(format!("cannot read {shown}: {error}")))?;
     match rest {

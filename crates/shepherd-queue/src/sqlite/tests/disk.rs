@@ -7,7 +7,7 @@ use std::process::Command;
 use rusqlite::Connection;
 use shepherd_job::Phase;
 
-use super::super::schema::FILE;
+use super::super::schema::{FILE, StateDir};
 use super::{SqliteOptions, SqliteStore, open};
 use crate::contract::{
     apply, at, change, claim, complete, deliver, finished, id, job, object, submit, with_objects,
@@ -253,4 +253,26 @@ async fn a_store_that_was_there_is_told_from_none() {
     assert!(SqliteStore::exists(dir.path()) && SqliteStore::existed(dir.path()));
     fs::remove_file(dir.path().join(FILE)).unwrap();
     assert!(!SqliteStore::exists(dir.path()) && SqliteStore::existed(dir.path()));
+}
+
+#[tokio::test]
+async fn a_log_that_is_gone_is_told_when_the_store_was_not_closed() {
+    let lost = |dir: &Path| StateDir::lock(dir).unwrap().has_lost_log();
+    let dir = tempfile::tempdir().unwrap();
+    let queue = open(dir.path()).await;
+    submit(&queue, job("accepted")).await;
+    // As a kill leaves it.
+    let killed = tempfile::tempdir().unwrap();
+    for entry in fs::read_dir(dir.path()).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), killed.path().join(entry.file_name())).unwrap();
+    }
+    assert!(!lost(killed.path()), "the log is there");
+    fs::remove_file(killed.path().join(format!("{FILE}-wal"))).unwrap();
+    assert!(lost(killed.path()));
+    drop(open(killed.path()).await);
+    assert!(!lost(killed.path()), "it was closed since");
+    drop(queue);
+    assert!(!dir.path().join(format!("{FILE}-wal")).exists());
+    assert!(!lost(dir.path()), "a store that is closed has no log");
 }
