@@ -1,6 +1,7 @@
 //! One life of a daemon.
 
 use std::net::SocketAddr;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
@@ -33,6 +34,8 @@ pub struct Daemon {
 pub struct Ended {
     /// Its exit code; `None` when a signal ended it.
     pub code: Option<i32>,
+    /// Whether the kernel wrote its memory to a file.
+    pub core_dumped: bool,
     /// All that it printed.
     pub log: String,
 }
@@ -146,7 +149,11 @@ impl Daemon {
         let mut ended = self.ended.clone();
         let status = tokio::time::timeout(PATIENCE, ended.wait_for(Option::is_some)).await;
         let status = *status.expect("the daemon did not end").expect("its end is always told");
-        Ended { code: status.and_then(|status| status.code()), log: self.log.text() }
+        Ended {
+            code: status.and_then(|status| status.code()),
+            core_dumped: status.is_some_and(|status| status.core_dumped()),
+            log: self.log.text(),
+        }
     }
 
     /// SIGKILL, and waits until it is gone.

@@ -1,5 +1,6 @@
 //! How a daemon ends, and what the next one finds.
 
+use std::os::unix::process::ExitStatusExt as _;
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -63,6 +64,32 @@ async fn a_daemon_that_is_to_outlive_its_terminal_does() {
     daemon.signal(Signal::HUP);
     assert_eq!(daemon.client().run("after", SCRIPTED, &Script::Say("x".into())).await["status"], "done");
     assert!(!daemon.log().text().contains("draining"));
+}
+
+/// A core would hold the keys of the storage.
+#[tokio::test]
+async fn a_daemon_that_is_aborted_leaves_no_core() {
+    let dumping = |program: &std::ffi::OsStr, args: &mut dyn Iterator<Item = &std::ffi::OsStr>| {
+        let mut command = std::process::Command::new("sh");
+        command.args(["-c", r#"ulimit -c unlimited; exec "$@""#, "sh"]).arg(program).args(args);
+        command
+    };
+    let site = Site::new();
+    let abort = [std::ffi::OsStr::new("-c"), "kill -ABRT $$".as_ref()];
+    let other = dumping("sh".as_ref(), &mut abort.into_iter()).current_dir(site.path("")).status().unwrap();
+    if !other.core_dumped() {
+        // No part is missing: such a machine leaves nothing to prove.
+        eprintln!("this machine writes no cores");
+        return;
+    }
+    let daemon = site.command();
+    let mut command = dumping(daemon.get_program(), &mut daemon.get_args());
+    command.current_dir(site.path(""));
+    let daemon = site.start_command(command).await;
+    daemon.signal(Signal::ABORT);
+    let ended = daemon.ended().await;
+    assert_eq!(ended.code, None, "{}", ended.log);
+    assert!(!ended.core_dumped);
 }
 
 #[tokio::test]
