@@ -19,11 +19,11 @@ const SERVED: &str = "The storage is available over S3 at http://";
 /// How long a dead daemon's output is read when something else holds it open.
 const LAST_WORDS: std::time::Duration = std::time::Duration::from_millis(500);
 
-/// A running daemon. Dropping it kills it and everything that runs below its site.
+/// A running daemon. Dropping it kills it and everything that runs below its harness.
 #[derive(Debug)]
 pub struct Daemon {
     pid: i32,
-    site: PathBuf,
+    harness: PathBuf,
     log: Log,
     ended: watch::Receiver<Option<ExitStatus>>,
     client: Option<Client>,
@@ -42,7 +42,7 @@ pub struct Ended {
 
 impl Daemon {
     /// Starts `command` in a process group of its own.
-    pub(crate) fn spawn(mut command: Command, site: &Path) -> Self {
+    pub(crate) fn spawn(mut command: Command, harness: &Path) -> Self {
         use std::os::unix::process::CommandExt as _;
 
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
@@ -52,7 +52,7 @@ impl Daemon {
             [child.stdout.take().map(|out| log.follow(out)), child.stderr.take().map(|err| log.follow(err))];
         let pid = i32::try_from(child.id()).expect("a process id is positive");
         let ended = reap(child, readers.into_iter().flatten().collect());
-        Self { pid, site: site.to_owned(), log, ended, client: None }
+        Self { pid, harness: harness.to_owned(), log, ended, client: None }
     }
 
     /// Waits until the API answers.
@@ -168,9 +168,9 @@ impl Daemon {
         self.ended().await
     }
 
-    /// The runners and their children that run below the site's directory.
+    /// The runners and their children that run below the harness's directory.
     pub fn runners(&self) -> Vec<i32> {
-        process::below(&self.site).into_iter().filter(|pid| *pid != self.pid).collect()
+        process::below(&self.harness).into_iter().filter(|pid| *pid != self.pid).collect()
     }
 }
 

@@ -1,4 +1,4 @@
-//! What the scripted runners of a site did, in the order in which they did it.
+//! What the scripted runners of a harness did, in the order in which they did it.
 //!
 //! Every line is appended by one write, which other processes' lines cannot split,
 //! and nothing is ever removed: it tells of runners that were killed, too.

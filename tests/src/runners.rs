@@ -1,16 +1,16 @@
 //! The kinds of runners there are, each with a runner that carries out a
 //! [`Script`](crate::Script), so that one test can be run with all of them.
 
-mod farm;
+mod runner_harness;
 
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-pub use farm::{After, Failure, Farm, NEIGHBOUR, result_path};
+pub use runner_harness::{After, Failure, NEIGHBOUR, RunnerHarness, result_path};
 
 use crate::ids::SCRIPTED;
-use crate::{Model, Site, built, free_port, python, script};
+use crate::{Harness, Model, built, free_port, python, script};
 
 /// Names the Pythons that have the SDK and what it needs, the oldest first, in the
 /// manner of a `PATH`; `cargo xtask test` sets it.
@@ -43,12 +43,12 @@ impl Kind {
     ///
     /// # Panics
     /// When files cannot be written, or as `skip` does.
-    pub fn set_up(self, site: &Site) -> Option<Value> {
-        let journal = site.journal().path().to_owned();
+    pub fn set_up(self, harness: &Harness) -> Option<Value> {
+        let journal = harness.journal().path().to_owned();
         match self {
             Self::Rust | Self::Raw => {
                 let manner = if self == Self::Rust { "\"sdk\"" } else { "\"raw\"" };
-                write_models(site, [manner, r#"{"exit": 3}"#], None);
+                write_models(harness, [manner, r#"{"exit": 3}"#], None);
                 Some(json!({}))
             }
             Self::PythonOldest | Self::PythonNewest => {
@@ -57,19 +57,19 @@ impl Kind {
                     "python": self.interpreter()?,
                     "env": {"PYTHONPATH": script(""), "SHEPHERD_TEST_JOURNAL": journal},
                 });
-                write_models(site, ["{}", r#"{"exit": 3}"#], Some([&runner, &runner]));
+                write_models(harness, ["{}", r#"{"exit": 3}"#], Some([&runner, &runner]));
                 Some(json!({"runner_command": null}))
             }
             Self::Command => {
                 let program = built("scripted_runner");
                 let runner =
                     json!({"command": [program, "--job", "{job_id}", "--journal", journal, "{inputs}"]});
-                write_models(site, ["", ""], Some([&runner, &json!({})]));
+                write_models(harness, ["", ""], Some([&runner, &json!({})]));
                 Some(json!({"runner_command": null}))
             }
             Self::Legacy => {
                 let runner = [python()?, script("legacy_runner.py"), "--journal".into(), journal];
-                write_models(site, ["{}", r#"{"exit": 3}"#], None);
+                write_models(harness, ["{}", r#"{"exit": 3}"#], None);
                 Some(json!({"transport": "zmq", "port": free_port(), "runner_command": runner}))
             }
         }
@@ -95,9 +95,9 @@ impl Kind {
 }
 
 /// Writes the `config.yaml` of the good and of the broken model, and their `runner.yaml`.
-fn write_models(site: &Site, configs: [&str; 2], runners: Option<[&Value; 2]>) {
+fn write_models(harness: &Harness, configs: [&str; 2], runners: Option<[&Value; 2]>) {
     for (index, model) in [SCRIPTED, BROKEN].into_iter().enumerate() {
-        let dir = site.model_dir(model);
+        let dir = harness.model_dir(model);
         write(&dir.join("config.yaml"), configs[index]);
         if let Some(runners) = runners {
             // JSON is YAML.

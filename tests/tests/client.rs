@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde_json::json;
 use shepherd_client::{Client, Error, EventKind, Job, Options, State, Submission, blocking};
 use shepherd_tests::ids::{RAW, SCRIPTED, SHEEP};
-use shepherd_tests::{Daemon, PATIENCE, Script, Site, Step};
+use shepherd_tests::{Daemon, Harness, PATIENCE, Script, Step};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
@@ -36,8 +36,8 @@ async fn in_work(job: &Job) {
 
 #[tokio::test]
 async fn a_payload_becomes_a_result() {
-    let site = Site::new();
-    let daemon = site.start().await;
+    let harness = Harness::new();
+    let daemon = harness.start().await;
     let client = client(&daemon);
     let text = "žluťoučký \u{1f411} \u{0} \"kůň\"\n";
     let job = client.submit(scripted(&Script::Say(text.into())).priority(3)).await.unwrap();
@@ -49,8 +49,8 @@ async fn a_payload_becomes_a_result() {
     let files = Script::Files(vec![("a b/č#.json".into(), value.to_string())]);
     let job = client.submit(scripted(&files)).await.unwrap();
     assert_eq!(job.result_json::<serde_json::Value>(Some("a b/č#.json")).await.unwrap(), value);
-    job.download(Some("a b/č#.json"), &site.path("saved")).await.unwrap();
-    assert_eq!(std::fs::read_to_string(site.path("saved")).unwrap(), value.to_string());
+    job.download(Some("a b/č#.json"), &harness.path("saved")).await.unwrap();
+    assert_eq!(std::fs::read_to_string(harness.path("saved")).unwrap(), value.to_string());
     assert!(matches!(job.result(Some("none")).await, Err(Error::UnknownFile { .. })));
     let page = client.jobs(None, 1, None).await.unwrap();
     assert_eq!((page.jobs.len(), page.jobs[0].id.as_str()), (1, job.id()));
@@ -62,8 +62,8 @@ async fn a_payload_becomes_a_result() {
 
 #[tokio::test]
 async fn what_goes_wrong_has_its_own_error() {
-    let site = Site::new();
-    let daemon = site.start().await;
+    let harness = Harness::new();
+    let daemon = harness.start().await;
     let client = client(&daemon);
     let sad = client.submit(scripted(&Script::Fail("no grass".into()))).await.unwrap();
     match sad.result(None).await {
@@ -92,10 +92,10 @@ async fn what_goes_wrong_has_its_own_error() {
 
 #[tokio::test]
 async fn a_job_can_be_cancelled_more_than_once() {
-    let site = Site::new();
-    let daemon = site.start().await;
+    let harness = Harness::new();
+    let daemon = harness.start().await;
     let client = client(&daemon);
-    let gated = client.submit(scripted(&Script::Gate(site.path("gate")))).await.unwrap();
+    let gated = client.submit(scripted(&Script::Gate(harness.path("gate")))).await.unwrap();
     assert!(matches!(gated.wait(Some(Duration::from_millis(50))).await, Err(Error::Timeout(_))));
     let cancelled = gated.cancel().await.unwrap();
     assert_eq!(cancelled.state, State::Cancelled);
@@ -109,8 +109,8 @@ async fn a_job_can_be_cancelled_more_than_once() {
 
 #[tokio::test]
 async fn an_empty_input_is_an_input() {
-    let site = Site::new();
-    let daemon = site.start().await;
+    let harness = Harness::new();
+    let daemon = harness.start().await;
     let client = client(&daemon);
     let empty = Submission::new(SCRIPTED.name, SCRIPTED.version).id("empty").payload("");
     // The runner copies what is no script.
@@ -121,14 +121,14 @@ async fn an_empty_input_is_an_input() {
 
 #[tokio::test]
 async fn a_live_job_with_another_model_is_not_taken_for_ones_own() {
-    let site = Site::new();
-    let daemon = site.start().await;
+    let harness = Harness::new();
+    let daemon = harness.start().await;
     let client = client(&daemon);
-    let live = client.submit(scripted(&Script::Gate(site.path("gate"))).id("live")).await.unwrap();
+    let live = client.submit(scripted(&Script::Gate(harness.path("gate"))).id("live")).await.unwrap();
     let other = Submission::new(RAW.name, RAW.version).id("live");
     assert!(matches!(client.submit(other).await, Err(Error::AlreadySubmitted(_))));
     client.submit(Submission::new(SCRIPTED.name, SCRIPTED.version).id("live")).await.unwrap();
-    site.open_gate(&site.path("gate"));
+    harness.open_gate(&harness.path("gate"));
     live.wait(None).await.unwrap();
     assert_eq!(live.status().await.unwrap().model.name.as_deref(), Some(SCRIPTED.name));
 }
@@ -152,10 +152,10 @@ async fn a_shepherd_that_keeps_silent_is_not_waited_for_beyond_the_time_given() 
 
 #[tokio::test]
 async fn inputs_in_storage_need_no_payload() {
-    let site = Site::new();
-    let daemon = site.start().await;
-    site.put("stored", "inputs/a", "1");
-    site.put("stored", "inputs/b", "22");
+    let harness = Harness::new();
+    let daemon = harness.start().await;
+    harness.put("stored", "inputs/a", "1");
+    harness.put("stored", "inputs/b", "22");
     let stored = Submission::new(SCRIPTED.name, SCRIPTED.version).id("stored");
     let listing = client(&daemon).run(stored).await.unwrap();
     assert_eq!(listing, "a 1\nb 2\n");
@@ -163,18 +163,18 @@ async fn inputs_in_storage_need_no_payload() {
 
 #[tokio::test]
 async fn waiting_and_events_survive_a_kill() {
-    let site = Site::new();
-    let daemon = site.start().await;
+    let harness = Harness::new();
+    let daemon = harness.start().await;
     let address = daemon.client().address();
-    let job = client(&daemon).submit(scripted(&Script::Gate(site.path("gate")))).await.unwrap();
+    let job = client(&daemon).submit(scripted(&Script::Gate(harness.path("gate")))).await.unwrap();
     in_work(&job).await;
     let mut events = job.events(None);
     events.next().await.unwrap().unwrap();
     let waiter = job.clone();
     let waiter = tokio::spawn(async move { waiter.wait(Some(PATIENCE)).await });
     daemon.kill().await;
-    let _daemon = start_at(&site, address).await;
-    site.open_gate(&site.path("gate"));
+    let _daemon = start_at(&harness, address).await;
+    harness.open_gate(&harness.path("gate"));
     assert_eq!(waiter.await.unwrap().unwrap().state, State::Done);
     let mut last = None;
     while let Some(event) = events.next().await.unwrap() {
@@ -186,21 +186,21 @@ async fn waiting_and_events_survive_a_kill() {
 }
 
 /// Starts the daemon where another was.
-async fn start_at(site: &Site, address: SocketAddr) -> Daemon {
-    let mut command = site.bare_command();
-    command.arg("-c").arg(site.write_config());
+async fn start_at(harness: &Harness, address: SocketAddr) -> Daemon {
+    let mut command = harness.bare_command();
+    command.arg("-c").arg(harness.write_config());
     command.args(["-h", "127.0.0.1", "-p", &address.port().to_string()]);
-    site.start_command(command).await
+    harness.start_command(command).await
 }
 
 #[tokio::test]
 async fn a_log_is_followed_to_its_end_across_a_kill() {
-    let site = Site::new().with_sheep(SHEEP, json!({"stdout_file": null, "stderr_file": null}));
-    let daemon = site.start().await;
+    let harness = Harness::new().with_sheep(SHEEP, json!({"stdout_file": null, "stderr_file": null}));
+    let daemon = harness.start().await;
     let address = daemon.client().address();
     let script = Script::Steps(vec![
         Step::Print("begun\n".to_owned()),
-        Step::Gate(site.path("gate")),
+        Step::Gate(harness.path("gate")),
         Step::Print("end\n".to_owned()),
     ]);
     let job = client(&daemon).submit(scripted(&script)).await.unwrap();
@@ -208,8 +208,8 @@ async fn a_log_is_followed_to_its_end_across_a_kill() {
     let mut text = log.next().await.unwrap().unwrap().to_vec();
     assert_eq!(text, b"begun\n");
     daemon.kill().await;
-    let daemon = start_at(&site, address).await;
-    site.open_gate(&site.path("gate"));
+    let daemon = start_at(&harness, address).await;
+    harness.open_gate(&harness.path("gate"));
     while let Some(piece) = log.next().await.unwrap() {
         text.extend_from_slice(&piece);
     }
@@ -221,8 +221,8 @@ async fn a_log_is_followed_to_its_end_across_a_kill() {
 
 #[tokio::test]
 async fn a_submit_whose_answer_is_lost_is_repeated() {
-    let site = Site::new();
-    let daemon = site.start().await;
+    let harness = Harness::new();
+    let daemon = harness.start().await;
     let cuts = Arc::new(AtomicUsize::new(2));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -262,7 +262,7 @@ async fn a_submit_whose_answer_is_lost_is_repeated() {
     let job = client.submit(scripted(&Script::Say("once".into()))).await.unwrap();
     assert_eq!(cuts.load(Ordering::SeqCst), 0);
     assert_eq!(job.result(None).await.unwrap(), "once");
-    assert_eq!(site.journal().runs_of(job.id()).len(), 1);
+    assert_eq!(harness.journal().runs_of(job.id()).len(), 1);
     cuts.store(1, Ordering::SeqCst);
     let another = scripted(&Script::Say("another".into())).id(job.id());
     assert!(matches!(client.submit(another).await, Err(Error::AlreadySubmitted(_))));
@@ -285,8 +285,8 @@ async fn one_who_is_not_there_is_unavailable() {
 
 #[tokio::test]
 async fn the_blocking_half_does_the_same() {
-    let site = Site::new();
-    let daemon = site.start().await;
+    let harness = Harness::new();
+    let daemon = harness.start().await;
     let url = format!("http://{}", daemon.client().address());
     let work = move || {
         let client = blocking::Client::new(&url).unwrap();

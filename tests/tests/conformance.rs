@@ -14,7 +14,7 @@ use http::{Method, header};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use shepherd_tests::ids::{SCRIPTED, SHEEP};
-use shepherd_tests::runners::{After, BROKEN, Farm, Kind, result_path};
+use shepherd_tests::runners::{After, BROKEN, Kind, RunnerHarness, result_path};
 use shepherd_tests::{SPARSE_PIECE, Script, Step, eventually, eventually_async, process, sparse_piece};
 
 /// One module a case, one test in it for each kind of runner that can show the case.
@@ -106,10 +106,10 @@ fn brief() -> Value {
     json!({"shutdown": {"grace": "2s"}})
 }
 
-async fn check(kind: Kind, settings: Value, after: After, case: impl AsyncFn(&mut Farm)) {
-    let Some(mut farm) = Farm::start(kind, settings).await else { return };
-    case(&mut farm).await;
-    farm.leave(after).await;
+async fn check(kind: Kind, settings: Value, after: After, case: impl AsyncFn(&mut RunnerHarness)) {
+    let Some(mut runners) = RunnerHarness::start(kind, settings).await else { return };
+    case(&mut runners).await;
+    runners.leave(after).await;
 }
 
 const DIED: &str = "Sheep container died without notice";
@@ -122,19 +122,19 @@ fn files(files: &[(&str, &str)]) -> Script {
     Script::Files(files.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect())
 }
 
-async fn says_one_thing(farm: &mut Farm) {
+async fn says_one_thing(runners: &mut RunnerHarness) {
     let text = "hello\r\n\u{0} žluťoučký 羊";
-    farm.run("job", &say(text)).await;
-    farm.done("job", &[("output", text.as_bytes())]).await;
-    assert_eq!(farm.runs("job"), 1);
+    runners.run("job", &say(text)).await;
+    runners.done("job", &[("output", text.as_bytes())]).await;
+    assert_eq!(runners.runs("job"), 1);
 }
 
-async fn fails(farm: &mut Farm) {
+async fn fails(runners: &mut RunnerHarness) {
     let text = "bad picture: žluťoučký 羊";
-    farm.run("job", &Script::Fail(text.to_owned())).await;
-    let failure = farm.failed("job").await;
+    runners.run("job", &Script::Fail(text.to_owned())).await;
+    let failure = runners.failed("job").await;
     assert_eq!(failure.message, text);
-    let (kind, place) = match farm.kind {
+    let (kind, place) = match runners.kind {
         Kind::Rust | Kind::Raw => ("", ""),
         Kind::PythonOldest | Kind::PythonNewest | Kind::Legacy => ("ValueError", "in work"),
         Kind::Command => ("exit code 1", ""),
@@ -143,57 +143,58 @@ async fn fails(farm: &mut Farm) {
     assert!(failure.traceback.contains(place), "{failure:?}");
 }
 
-async fn fails_among_others(farm: &mut Farm) {
+async fn fails_among_others(runners: &mut RunnerHarness) {
     let ids: Vec<String> = (0..30).map(|number| format!("job-{number}")).collect();
     for (number, id) in ids.iter().enumerate() {
         let script = if number % 3 == 1 { Script::Fail(id.clone()) } else { say(id) };
-        farm.submit(id, &script).await;
+        runners.submit(id, &script).await;
     }
     for (number, id) in ids.iter().enumerate() {
         if number % 3 == 1 {
-            assert_eq!(farm.failed(id).await.message, *id);
+            assert_eq!(runners.failed(id).await.message, *id);
         } else {
-            farm.done(id, &[("output", id.as_bytes())]).await;
+            runners.done(id, &[("output", id.as_bytes())]).await;
         }
-        assert_eq!(farm.runs(id), 1);
+        assert_eq!(runners.runs(id), 1);
     }
 }
 
-async fn several_outputs(farm: &mut Farm) {
-    farm.run("job", &files(&[("output", "one"), ("second.json", "{}"), ("third", "3\n")])).await;
-    farm.done("job", &[("output", b"one"), ("second.json", b"{}"), ("third", b"3\n")]).await;
+async fn several_outputs(runners: &mut RunnerHarness) {
+    runners.run("job", &files(&[("output", "one"), ("second.json", "{}"), ("third", "3\n")])).await;
+    runners.done("job", &[("output", b"one"), ("second.json", b"{}"), ("third", b"3\n")]).await;
 }
 
-async fn nested_outputs(farm: &mut Farm) {
-    farm.run("job", &files(&[("a/b/c/file", "deep"), ("a/file", "less")])).await;
-    farm.done("job", &[("a/b/c/file", b"deep"), ("a/file", b"less")]).await;
-    assert_eq!(farm.output("job", "output").await.status, 404);
+async fn nested_outputs(runners: &mut RunnerHarness) {
+    runners.run("job", &files(&[("a/b/c/file", "deep"), ("a/file", "less")])).await;
+    runners.done("job", &[("a/b/c/file", b"deep"), ("a/file", b"less")]).await;
+    assert_eq!(runners.output("job", "output").await.status, 404);
 }
 
-async fn empty_output(farm: &mut Farm) {
-    farm.run("job", &say("")).await;
-    farm.done("job", &[("output", b"")]).await;
+async fn empty_output(runners: &mut RunnerHarness) {
+    runners.run("job", &say("")).await;
+    runners.done("job", &[("output", b"")]).await;
 }
 
-async fn no_output(farm: &mut Farm) {
-    farm.run("job", &Script::Nothing).await;
-    farm.done("job", &[]).await;
-    farm.output("job", "output").await.expect_message(404, "Requested file does not exist");
+async fn no_output(runners: &mut RunnerHarness) {
+    runners.run("job", &Script::Nothing).await;
+    runners.done("job", &[]).await;
+    runners.output("job", "output").await.expect_message(404, "Requested file does not exist");
 }
 
-async fn huge_output(farm: &mut Farm) {
+async fn huge_output(runners: &mut RunnerHarness) {
     const SIZE: u64 = 1 << 30;
-    farm.run("job", &Script::Sparse(SIZE)).await;
-    assert_eq!(farm.client().finished("job").await["status"], "done");
+    runners.run("job", &Script::Sparse(SIZE)).await;
+    assert_eq!(runners.client().finished("job").await["status"], "done");
     let path = result_path("job", "output");
-    let head = farm.client().ask(Method::HEAD, &path).await;
+    let head = runners.client().ask(Method::HEAD, &path).await;
     assert_eq!((head.status, head.header(header::CONTENT_LENGTH)), (200, SIZE.to_string().as_str()));
-    let tail = farm.client().get_with(&path, header::RANGE, &format!("bytes={}-", SIZE - SPARSE_PIECE)).await;
+    let tail =
+        runners.client().get_with(&path, header::RANGE, &format!("bytes={}-", SIZE - SPARSE_PIECE)).await;
     assert_eq!((tail.status, tail.body.len() as u64), (206, SPARSE_PIECE));
     assert_eq!(tail.body[..8], sparse_piece(SIZE - SPARSE_PIECE));
     let mut file = BufReader::with_capacity(
         1 << 20,
-        File::open(farm.site.object("job", "outputs/output")).expect("it is there"),
+        File::open(runners.harness.object("job", "outputs/output")).expect("it is there"),
     );
     let mut piece = vec![0; SPARSE_PIECE as usize];
     let zeroes = vec![0; SPARSE_PIECE as usize];
@@ -205,45 +206,45 @@ async fn huge_output(farm: &mut Farm) {
     assert_eq!(file.read(&mut piece).expect("it can be read"), 0);
 }
 
-async fn unicode_names(farm: &mut Farm) {
+async fn unicode_names(runners: &mut RunnerHarness) {
     let names = ["a b%2F?#.txt", "d\u{11b}tsk\u{fd} \u{7f8a}/žluťoučký 🐑.txt", "input"];
     let script = Script::Copy.text();
     for name in names {
-        farm.site.put("job", &format!("inputs/{name}"), &script);
+        runners.harness.put("job", &format!("inputs/{name}"), &script);
     }
     let body = json!({"job_id": "job", "model": SCRIPTED.json(), "sheep_id": SHEEP});
-    assert_eq!(farm.client().start_job(&body).await.status, 200);
-    farm.done("job", &names.map(|name| (name, script.as_bytes()))).await;
+    assert_eq!(runners.client().start_job(&body).await.status, 200);
+    runners.done("job", &names.map(|name| (name, script.as_bytes()))).await;
 }
 
-async fn slow(farm: &mut Farm) {
-    farm.submit("job", &Script::Gate(farm.gate("job"))).await;
-    farm.submit("behind", &say("behind")).await;
-    farm.pid("job").await;
+async fn slow(runners: &mut RunnerHarness) {
+    runners.submit("job", &Script::Gate(runners.gate("job"))).await;
+    runners.submit("behind", &say("behind")).await;
+    runners.pid("job").await;
     // Longer than a runner may be silent. It is not: it works.
     tokio::time::sleep(Duration::from_secs(5)).await;
-    assert_eq!(farm.client().status("job").await["status"], "processing");
-    farm.open("job");
-    farm.done("job", &[("output", b"through")]).await;
-    farm.done("behind", &[("output", b"behind")]).await;
-    assert_eq!(farm.runs("job"), 1);
+    assert_eq!(runners.client().status("job").await["status"], "processing");
+    runners.open("job");
+    runners.done("job", &[("output", b"through")]).await;
+    runners.done("behind", &[("output", b"behind")]).await;
+    assert_eq!(runners.runs("job"), 1);
 }
 
-async fn noise(farm: &mut Farm) {
-    farm.run("job", &Script::Noise).await;
-    farm.done("job", &[("output", b"said")]).await;
+async fn noise(runners: &mut RunnerHarness) {
+    runners.run("job", &Script::Noise).await;
+    runners.done("job", &[("output", b"said")]).await;
 }
 
-async fn is_logged(farm: &mut Farm) {
+async fn is_logged(runners: &mut RunnerHarness) {
     for job in ["job", "next"] {
         let text = format!("this is {job}: žluťoučký 羊\n");
-        let steps = vec![Step::Print(text.clone()), Step::Gate(farm.gate(job))];
-        farm.submit(job, &Script::Steps(steps)).await;
+        let steps = vec![Step::Print(text.clone()), Step::Gate(runners.gate(job))];
+        runners.submit(job, &Script::Steps(steps)).await;
         let path = format!("/jobs/{job}/logs");
-        let log = async || farm.client().get(&path).await.text();
+        let log = async || runners.client().get(&path).await.text();
         eventually_async("the log", || async { log().await.ends_with(&text).then_some(()) }).await;
-        farm.open(job);
-        farm.done(job, &[("output", b"stepped")]).await;
+        runners.open(job);
+        runners.done(job, &[("output", b"stepped")]).await;
         let log = log().await;
         assert_eq!(
             (log.ends_with(&text), log.matches("this is j").count()),
@@ -251,35 +252,35 @@ async fn is_logged(farm: &mut Farm) {
             "{log}"
         );
     }
-    let before = farm.client().get("/jobs/first/logs").await;
+    let before = runners.client().get("/jobs/first/logs").await;
     assert!(before.status == 200 && !before.text().contains("this is job"), "{before:?}");
 }
 
-async fn says_how_far_it_is(farm: &mut Farm) {
-    let steps = vec![Step::Progress(0.5, "half".to_owned()), Step::Gate(farm.gate("job"))];
-    farm.submit("job", &Script::Steps(steps)).await;
-    let client = farm.client();
+async fn says_how_far_it_is(runners: &mut RunnerHarness) {
+    let steps = vec![Step::Progress(0.5, "half".to_owned()), Step::Gate(runners.gate("job"))];
+    runners.submit("job", &Script::Steps(steps)).await;
+    let client = runners.client();
     let progress = async || client.status("job").await.get("progress").cloned();
     let said = eventually_async("progress", &progress).await;
     assert_eq!(said, json!({"fraction": 0.5, "message": "half"}));
-    farm.open("job");
-    farm.done("job", &[("output", b"stepped")]).await;
+    runners.open("job");
+    runners.done("job", &[("output", b"stepped")]).await;
     assert_eq!(progress().await, None, "of a finished job there is none");
 }
 
-async fn dies_before_ready(farm: &mut Farm) {
-    farm.submit_to(SHEEP, "job", BROKEN, &say("never")).await;
-    farm.submit("behind", &say("behind")).await;
-    let failure = farm.failed("job").await;
+async fn dies_before_ready(runners: &mut RunnerHarness) {
+    runners.submit_to(SHEEP, "job", BROKEN, &say("never")).await;
+    runners.submit("behind", &say("behind")).await;
+    let failure = runners.failed("job").await;
     assert_eq!(failure.kind, "RunnerDied", "{failure:?}");
-    farm.done("behind", &[("output", b"behind")]).await;
-    assert_eq!(farm.runs("job"), 0);
+    runners.done("behind", &[("output", b"behind")]).await;
+    assert_eq!(runners.runs("job"), 0);
 }
 
-async fn dies_in_a_job(farm: &mut Farm) {
-    farm.run("job", &Script::Exit(9)).await;
-    let failure = farm.failed("job").await;
-    if farm.kind == Kind::Command {
+async fn dies_in_a_job(runners: &mut RunnerHarness) {
+    runners.run("job", &Script::Exit(9)).await;
+    let failure = runners.failed("job").await;
+    if runners.kind == Kind::Command {
         assert_eq!(
             (failure.message.as_str(), failure.kind.as_str()),
             ("the command ended with exit code 9", "exit code 9")
@@ -288,140 +289,140 @@ async fn dies_in_a_job(farm: &mut Farm) {
         assert!(failure.message.contains(DIED), "{failure:?}");
         assert_eq!(failure.kind, "RunnerDied");
     }
-    assert_is_blamed(farm);
+    assert_is_blamed(runners);
 }
 
 /// Where others had been sent with it, it is tried once more, by itself.
-fn assert_is_blamed(farm: &Farm) {
-    assert_ran_at_most(farm, 2);
+fn assert_is_blamed(runners: &RunnerHarness) {
+    assert_ran_at_most(runners, 2);
 }
 
 #[track_caller]
-fn assert_ran_at_most(farm: &Farm, runs: usize) {
-    assert!(farm.runs("job") <= runs, "{}", farm.runs("job"));
+fn assert_ran_at_most(runners: &RunnerHarness, runs: usize) {
+    assert!(runners.runs("job") <= runs, "{}", runners.runs("job"));
 }
 
 /// The runner gets a signal whenever it works on a job.
-async fn is_hit(farm: &mut Farm, signal: Signal) -> String {
-    farm.submit("job", &Script::Gate(farm.gate("never"))).await;
-    let client = farm.client();
+async fn is_hit(runners: &mut RunnerHarness, signal: Signal) -> String {
+    runners.submit("job", &Script::Gate(runners.gate("never"))).await;
+    let client = runners.client();
     let mut finished = pin!(client.finished("job"));
     for attempt in 1.. {
         tokio::select! {
             _ = &mut finished => break,
-            () = farm.site.begun("job", attempt) => {}
+            () = runners.harness.begun("job", attempt) => {}
         }
-        process::signal(farm.site.journal().runs_of("job")[attempt - 1].pid, signal);
+        process::signal(runners.harness.journal().runs_of("job")[attempt - 1].pid, signal);
         if attempt == 1 {
-            farm.submit("behind", &say("behind")).await;
+            runners.submit("behind", &say("behind")).await;
         }
     }
-    let failure = farm.failed("job").await;
+    let failure = runners.failed("job").await;
     assert_eq!(failure.kind, "RunnerDied", "{failure:?}");
-    farm.done("behind", &[("output", b"behind")]).await;
-    assert_eq!(farm.runs("behind"), 1);
+    runners.done("behind", &[("output", b"behind")]).await;
+    assert_eq!(runners.runs("behind"), 1);
     // A runner that is killed as soon as it has a job may have been idle: the job is tried once more.
-    assert_ran_at_most(farm, if signal == Signal::KILL { 3 } else { 2 });
+    assert_ran_at_most(runners, if signal == Signal::KILL { 3 } else { 2 });
     failure.message
 }
 
-async fn is_killed(farm: &mut Farm) {
-    let message = is_hit(farm, Signal::KILL).await;
+async fn is_killed(runners: &mut RunnerHarness) {
+    let message = is_hit(runners, Signal::KILL).await;
     assert!(message.contains(DIED), "{message}");
 }
 
-async fn hangs(farm: &mut Farm) {
-    let message = is_hit(farm, Signal::STOP).await;
+async fn hangs(runners: &mut RunnerHarness) {
+    let message = is_hit(runners, Signal::STOP).await;
     assert!(message.contains("did not answer"), "{message}");
 }
 
-async fn takes_too_long(farm: &mut Farm) {
-    let child = farm.site.path("child");
-    farm.run("job", &Script::Hang { child: child.clone() }).await;
-    let failure = farm.failed("job").await;
+async fn takes_too_long(runners: &mut RunnerHarness) {
+    let child = runners.harness.path("child");
+    runners.run("job", &Script::Hang { child: child.clone() }).await;
+    let failure = runners.failed("job").await;
     assert_eq!(failure.message, "The job ran longer than its limit of 3s");
-    assert_eq!(farm.runs("job"), 1);
+    assert_eq!(runners.runs("job"), 1);
     let child = std::fs::read_to_string(child).expect("the job wrote it");
     let child: i32 = child.parse().expect("a process id");
     eventually("the end of the runner's child", || (!process::is_alive(child)).then_some(())).await;
 }
 
-async fn garbage(farm: &mut Farm) {
-    farm.run_liar("job", &Script::Garbage).await;
-    let failure = farm.failed("job").await;
+async fn garbage(runners: &mut RunnerHarness) {
+    runners.run_liar("job", &Script::Garbage).await;
+    let failure = runners.failed("job").await;
     assert_eq!(failure.kind, "RunnerDied");
     assert!(failure.message.contains("cannot be understood"), "{failure:?}");
-    assert_is_blamed(farm);
+    assert_is_blamed(runners);
 }
 
-async fn another_s_job(farm: &mut Farm) {
+async fn another_s_job(runners: &mut RunnerHarness) {
     // Of one on the other sheep, and of one that there is not.
     for (liar, job) in [("liar", "neighbour"), ("next-liar", "nobody")] {
-        farm.run_liar(liar, &Script::AnswerFor { job: job.to_owned() }).await;
-        let failure = farm.failed(liar).await;
+        runners.run_liar(liar, &Script::AnswerFor { job: job.to_owned() }).await;
+        let failure = runners.failed(liar).await;
         assert_eq!(failure.kind, "RunnerDied");
         assert!(failure.message.contains("does not have") && failure.message.contains(job), "{failure:?}");
     }
-    assert_eq!(farm.client().status("neighbour").await["status"], "processing");
-    let nobody = farm.client().get("/jobs/nobody/status").await;
+    assert_eq!(runners.client().status("neighbour").await["status"], "processing");
+    let nobody = runners.client().get("/jobs/nobody/status").await;
     nobody.expect_message(400, "Data for job `nobody` does not exist");
 }
 
-async fn answers_twice(farm: &mut Farm) {
-    farm.run("job", &Script::AnswerTwice).await;
-    farm.done("job", &[("output", b"answered")]).await;
-    let first = farm.client().status("job").await;
-    farm.run("next", &say("next")).await;
-    assert_eq!(farm.client().status("job").await, first);
+async fn answers_twice(runners: &mut RunnerHarness) {
+    runners.run("job", &Script::AnswerTwice).await;
+    runners.done("job", &[("output", b"answered")]).await;
+    let first = runners.client().status("job").await;
+    runners.run("next", &say("next")).await;
+    assert_eq!(runners.client().status("job").await, first);
 }
 
-async fn stale_attempt(farm: &mut Farm) {
-    let marker = farm.site.path("marker");
-    farm.run_liar("job", &Script::StaleAnswer { marker }).await;
+async fn stale_attempt(runners: &mut RunnerHarness) {
+    let marker = runners.harness.path("marker");
+    runners.run_liar("job", &Script::StaleAnswer { marker }).await;
     // The attempt before said done.
-    let failure = farm.failed("job").await;
+    let failure = runners.failed("job").await;
     assert_eq!(failure.kind, "RunnerDied");
     assert!(failure.message.contains("does not have"), "{failure:?}");
-    assert!(farm.runs("job") >= 2);
+    assert!(runners.runs("job") >= 2);
 }
 
-async fn is_cancelled(farm: &mut Farm) {
-    farm.submit("job", &Script::Gate(farm.gate("never"))).await;
-    farm.submit("waiting", &say("never")).await;
-    farm.submit("behind", &say("behind")).await;
-    farm.pid("job").await;
+async fn is_cancelled(runners: &mut RunnerHarness) {
+    runners.submit("job", &Script::Gate(runners.gate("never"))).await;
+    runners.submit("waiting", &say("never")).await;
+    runners.submit("behind", &say("behind")).await;
+    runners.pid("job").await;
     for job in ["waiting", "job"] {
-        let reply = farm.client().ask(Method::POST, &format!("/jobs/{job}/cancel")).await;
+        let reply = runners.client().ask(Method::POST, &format!("/jobs/{job}/cancel")).await;
         assert!(reply.is_success(), "{reply:?}");
-        let failure = farm.failed(job).await;
+        let failure = runners.failed(job).await;
         assert_eq!(failure.message, "The job was cancelled");
     }
-    farm.done("behind", &[("output", b"behind")]).await;
-    assert_eq!((farm.runs("job"), farm.runs("waiting"), farm.runs("behind")), (1, 0, 1));
+    runners.done("behind", &[("output", b"behind")]).await;
+    assert_eq!((runners.runs("job"), runners.runs("waiting"), runners.runs("behind")), (1, 0, 1));
 }
 
-async fn finishes_at_the_end(farm: &mut Farm) {
-    farm.submit("job", &Script::Gate(farm.gate("job"))).await;
-    farm.pid("job").await;
-    farm.submit("behind", &say("behind")).await;
-    farm.terminate().await;
-    farm.open("job");
-    farm.open("neighbour");
-    farm.restart().await;
-    farm.done("job", &[("output", b"through")]).await;
-    farm.done("behind", &[("output", b"behind")]).await;
-    assert_eq!(farm.runs("job"), 1);
+async fn finishes_at_the_end(runners: &mut RunnerHarness) {
+    runners.submit("job", &Script::Gate(runners.gate("job"))).await;
+    runners.pid("job").await;
+    runners.submit("behind", &say("behind")).await;
+    runners.terminate().await;
+    runners.open("job");
+    runners.open("neighbour");
+    runners.restart().await;
+    runners.done("job", &[("output", b"through")]).await;
+    runners.done("behind", &[("output", b"behind")]).await;
+    assert_eq!(runners.runs("job"), 1);
 }
 
-async fn is_given_back(farm: &mut Farm) {
-    farm.expect_neighbours(2);
-    farm.submit("job", &Script::Gate(farm.gate("job"))).await;
-    farm.pid("job").await;
-    farm.terminate().await;
-    farm.restart().await;
-    farm.open("job");
+async fn is_given_back(runners: &mut RunnerHarness) {
+    runners.expect_neighbours(2);
+    runners.submit("job", &Script::Gate(runners.gate("job"))).await;
+    runners.pid("job").await;
+    runners.terminate().await;
+    runners.restart().await;
+    runners.open("job");
     // It is nobody's crash: no retry is allowed.
-    farm.done("job", &[("output", b"through")]).await;
-    assert_eq!(farm.runs("job"), 2);
-    farm.site.begun("neighbour", 2).await;
+    runners.done("job", &[("output", b"through")]).await;
+    assert_eq!(runners.runs("job"), 2);
+    runners.harness.begun("neighbour", 2).await;
 }

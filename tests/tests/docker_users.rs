@@ -8,7 +8,7 @@ use std::process::Command;
 
 use serde_json::json;
 use shepherd_tests::docker::{Engine, Image, Recipe, Registry};
-use shepherd_tests::{Daemon, Model, Script, Site, eventually};
+use shepherd_tests::{Daemon, Harness, Model, Script, eventually};
 
 /// The daemon's user.
 const US: u32 = 51_234;
@@ -21,20 +21,20 @@ const CLOSES: &str = "umask 077; home=${SHEPHERD_LISTEN#ipc://}; home=${home%/*}
     [ -d $job/closed ] || { mkdir -p $job/closed/deep && touch $job/closed/deep/file && chmod 700 $job/closed/deep \
     $job/closed; }; done 2>/dev/null; sleep 0.05; done) & exec /bin/scripted_runner \"$@\"";
 
-/// Gives the site to [`US`], with the group that may ask the engine; starts daemons as them.
-fn give(engine: &Engine, site: &Site) -> impl AsyncFn() -> Daemon {
+/// Gives the harness to [`US`], with the group that may ask the engine; starts daemons as them.
+fn give(engine: &Engine, harness: &Harness) -> impl AsyncFn() -> Daemon {
     let socket = engine.host().trim_start_matches("unix://");
     let group = std::fs::metadata(socket).expect("the engine's socket is there").gid();
     // Where the binary is built may be closed to others.
-    std::fs::copy(site.command().get_program(), site.path("shepherd")).expect("it is copied");
+    std::fs::copy(harness.command().get_program(), harness.path("shepherd")).expect("it is copied");
     let owner = format!("{US}:{group}");
     let mut chown = Command::new("chown");
-    let status = chown.args(["-R", &owner]).arg(site.path("")).status().expect("chown is there");
+    let status = chown.args(["-R", &owner]).arg(harness.path("")).status().expect("chown is there");
     assert!(status.success());
     async move || {
-        let mut command = Command::new(site.path("shepherd"));
-        command.args(site.command().get_args()).current_dir(site.path("")).uid(US).gid(group);
-        site.start_command(command).await
+        let mut command = Command::new(harness.path("shepherd"));
+        command.args(harness.command().get_args()).current_dir(harness.path("")).uid(US).gid(group);
+        harness.start_command(command).await
     }
 }
 
@@ -57,8 +57,8 @@ async fn a_daemon_and_its_runners_may_be_two_users_neither_of_them_root() {
     let [closing, other] = [Recipe::shell(CLOSES), Recipe::default()]
         .map(|recipe| Image::make(&engine, registry.authority(), Model::unique("users", "1"), &recipe));
     let keys = json!({"autoremove_containers": true, "pull": "never", "user": STRANGER.to_string()});
-    let site = Site::on_engine(&engine, &registry, keys);
-    let start = give(&engine, &site);
+    let harness = Harness::on_engine(&engine, &registry, keys);
+    let start = give(&engine, &harness);
     let daemon = start().await;
     let client = daemon.client();
     let files =
@@ -67,34 +67,34 @@ async fn a_daemon_and_its_runners_may_be_two_users_neither_of_them_root() {
         let status = client.run(job, closing.model(), &Script::Files(files.clone())).await;
         assert_eq!(status["status"], "done", "{status}");
         assert_eq!(client.result(job).await.text(), "whole");
-        assert_eq!(std::fs::read_to_string(site.object(job, "outputs/deep/er/file")).unwrap(), "deep");
+        assert_eq!(std::fs::read_to_string(harness.object(job, "outputs/deep/er/file")).unwrap(), "deep");
     }
     // One more is in work when the closed directory is there for certain.
-    let gate = site.shared("gate");
+    let gate = harness.shared("gate");
     client.submit("third", closing.model(), &Script::Gate(gate.clone())).await.expect_status(200);
-    site.begun("third", 1).await;
-    let place = site.path("data").join(shepherd_tests::ids::SHEEP).join("third/closed/deep");
+    harness.begun("third", 1).await;
+    let place = harness.path("data").join(shepherd_tests::ids::SHEEP).join("third/closed/deep");
     eventually("what nobody else may remove", || place.exists().then_some(())).await;
-    site.open_gate(&gate);
+    harness.open_gate(&gate);
     assert_eq!(client.finished("third").await["status"], "done");
     // Another model's runner is another container: nothing of the first is left then, or soon after.
     let status = client.run("other", other.model(), &Script::Say("x".to_owned())).await;
     assert_eq!(status["status"], "done", "{status}");
-    let attic = site.path("data/.attic");
+    let attic = harness.path("data/.attic");
     eventually("the first model's directories to go", || (left(&attic) == 0).then_some(())).await;
     // What a killed daemon leaves is removed by the next one.
-    let gate = site.shared("gate-of-last");
+    let gate = harness.shared("gate-of-last");
     client.submit("last", closing.model(), &Script::Gate(gate.clone())).await.expect_status(200);
-    site.begun("last", 1).await;
-    let place = site.path("data").join(shepherd_tests::ids::SHEEP).join("last/closed/deep");
+    harness.begun("last", 1).await;
+    let place = harness.path("data").join(shepherd_tests::ids::SHEEP).join("last/closed/deep");
     eventually("what nobody else may remove", || place.exists().then_some(())).await;
     daemon.kill().await;
     let daemon = start().await;
-    site.open_gate(&gate);
+    harness.open_gate(&gate);
     assert_eq!(daemon.client().finished("last").await["status"], "done");
     assert_eq!(daemon.stop().await.code, Some(0));
-    let aside = std::fs::read_dir(site.path("data")).unwrap().flatten();
+    let aside = std::fs::read_dir(harness.path("data")).unwrap().flatten();
     let aside = aside.filter(|entry| entry.file_name().to_string_lossy().starts_with(".not-removable"));
     assert_eq!(aside.count(), 0);
-    assert_eq!(engine.containers(&site.path("state"), true), [""; 0]);
+    assert_eq!(engine.containers(&harness.path("state"), true), [""; 0]);
 }

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 use shepherd_tests::ids::{RAW, SCRIPTED, SHEEP};
-use shepherd_tests::{Client, Manner, Model, Script, Site, eventually};
+use shepherd_tests::{Client, Harness, Manner, Model, Script, eventually};
 
 async fn submit_to(client: &Client, sheep: &str, job: &str, model: Model, script: &Script) {
     let mut body = shepherd_tests::start_body(job, model, &script.text());
@@ -12,8 +12,8 @@ async fn submit_to(client: &Client, sheep: &str, job: &str, model: Model, script
 
 #[tokio::test]
 async fn a_pinned_job_runs_on_its_sheep() {
-    let site = Site::new().with_sheep("second", json!({})).with_sheep("third", json!({}));
-    let daemon = site.start().await;
+    let harness = Harness::new().with_sheep("second", json!({})).with_sheep("third", json!({}));
+    let daemon = harness.start().await;
     let client = daemon.client();
     let sheep = ["second", "third", SHEEP, "third", "second", SHEEP, SHEEP, "third"];
     for (i, sheep) in sheep.iter().enumerate() {
@@ -22,57 +22,57 @@ async fn a_pinned_job_runs_on_its_sheep() {
     for (i, sheep) in sheep.iter().enumerate() {
         let job = format!("pinned-{i}");
         assert_eq!(client.finished(&job).await["status"], "done");
-        assert_eq!(site.journal().runs_of(&job)[0].sheep, *sheep);
+        assert_eq!(harness.journal().runs_of(&job)[0].sheep, *sheep);
     }
 }
 
 #[tokio::test]
 async fn a_pinned_job_waits_for_its_sheep_and_holds_up_nobody() {
-    let site = Site::new().with_sheep("second", json!({}));
-    let daemon = site.start().await;
+    let harness = Harness::new().with_sheep("second", json!({}));
+    let daemon = harness.start().await;
     let client = daemon.client();
-    let gate = site.path("gate");
+    let gate = harness.path("gate");
     submit_to(&client, "second", "blocker", SCRIPTED, &Script::Gate(gate.clone())).await;
-    site.begun("blocker", 1).await;
+    harness.begun("blocker", 1).await;
     submit_to(&client, "second", "patient", SCRIPTED, &Script::Say(String::new())).await;
     for i in 0..5 {
         let done = client.run(&format!("free-{i}"), SCRIPTED, &Script::Say(String::new())).await;
         assert_eq!(done["status"], "done");
-        assert_eq!(site.journal().runs_of(&format!("free-{i}"))[0].sheep, SHEEP);
+        assert_eq!(harness.journal().runs_of(&format!("free-{i}"))[0].sheep, SHEEP);
     }
-    assert!(site.journal().runs_of("patient").is_empty());
-    site.open_gate(&gate);
+    assert!(harness.journal().runs_of("patient").is_empty());
+    harness.open_gate(&gate);
     client.finished("patient").await;
-    assert_eq!(site.journal().runs_of("patient")[0].sheep, "second");
+    assert_eq!(harness.journal().runs_of("patient")[0].sheep, "second");
 }
 
 #[tokio::test]
 async fn two_sheep_work_at_the_same_time() {
-    let site = Site::new().with_sheep("second", json!({}));
-    let daemon = site.start().await;
+    let harness = Harness::new().with_sheep("second", json!({}));
+    let daemon = harness.start().await;
     let client = daemon.client();
-    let gates = [site.path("gate-0"), site.path("gate-1")];
+    let gates = [harness.path("gate-0"), harness.path("gate-1")];
     for (i, gate) in gates.iter().enumerate() {
         client.submit(&format!("job-{i}"), SCRIPTED, &Script::Gate(gate.clone())).await.expect_status(200);
     }
     // Both begin before either may end.
-    site.begun("job-0", 1).await;
-    site.begun("job-1", 1).await;
+    harness.begun("job-0", 1).await;
+    harness.begun("job-1", 1).await;
     for gate in &gates {
-        site.open_gate(gate);
+        harness.open_gate(gate);
     }
     assert_eq!(client.finished("job-0").await["status"], "done");
     assert_eq!(client.finished("job-1").await["status"], "done");
-    let journal = site.journal();
+    let journal = harness.journal();
     assert_ne!(journal.runs_of("job-0")[0].sheep, journal.runs_of("job-1")[0].sheep);
 }
 
 #[tokio::test]
 async fn a_sheep_changes_its_model() {
-    let site = Site::new();
+    let harness = Harness::new();
     let unversioned = Model { name: "unversioned", version: "" };
-    site.model(unversioned, Manner::Sdk);
-    let daemon = site.start().await;
+    harness.model(unversioned, Manner::Sdk);
+    let daemon = harness.start().await;
     let client = daemon.client();
     for (i, model) in [SCRIPTED, RAW, unversioned, SCRIPTED].into_iter().enumerate() {
         assert_eq!(
@@ -82,7 +82,7 @@ async fn a_sheep_changes_its_model() {
         assert_eq!(client.result(&format!("job-{i}")).await.text(), i.to_string());
         assert_eq!(client.sheep(SHEEP).await["model"], model.json());
     }
-    let configs: Vec<_> = site.journal().starts().into_iter().map(|start| start.config).collect();
+    let configs: Vec<_> = harness.journal().starts().into_iter().map(|start| start.config).collect();
     let expected = [
         "scripted/latest/config.yaml",
         "raw/latest/config.yaml",
@@ -91,30 +91,30 @@ async fn a_sheep_changes_its_model() {
     ];
     assert_eq!(configs, expected);
     let alive = || {
-        site.journal().starts().iter().filter(|start| shepherd_tests::process::is_alive(start.pid)).count()
+        harness.journal().starts().iter().filter(|start| shepherd_tests::process::is_alive(start.pid)).count()
     };
     eventually("the earlier runners to end", || (alive() == 1).then_some(())).await;
 }
 
 #[tokio::test]
 async fn alternating_models_do_not_restart_the_runner_each_time() {
-    let site = Site::new();
-    let daemon = site.start().await;
+    let harness = Harness::new();
+    let daemon = harness.start().await;
     let client = daemon.client();
-    let gate = site.path("gate");
+    let gate = harness.path("gate");
     client.submit("opener", SCRIPTED, &Script::Gate(gate.clone())).await.expect_status(200);
-    site.begun("opener", 1).await;
+    harness.begun("opener", 1).await;
     for i in 0..12 {
         let model = if i % 2 == 0 { SCRIPTED } else { RAW };
         client.submit(&format!("job-{i:02}"), model, &Script::Say(i.to_string())).await.expect_status(200);
     }
-    site.open_gate(&gate);
+    harness.open_gate(&gate);
     for i in 0..12 {
         assert_eq!(client.finished(&format!("job-{i:02}")).await["status"], "done");
     }
-    assert_eq!(site.journal().starts().len(), 2, "one runner for each model");
+    assert_eq!(harness.journal().starts().len(), 2, "one runner for each model");
     // Within a model, inputs that take long to come are overtaken, as they may on a busy machine.
-    let mut order: Vec<_> = site.journal().runs().into_iter().skip(1).map(|run| run.job).collect();
+    let mut order: Vec<_> = harness.journal().runs().into_iter().skip(1).map(|run| run.job).collect();
     order[..6].sort();
     order[6..].sort();
     let expected: Vec<_> =
@@ -124,44 +124,44 @@ async fn alternating_models_do_not_restart_the_runner_each_time() {
 
 #[tokio::test]
 async fn a_sheep_that_has_the_model_is_preferred() {
-    let site = Site::new().with_sheep("second", json!({}));
-    let daemon = site.start().await;
+    let harness = Harness::new().with_sheep("second", json!({}));
+    let daemon = harness.start().await;
     let client = daemon.client();
     submit_to(&client, "second", "warm-up", RAW, &Script::Say(String::new())).await;
     client.finished("warm-up").await;
     for i in 0..5 {
         client.run(&format!("job-{i}"), RAW, &Script::Say(String::new())).await;
-        assert_eq!(site.journal().runs_of(&format!("job-{i}"))[0].sheep, "second");
+        assert_eq!(harness.journal().runs_of(&format!("job-{i}"))[0].sheep, "second");
     }
-    assert_eq!(site.journal().starts().len(), 1);
+    assert_eq!(harness.journal().starts().len(), 1);
 }
 
 #[tokio::test]
 async fn a_job_goes_to_the_sheep_whose_directory_has_its_model() {
-    let site = Site::new();
+    let harness = Harness::new();
     let other = Model { name: "other", version: "1" };
-    let directory = site.path("more-models").join(other.name).join(other.version);
+    let directory = harness.path("more-models").join(other.name).join(other.version);
     std::fs::create_dir_all(directory.parent().unwrap()).unwrap();
-    std::fs::rename(site.model_dir(RAW), &directory).unwrap();
-    let models = site.path("more-models");
-    let site = site.with_sheep("second", json!({"working_directory": models}));
-    let daemon = site.start().await;
+    std::fs::rename(harness.model_dir(RAW), &directory).unwrap();
+    let models = harness.path("more-models");
+    let harness = harness.with_sheep("second", json!({"working_directory": models}));
+    let daemon = harness.start().await;
     let client = daemon.client();
     for i in 0..6 {
         let (model, sheep) = if i % 2 == 0 { (SCRIPTED, SHEEP) } else { (other, "second") };
         let job = format!("job-{i}");
         let done = client.run(&job, model, &Script::Say(String::new())).await;
         assert_eq!(done["status"], "done", "{done}");
-        assert_eq!(site.journal().runs_of(&job)[0].sheep, sheep);
+        assert_eq!(harness.journal().runs_of(&job)[0].sheep, sheep);
     }
 }
 
 #[tokio::test]
 async fn a_runner_sees_only_its_gpus() {
-    let site = Site::new()
+    let harness = Harness::new()
         .with_sheep("gpus", json!({"devices": ["/dev/nvidia3", "/dev/nvidia0"]}))
         .with_sheep("env", json!({"env": {"WOOL": "white"}}));
-    let daemon = site.start().await;
+    let daemon = harness.start().await;
     let client = daemon.client();
     for (sheep, name, value) in [
         ("gpus", "CUDA_VISIBLE_DEVICES", "3,0"),
@@ -177,26 +177,26 @@ async fn a_runner_sees_only_its_gpus() {
 
 #[tokio::test]
 async fn what_a_runner_prints_is_appended_to_the_sheep_s_files() {
-    let site = Site::new();
-    std::fs::write(site.path("runners.out"), "before\n").unwrap();
+    let harness = Harness::new();
+    std::fs::write(harness.path("runners.out"), "before\n").unwrap();
     for life in 1..=2 {
-        let daemon = site.start().await;
+        let daemon = harness.start().await;
         daemon.client().run(&format!("life-{life}"), SCRIPTED, &Script::Say(String::new())).await;
         daemon.stop().await;
-        let out = std::fs::read_to_string(site.path("runners.out")).unwrap();
+        let out = std::fs::read_to_string(harness.path("runners.out")).unwrap();
         assert!(out.starts_with("before\n"), "{out}");
         assert_eq!(out.matches("serving scripted/latest/config.yaml").count(), life, "{out}");
-        let err = std::fs::read_to_string(site.path("runners.err")).unwrap();
+        let err = std::fs::read_to_string(harness.path("runners.err")).unwrap();
         assert_eq!(err.matches("this is the standard error").count(), life, "{err}");
     }
 }
 
 #[tokio::test]
 async fn the_default_runner_runs_a_command_for_each_job() {
-    let site = Site::new().with_sheep(SHEEP, json!({"runner_command": null}));
+    let harness = Harness::new().with_sheep(SHEEP, json!({"runner_command": null}));
     let model = |name, runner: &str| {
         let model = Model { name, version: "latest" };
-        let dir = site.model_dir(model);
+        let dir = harness.model_dir(model);
         std::fs::write(dir.join("config.yaml"), "greeting: hello\n").unwrap();
         std::fs::write(dir.join("runner.yaml"), runner).unwrap();
         model
@@ -204,7 +204,7 @@ async fn the_default_runner_runs_a_command_for_each_job() {
     let copy = model("copy", "runner:\n  command: [cp, \"{inputs}/input\", \"{outputs}/output\"]\n");
     let grumble = "runner:\n  command: [sh, -c, \"echo first words >&2; echo last words >&2; exit 3\"]\n";
     let grumble = model("grumble", grumble);
-    let daemon = site.start().await;
+    let daemon = harness.start().await;
     let client = daemon.client();
     client.start_job(&shepherd_tests::start_body("copy-job", copy, "to be copied")).await;
     assert_eq!(client.finished("copy-job").await["status"], "done");
@@ -220,28 +220,28 @@ async fn the_default_runner_runs_a_command_for_each_job() {
 
 #[tokio::test]
 async fn a_job_that_takes_long_does_not_keep_those_sent_with_it() {
-    let site = Site::new().with_sheep("second", json!({}));
-    let daemon = site.start().await;
+    let harness = Harness::new().with_sheep("second", json!({}));
+    let daemon = harness.start().await;
     let client = daemon.client();
     // Quick jobs, after which the next ones are sent together.
     for round in 0..40 {
         let model = if round % 2 == 0 { SCRIPTED } else { RAW };
         client.run(&format!("quick-{round}"), model, &Script::Say(String::new())).await;
     }
-    let gates: Vec<_> = (0..2).map(|index| site.path(format!("gate-{index}"))).collect();
+    let gates: Vec<_> = (0..2).map(|index| harness.path(format!("gate-{index}"))).collect();
     for (index, gate) in gates.iter().enumerate() {
         let script = Script::Gate(gate.clone());
         client.submit(&format!("slow-{index}"), SCRIPTED, &script).await.expect_status(200);
     }
     // Each has a sheep of its own, although one of the two has the other model.
-    site.begun("slow-0", 1).await;
-    site.begun("slow-1", 1).await;
+    harness.begun("slow-0", 1).await;
+    harness.begun("slow-1", 1).await;
     for gate in &gates {
-        site.open_gate(gate);
+        harness.open_gate(gate);
     }
     for index in 0..2 {
         let status = client.finished(&format!("slow-{index}")).await;
         assert_eq!(status["status"], "done", "{status}");
-        assert_eq!(site.journal().runs_of(&format!("slow-{index}")).len(), 1);
+        assert_eq!(harness.journal().runs_of(&format!("slow-{index}")).len(), 1);
     }
 }

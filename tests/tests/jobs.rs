@@ -3,7 +3,7 @@
 use http::{Method, header};
 use serde_json::{Value, json};
 use shepherd_tests::ids::{RAW, SCRIPTED};
-use shepherd_tests::{Script, Site, eventually};
+use shepherd_tests::{Harness, Script, eventually};
 
 const NO_FILE: &str = "Requested file does not exist";
 
@@ -21,12 +21,12 @@ fn is_time(value: &Value) -> bool {
 
 #[tokio::test]
 async fn a_status_follows_the_job() {
-    let site = Site::new();
-    let daemon = site.start().await;
+    let harness = Harness::new();
+    let daemon = harness.start().await;
     let client = daemon.client();
-    let (first, second) = (site.path("first"), site.path("second"));
+    let (first, second) = (harness.path("first"), harness.path("second"));
     client.submit("job-1", SCRIPTED, &Script::Gate(first.clone())).await.expect_status(200);
-    site.begun("job-1", 1).await;
+    harness.begun("job-1", 1).await;
     // One that waits is made ready ahead, and the sheep has it then.
     client.submit("next-job", SCRIPTED, &Script::Nothing).await.expect_status(200);
     client.submit("job-2", SCRIPTED, &Script::Gate(second.clone())).await.expect_status(200);
@@ -46,8 +46,8 @@ async fn a_status_follows_the_job() {
     assert!(is_time(&queued["enqueued_at"]), "{queued}");
     assert_eq!((&queued["processing_started_at"], &queued["finished_at"]), (&Value::Null, &Value::Null));
 
-    site.open_gate(&first);
-    site.open_gate(&second);
+    harness.open_gate(&first);
+    harness.open_gate(&second);
     let done = client.finished("job-2").await;
     assert_eq!(done["status"], "done");
     assert_eq!(done["error_details"], Value::Null);
@@ -63,8 +63,8 @@ async fn a_status_follows_the_job() {
 
 #[tokio::test]
 async fn a_failed_job_says_why() {
-    let site = Site::new();
-    let daemon = site.start().await;
+    let harness = Harness::new();
+    let daemon = harness.start().await;
     let client = daemon.client();
     let failed = client.run("sad-job", SCRIPTED, &Script::Fail("no grass: žádná tráva".into())).await;
     assert_eq!(failed["status"], "failed");
@@ -80,10 +80,10 @@ async fn a_failed_job_says_why() {
 
 #[tokio::test]
 async fn ready_and_result_before_and_after_the_end() {
-    let site = Site::new();
-    let daemon = site.start().await;
+    let harness = Harness::new();
+    let daemon = harness.start().await;
     let client = daemon.client();
-    let gate = site.path("gate");
+    let gate = harness.path("gate");
     client.submit("job-1", SCRIPTED, &Script::Gate(gate.clone())).await.expect_status(200);
     for path in ["/jobs/job-1/result", "/jobs/job-1/result/any"] {
         let reply = client.get(path).await;
@@ -91,7 +91,7 @@ async fn ready_and_result_before_and_after_the_end() {
     }
     let reply = client.get("/jobs/job-1/ready").await;
     assert_eq!((reply.status, reply.json()), (200, json!({"ready": false})));
-    site.open_gate(&gate);
+    harness.open_gate(&gate);
     client.finished("job-1").await;
     assert_eq!(client.get("/jobs/job-1/ready").await.json(), json!({"ready": true}));
     assert_eq!(client.result("job-1").await.text(), "through");
@@ -99,29 +99,29 @@ async fn ready_and_result_before_and_after_the_end() {
 
 #[tokio::test]
 async fn waiting_can_have_an_end() {
-    let site = Site::new();
-    let daemon = site.start().await;
+    let harness = Harness::new();
+    let daemon = harness.start().await;
     let client = daemon.client();
-    let gate = site.path("gate");
+    let gate = harness.path("gate");
     client.submit("job-1", SCRIPTED, &Script::Gate(gate.clone())).await.expect_status(200);
-    site.begun("job-1", 1).await;
+    harness.begun("job-1", 1).await;
     let reply = client.get("/jobs/job-1/wait_ready?timeout=0.05").await;
     assert_eq!((reply.status, reply.json()["status"].clone()), (202, json!("processing")));
     for nonsense in ["-1", "soon", ""] {
         let reply = client.get(&format!("/jobs/job-1/wait_ready?timeout={nonsense}")).await;
         assert_eq!(reply.status, 400, "{nonsense}: {reply:?}");
     }
-    site.open_gate(&gate);
+    harness.open_gate(&gate);
     let reply = client.get("/jobs/job-1/wait_ready?timeout=60").await;
     assert_eq!((reply.status, reply.json()["status"].clone()), (200, json!("done")));
 }
 
 #[tokio::test]
 async fn everyone_who_waits_is_answered() {
-    let site = Site::new();
-    let daemon = site.start().await;
+    let harness = Harness::new();
+    let daemon = harness.start().await;
     let client = daemon.client();
-    let gate = site.path("gate");
+    let gate = harness.path("gate");
     client.submit("awaited", SCRIPTED, &Script::Gate(gate.clone())).await.expect_status(200);
     let waiting: Vec<_> = (0..50)
         .map(|_| {
@@ -129,8 +129,8 @@ async fn everyone_who_waits_is_answered() {
             tokio::spawn(async move { client.finished("awaited").await })
         })
         .collect();
-    site.begun("awaited", 1).await;
-    site.open_gate(&gate);
+    harness.begun("awaited", 1).await;
+    harness.open_gate(&gate);
     let finished = client.finished("awaited").await;
     for waiting in waiting {
         assert_eq!(waiting.await.unwrap(), finished);
@@ -139,8 +139,8 @@ async fn everyone_who_waits_is_answered() {
 
 #[tokio::test]
 async fn results_are_served_with_their_types() {
-    let site = Site::new();
-    let daemon = site.start().await;
+    let harness = Harness::new();
+    let daemon = harness.start().await;
     let client = daemon.client();
     let files = [
         ("output", "main"),
@@ -183,8 +183,8 @@ async fn results_are_served_with_their_types() {
 
 #[tokio::test]
 async fn a_part_of_a_result_can_be_asked_for() {
-    let site = Site::new();
-    let daemon = site.start().await;
+    let harness = Harness::new();
+    let daemon = harness.start().await;
     let client = daemon.client();
     client.run("ranged", SCRIPTED, &Script::Say("0123456789".into())).await;
     let path = "/jobs/ranged/result";
@@ -205,11 +205,11 @@ async fn a_part_of_a_result_can_be_asked_for() {
 
 #[tokio::test]
 async fn inputs_are_served() {
-    let site = Site::new();
-    let daemon = site.start().await;
+    let harness = Harness::new();
+    let daemon = harness.start().await;
     let client = daemon.client();
-    site.put("placed", "inputs/input", "main");
-    site.put("placed", "inputs/a/b.json", "{}");
+    harness.put("placed", "inputs/input", "main");
+    harness.put("placed", "inputs/a/b.json", "{}");
     let body = json!({"job_id": "placed", "model": SCRIPTED.json()});
     assert_eq!(client.start_job(&body).await.status, 200);
     client.finished("placed").await;
@@ -225,8 +225,8 @@ async fn inputs_are_served() {
 
 #[tokio::test]
 async fn a_job_without_outputs_has_no_result() {
-    let site = Site::new();
-    let daemon = site.start().await;
+    let harness = Harness::new();
+    let daemon = harness.start().await;
     let client = daemon.client();
     assert_eq!(client.run("empty", SCRIPTED, &Script::Nothing).await["status"], "done");
     client.result("empty").await.expect_message(404, NO_FILE);
@@ -234,8 +234,8 @@ async fn a_job_without_outputs_has_no_result() {
 
 #[tokio::test]
 async fn an_unknown_job_is_a_bad_request() {
-    let site = Site::new();
-    let daemon = site.start().await;
+    let harness = Harness::new();
+    let daemon = harness.start().await;
     let client = daemon.client();
     for route in ["status", "ready", "wait_ready", "result", "result/file", "input", "input/file"] {
         let reply = client.get(&format!("/jobs/nobody/{route}")).await;
@@ -250,13 +250,13 @@ async fn an_unknown_job_is_a_bad_request() {
 
 #[tokio::test]
 async fn the_status_comes_to_lie_in_storage() {
-    let site = Site::new();
-    let daemon = site.start().await;
+    let harness = Harness::new();
+    let daemon = harness.start().await;
     let client = daemon.client();
     let good = client.run("good", SCRIPTED, &Script::Say("x".into())).await;
     let bad = client.run("bad-job", SCRIPTED, &Script::Fail("because".into())).await;
     for (job, status) in [("good", good), ("bad-job", bad)] {
-        let path = site.object(job, "job_status.json");
+        let path = harness.object(job, "job_status.json");
         let stored = eventually("a finished status in storage", || {
             let stored: Value = serde_json::from_slice(&std::fs::read(&path).ok()?).ok()?;
             (!stored["finished_at"].is_null()).then_some(stored)
@@ -268,8 +268,8 @@ async fn the_status_comes_to_lie_in_storage() {
 
 #[tokio::test]
 async fn outputs_are_complete_when_the_job_is_done() {
-    let site = Site::new();
-    let daemon = site.start().await;
+    let harness = Harness::new();
+    let daemon = harness.start().await;
     let client = daemon.client();
     for round in 0..20 {
         let job = format!("round-{round}");
@@ -292,7 +292,7 @@ async fn outputs_are_complete_when_the_job_is_done() {
 /// A migration, or a lost state directory: nobody but the storage knows the job.
 #[tokio::test]
 async fn a_job_of_the_first_shepherd_answers_on_its_routes() {
-    let site = Site::new();
+    let harness = Harness::new();
     let document = |status: &str, error: Value| {
         json!({
             "status": status, "error_details": error, "model": {"name": "cxflow-test", "version": "latest"},
@@ -307,16 +307,16 @@ async fn a_job_of_the_first_shepherd_answers_on_its_routes() {
     );
     let lost = document("processing", Value::Null);
     for (job, document) in [("old-done", &done), ("old-failed", &failed), ("old-lost", &lost)] {
-        site.put(job, "inputs/input", "an input");
-        site.put(job, "outputs/output", "an output");
-        site.put(job, "job_status.json", document.to_string());
+        harness.put(job, "inputs/input", "an input");
+        harness.put(job, "outputs/output", "an output");
+        harness.put(job, "job_status.json", document.to_string());
     }
-    site.put("hostile", "inputs/input", "an input");
-    site.put("hostile", "job_status.json", "[".repeat(1 << 20));
-    let mut command = site.command();
+    harness.put("hostile", "inputs/input", "an input");
+    harness.put("hostile", "job_status.json", "[".repeat(1 << 20));
+    let mut command = harness.command();
     // The storage was another shepherd's.
     command.arg("--new-queue");
-    let daemon = site.start_command(command).await;
+    let daemon = harness.start_command(command).await;
     let client = daemon.client();
     for (job, document, is_ready) in
         [("old-done", &done, true), ("old-failed", &failed, true), ("old-lost", &lost, false)]

@@ -22,7 +22,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use shepherd_tests::ids::{RAW, SCRIPTED};
 use shepherd_tests::s3::{Layout, S3Server};
-use shepherd_tests::{Client, Journal, Model, Random, Script, Site, eventually, start_body};
+use shepherd_tests::{Client, Harness, Journal, Model, Random, Script, eventually, start_body};
 use tokio::sync::watch;
 
 const ROUNDS: u32 = 55;
@@ -170,27 +170,27 @@ fn body(job: &str, random: &mut Random) -> Value {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_accepted_is_lost_and_nothing_finishes_twice() {
-    let site = Site::new();
-    let storage = site.path("storage");
-    survive(site, &storage, ROUNDS).await;
+    let harness = Harness::new();
+    let storage = harness.path("storage");
+    survive(harness, &storage, ROUNDS).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_lost_with_storage_in_s3() {
     let server = S3Server::start();
-    let site = Site::on_s3(&server.url(), Layout::BucketPerJob);
+    let harness = Harness::on_s3(&server.url(), Layout::BucketPerJob);
     // The server keeps a bucket as a directory and an object as a file.
-    survive(site, server.root(), ROUNDS_WITH_S3).await;
+    survive(harness, server.root(), ROUNDS_WITH_S3).await;
 }
 
-/// Kills the daemon of a site again and again; `storage` is where objects are in the end, as files.
-async fn survive(site: Site, storage: &Path, rounds: u32) {
+/// Kills the daemon of a harness again and again; `storage` is where objects are in the end, as files.
+async fn survive(harness: Harness, storage: &Path, rounds: u32) {
     let mut random = Random::new();
-    let site = site.with_sheep("second", json!({})).with(json!({"limits": {"crash_retries": 0}}));
+    let harness = harness.with_sheep("second", json!({})).with(json!({"limits": {"crash_retries": 0}}));
     let (lives, daemon) = watch::channel(None);
     let load = Arc::new(Load {
         daemon,
-        journal: site.journal(),
+        journal: harness.journal(),
         enough: AtomicBool::new(false),
         seen: Mutex::default(),
         submits: AtomicU64::new(0),
@@ -202,7 +202,7 @@ async fn survive(site: Site, storage: &Path, rounds: u32) {
     }
 
     for round in 0..rounds {
-        let mut daemon = site.spawn(site.command());
+        let mut daemon = harness.spawn(harness.command());
         let life = random.up_to(LONGEST_LIFE);
         let begun = tokio::time::Instant::now();
         // Killed while it starts, as often as not.
@@ -214,7 +214,7 @@ async fn survive(site: Site, storage: &Path, rounds: u32) {
         assert!(daemon.is_running(), "round {round}: it ended by itself\n{}", daemon.log().text());
         daemon.kill().await;
         lives.send_replace(None);
-        eventually("the runners to end with their daemon", || site.processes().is_empty().then_some(()))
+        eventually("the runners to end with their daemon", || harness.processes().is_empty().then_some(()))
             .await;
         if let Some(Err(failed)) = submitters.try_join_next() {
             std::panic::resume_unwind(failed.into_panic());
@@ -223,7 +223,7 @@ async fn survive(site: Site, storage: &Path, rounds: u32) {
 
     // A last life to finish everything in.
     load.enough.store(true, Ordering::Relaxed);
-    let daemon = site.start().await;
+    let daemon = harness.start().await;
     lives.send_replace(Some(daemon.client()));
     while let Some(submitter) = submitters.join_next().await {
         if let Err(failed) = submitter {
@@ -248,7 +248,7 @@ async fn survive(site: Site, storage: &Path, rounds: u32) {
                 .unwrap();
         assert_eq!(status["status"], "done", "{job}");
     }
-    let runs = site.journal().runs();
+    let runs = harness.journal().runs();
     let mut tokens = HashSet::new();
     for run in &runs {
         assert!(

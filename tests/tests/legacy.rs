@@ -2,13 +2,13 @@
 
 use serde_json::{Value, json};
 use shepherd_tests::ids::{RAW, SCRIPTED, SHEEP};
-use shepherd_tests::{Script, Site, free_port, python, script};
+use shepherd_tests::{Harness, Script, free_port, python, script};
 
-/// A site whose sheep has the legacy runner; none where Python lacks its packages.
-fn site(keys: &Value) -> Option<Site> {
+/// A harness whose sheep has the legacy runner; none where Python lacks its packages.
+fn harness(keys: &Value) -> Option<Harness> {
     let python = python()?;
-    let site = Site::new();
-    let journal = site.journal().path().to_owned();
+    let harness = Harness::new();
+    let journal = harness.journal().path().to_owned();
     let late = keys["bind_after"].as_f64().unwrap_or(0.0).to_string();
     let transport = keys["transport"].as_str().unwrap_or("tcp");
     let runner = script("legacy_runner.py");
@@ -18,7 +18,7 @@ fn site(keys: &Value) -> Option<Site> {
         "stop_grace": "500ms",
         "runner_command": [python, runner, "--journal", journal, "--bind-after", late],
     });
-    Some(site.with_sheep(SHEEP, sheep))
+    Some(harness.with_sheep(SHEEP, sheep))
 }
 
 fn say(text: &str) -> Script {
@@ -28,8 +28,8 @@ fn say(text: &str) -> Script {
 #[tokio::test]
 async fn an_old_runner_works_and_its_errors_are_its_jobs() {
     for transport in ["tcp", "zmq"] {
-        let Some(site) = site(&json!({"transport": transport, "bind_after": 0.3})) else { return };
-        let daemon = site.start().await;
+        let Some(harness) = harness(&json!({"transport": transport, "bind_after": 0.3})) else { return };
+        let daemon = harness.start().await;
         let client = daemon.client();
         assert_eq!(client.run("first", SCRIPTED, &say("hello")).await["status"], "done");
         assert_eq!(client.result("first").await.text(), "hello");
@@ -47,8 +47,8 @@ async fn an_old_runner_works_and_its_errors_are_its_jobs() {
 
 #[tokio::test]
 async fn many_jobs_come_out_each_once() {
-    let Some(site) = site(&json!({})) else { return };
-    let daemon = site.start().await;
+    let Some(harness) = harness(&json!({})) else { return };
+    let daemon = harness.start().await;
     let client = daemon.client();
     let ids: Vec<String> = (0..300).map(|i| format!("job-{i:03}")).collect();
     for id in &ids {
@@ -59,21 +59,21 @@ async fn many_jobs_come_out_each_once() {
         assert_eq!(client.result(id).await.text(), *id);
     }
     // Inputs that take long to come are overtaken, so on a busy machine the order may differ a little.
-    let mut runs: Vec<String> = site.journal().runs().into_iter().map(|run| run.job).collect();
+    let mut runs: Vec<String> = harness.journal().runs().into_iter().map(|run| run.job).collect();
     runs.sort();
     assert_eq!(runs, ids, "each once");
 }
 
 #[tokio::test]
 async fn what_was_sent_ahead_of_a_death_reaches_no_later_runner_twice() {
-    let Some(site) = site(&json!({})) else { return };
-    let daemon = site.start().await;
+    let Some(harness) = harness(&json!({})) else { return };
+    let daemon = harness.start().await;
     let client = daemon.client();
     // A pace that makes the shepherd send ahead.
     for i in 0..200 {
         client.submit(&format!("warm-{i:03}"), SCRIPTED, &say("x")).await.expect_status(200);
     }
-    let marker = site.path("marker");
+    let marker = harness.path("marker");
     client.submit("deadly", SCRIPTED, &Script::ExitOnce { marker }).await.expect_status(200);
     let after: Vec<String> = (0..50).map(|i| format!("after-{i:02}")).collect();
     for id in &after {
@@ -82,7 +82,7 @@ async fn what_was_sent_ahead_of_a_death_reaches_no_later_runner_twice() {
     for id in &after {
         assert_eq!(client.finished(id).await["status"], "done", "{id}");
         assert_eq!(client.result(id).await.text(), *id);
-        assert_eq!(site.journal().runs_of(id).len(), 1, "{id}");
+        assert_eq!(harness.journal().runs_of(id).len(), 1, "{id}");
     }
     // Blamed at once, or tried again because others had been sent with it.
     let status = client.finished("deadly").await;
@@ -98,8 +98,8 @@ async fn what_was_sent_ahead_of_a_death_reaches_no_later_runner_twice() {
 #[tokio::test]
 async fn an_old_runner_that_is_waited_for_at_a_socket_is_told_of_within_seconds() {
     // Long after the patience of this test.
-    let Some(site) = site(&json!({"transport": "ipc"})) else { return };
-    let daemon = site.start().await;
+    let Some(harness) = harness(&json!({"transport": "ipc"})) else { return };
+    let daemon = harness.start().await;
     let status = daemon.client().run("waiting", SCRIPTED, &say("hello")).await;
     assert_eq!(status["status"], "failed");
     let message = status["error_details"]["message"].as_str().unwrap();
@@ -108,8 +108,8 @@ async fn an_old_runner_that_is_waited_for_at_a_socket_is_told_of_within_seconds(
 
 #[tokio::test]
 async fn a_port_alone_is_enough_for_an_old_runner() {
-    let Some(site) = site(&json!({})) else { return };
-    let site = site.with(json!({"sheep": {SHEEP: {"transport": null}}}));
-    let daemon = site.start().await;
+    let Some(harness) = harness(&json!({})) else { return };
+    let harness = harness.with(json!({"sheep": {SHEEP: {"transport": null}}}));
+    let daemon = harness.start().await;
     assert_eq!(daemon.client().run("first", SCRIPTED, &say("hello")).await["status"], "done");
 }

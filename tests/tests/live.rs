@@ -4,7 +4,7 @@ use http::{Method, header};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use shepherd_tests::ids::{RAW, SCRIPTED, SHEEP};
-use shepherd_tests::{Client, Event, Script, Site, Step, Stream, eventually, eventually_async};
+use shepherd_tests::{Client, Event, Harness, Script, Step, Stream, eventually, eventually_async};
 
 fn print(text: &str) -> Step {
     Step::Print(text.to_owned())
@@ -52,16 +52,16 @@ fn shown(event: &Event) -> String {
 
 #[tokio::test]
 async fn a_log_is_followed_while_its_job_runs_and_kept_afterwards() {
-    let site = Site::new();
-    let daemon = site.start().await;
+    let harness = Harness::new();
+    let daemon = harness.start().await;
     let client = daemon.client();
-    let gate = site.path("gate");
+    let gate = harness.path("gate");
     let steps = vec![print("one\n"), Step::Gate(gate.clone()), print("two ž\n")];
     client.submit("job-1", RAW, &Script::Steps(steps)).await.expect_status(200);
     let mut followed = follow(&client, "job-1").await;
     assert_eq!(followed.until("one\n").await, "one\n");
     assert_eq!(log(&client, "job-1").await, "one\n");
-    site.open_gate(&gate);
+    harness.open_gate(&gate);
     assert_eq!(followed.rest().await, "two ž\n");
 
     let whole = "one\ntwo ž\n";
@@ -69,11 +69,11 @@ async fn a_log_is_followed_while_its_job_runs_and_kept_afterwards() {
     assert_eq!(log(&client, "job-1").await, whole);
     assert_eq!(follow(&client, "job-1").await.rest().await, whole);
     let kept = eventually("the log in storage", || {
-        std::fs::read_to_string(site.object("job-1", "logs/log.txt")).ok()
+        std::fs::read_to_string(harness.object("job-1", "logs/log.txt")).ok()
     });
     assert_eq!(kept.await, whole);
     daemon.kill().await;
-    let daemon = site.start().await;
+    let daemon = harness.start().await;
     assert_eq!(log(&daemon.client(), "job-1").await, whole);
     let head = daemon.client().ask(Method::HEAD, "/jobs/job-1/logs").await;
     assert_eq!(head.header(header::CONTENT_LENGTH), whole.len().to_string());
@@ -81,14 +81,14 @@ async fn a_log_is_followed_while_its_job_runs_and_kept_afterwards() {
 
 #[tokio::test]
 async fn a_job_that_does_not_end_well_keeps_what_it_printed() {
-    let site = Site::new();
-    let daemon = site.start().await;
+    let harness = Harness::new();
+    let daemon = harness.start().await;
     let client = daemon.client();
     let steps = vec![print("sad\n"), Step::Fail("no grass".into())];
     assert_eq!(client.run("failed", RAW, &Script::Steps(steps)).await["status"], "failed");
     assert_eq!(log(&client, "failed").await, "sad\n");
 
-    let steps = vec![print("so far\n"), Step::Gate(site.path("never"))];
+    let steps = vec![print("so far\n"), Step::Gate(harness.path("never"))];
     client.submit("cancelled", RAW, &Script::Steps(steps)).await.expect_status(200);
     let mut followed = follow(&client, "cancelled").await;
     followed.until("so far\n").await;
@@ -96,18 +96,18 @@ async fn a_job_that_does_not_end_well_keeps_what_it_printed() {
     assert_eq!(followed.rest().await, "");
     assert_eq!(log(&client, "cancelled").await, "so far\n");
 
-    let gate = site.path("gate");
+    let gate = harness.path("gate");
     let steps = vec![print("last words\n"), Step::Gate(gate.clone()), Step::Exit(3)];
     client.submit("died", RAW, &Script::Steps(steps)).await.expect_status(200);
     logged(&client, "died", "last words\n").await;
-    site.open_gate(&gate);
+    harness.open_gate(&gate);
     assert_eq!(client.finished("died").await["status"], "failed");
     assert_eq!(log(&client, "died").await, "last words\n");
 
     client.run("silent", RAW, &Script::Say("x".into())).await;
     assert_eq!(log(&client, "silent").await, "");
     assert_eq!(follow(&client, "silent").await.rest().await, "");
-    assert!(!site.object("silent", "logs").exists());
+    assert!(!harness.object("silent", "logs").exists());
     for route in ["logs", "logs?follow=1", "events"] {
         let reply = client.get(&format!("/jobs/unknown/{route}")).await;
         reply.expect_message(404, "Job `unknown` does not exist");
@@ -116,17 +116,17 @@ async fn a_job_that_does_not_end_well_keeps_what_it_printed() {
 
 #[tokio::test]
 async fn what_a_process_prints_is_given_to_the_job_that_it_works_on() {
-    let site = Site::new().with_sheep(SHEEP, json!({"stdout_file": null, "stderr_file": null}));
-    let daemon = site.start().await;
+    let harness = Harness::new().with_sheep(SHEEP, json!({"stdout_file": null, "stderr_file": null}));
+    let daemon = harness.start().await;
     let client = daemon.client();
     for job in ["job-1", "job-2"] {
-        let gate = site.path(job);
+        let gate = harness.path(job);
         let text = format!("this is {job}\n");
         let steps = vec![print(&text), Step::Gate(gate.clone())];
         client.submit(job, SCRIPTED, &Script::Steps(steps)).await.expect_status(200);
         let mut followed = follow(&client, job).await;
         followed.until(&text).await;
-        site.open_gate(&gate);
+        harness.open_gate(&gate);
         followed.rest().await;
         let log = log(&client, job).await;
         assert!(log.ends_with(&text), "{log}");
@@ -137,8 +137,8 @@ async fn what_a_process_prints_is_given_to_the_job_that_it_works_on() {
 
 #[tokio::test]
 async fn of_a_long_log_the_end_is_kept() {
-    let site = Site::new().with(json!({"limits": {"job_log": "1000"}}));
-    let daemon = site.start().await;
+    let harness = Harness::new().with(json!({"limits": {"job_log": "1000"}}));
+    let daemon = harness.start().await;
     let client = daemon.client();
     let steps = (0..200).map(|line| print(&format!("line {line}\n"))).collect();
     assert_eq!(client.run("long", RAW, &Script::Steps(steps)).await["status"], "done");
@@ -148,22 +148,22 @@ async fn of_a_long_log_the_end_is_kept() {
 
 #[tokio::test]
 async fn no_log_is_kept_where_none_is_wanted() {
-    let site = Site::new().with(json!({"limits": {"job_log": 0}}));
-    let daemon = site.start().await;
+    let harness = Harness::new().with(json!({"limits": {"job_log": 0}}));
+    let daemon = harness.start().await;
     let client = daemon.client();
     client.run("job-1", RAW, &Script::Steps(vec![print("psst\n")])).await;
     assert_eq!(log(&client, "job-1").await, "");
-    assert!(!site.object("job-1", "logs").exists());
+    assert!(!harness.object("job-1", "logs").exists());
 }
 
 #[tokio::test]
 async fn events_tell_a_jobs_life() {
-    let site = Site::new();
-    let daemon = site.start().await;
+    let harness = Harness::new();
+    let daemon = harness.start().await;
     let client = daemon.client();
-    let (first, second) = (site.path("first"), site.path("second"));
+    let (first, second) = (harness.path("first"), harness.path("second"));
     client.submit("job-1", SCRIPTED, &Script::Gate(first.clone())).await.expect_status(200);
-    site.begun("job-1", 1).await;
+    harness.begun("job-1", 1).await;
     // One that waits is made ready ahead, and the sheep has it then.
     client.submit("next-job", SCRIPTED, &Script::Nothing).await.expect_status(200);
     let steps = vec![progress(0.5, "half"), Step::Gate(second.clone())];
@@ -171,7 +171,7 @@ async fn events_tell_a_jobs_life() {
     let mut watched = events(&client, "job-2", None).await;
     assert_eq!(watched.headers[header::CONTENT_TYPE], "text/event-stream");
     let mut seen = vec![watched.event().await.unwrap()];
-    site.open_gate(&first);
+    harness.open_gate(&first);
     while seen.last().unwrap().name != "progress" {
         seen.push(watched.event().await.unwrap());
     }
@@ -179,7 +179,7 @@ async fn events_tell_a_jobs_life() {
     assert_eq!(status["progress"], json!({"fraction": 0.5, "message": "half"}));
     let waited = client.get("/jobs/job-2/wait_ready?timeout=0").await;
     assert_eq!((waited.status, waited.json()), (202, status));
-    site.open_gate(&second);
+    harness.open_gate(&second);
     seen.extend(watched.events().await);
     assert_eq!(seen.iter().map(shown).collect::<Vec<_>>(), ["queued", "processing", "0.5 half", "done"]);
     let last = seen.last().unwrap();
@@ -187,7 +187,7 @@ async fn events_tell_a_jobs_life() {
     assert_eq!(last.data.get("progress"), None);
 
     // The document that is kept is the one of the first shepherd.
-    let kept = || std::fs::read(site.object("job-2", "job_status.json")).ok();
+    let kept = || std::fs::read(harness.object("job-2", "job_status.json")).ok();
     eventually("the status in storage", || {
         (serde_json::from_slice::<Value>(&kept()?).ok()? == last.data).then_some(())
     })
@@ -198,10 +198,10 @@ async fn events_tell_a_jobs_life() {
 
 #[tokio::test]
 async fn events_are_taken_up_again_where_they_were_lost() {
-    let site = Site::new();
-    let daemon = site.start().await;
+    let harness = Harness::new();
+    let daemon = harness.start().await;
     let client = daemon.client();
-    let (first, second) = (site.path("first"), site.path("second"));
+    let (first, second) = (harness.path("first"), harness.path("second"));
     let steps =
         vec![progress(0.25, "a"), Step::Gate(first.clone()), progress(0.5, "b"), Step::Gate(second.clone())];
     client.submit("job-1", RAW, &Script::Steps(steps)).await.expect_status(200);
@@ -213,7 +213,7 @@ async fn events_are_taken_up_again_where_they_were_lost() {
         }
     };
     drop(watched);
-    site.open_gate(&first);
+    harness.open_gate(&first);
     eventually_async("progress", || async {
         (client.status("job-1").await["progress"]["message"] == "b").then_some(())
     })
@@ -224,19 +224,19 @@ async fn events_are_taken_up_again_where_they_were_lost() {
 
     // Another life of the daemon knows nothing of it: it begins with the present state.
     daemon.kill().await;
-    let daemon = site.start().await;
+    let daemon = harness.start().await;
     let client = daemon.client();
     let mut watched = events(&client, "job-1", Some(&followed)).await;
     let present = watched.event().await.unwrap();
     assert_eq!(present.name, "status");
-    site.open_gate(&second);
+    harness.open_gate(&second);
     let last = watched.events().await.pop().unwrap();
     assert_eq!(shown(&last), "done");
-    assert_eq!(site.journal().runs_of("job-1").len(), 2);
+    assert_eq!(harness.journal().runs_of("job-1").len(), 2);
 
     // What ended stays so.
     daemon.kill().await;
-    let daemon = site.start().await;
+    let daemon = harness.start().await;
     let client = daemon.client();
     assert_eq!(events(&client, "job-1", Some(&last)).await.status, 204);
     assert_eq!(events(&client, "job-1", Some(&present)).await.events().await, [last]);
@@ -244,10 +244,10 @@ async fn events_are_taken_up_again_where_they_were_lost() {
 
 #[tokio::test]
 async fn who_leaves_makes_room_for_others() {
-    let site = Site::new().with(json!({"limits": {"max_connections": 2}}));
-    let daemon = site.start().await;
+    let harness = Harness::new().with(json!({"limits": {"max_connections": 2}}));
+    let daemon = harness.start().await;
     let client = daemon.client();
-    let gate = site.path("gate");
+    let gate = harness.path("gate");
     let steps = vec![print("one\n"), progress(0.5, "half"), Step::Gate(gate.clone())];
     client.submit("job-1", RAW, &Script::Steps(steps)).await.expect_status(200);
     for _ in 0..5 {
@@ -256,16 +256,16 @@ async fn who_leaves_makes_room_for_others() {
         followed.until("one\n").await;
         watched.event().await.unwrap();
     }
-    site.open_gate(&gate);
+    harness.open_gate(&gate);
     assert_eq!(client.finished("job-1").await["status"], "done");
 }
 
 #[tokio::test]
 async fn a_daemon_that_drains_sends_watchers_away_and_lets_the_job_end() {
-    let site = Site::new().with(json!({"shutdown": {"grace": "1h"}}));
-    let daemon = site.start().await;
+    let harness = Harness::new().with(json!({"shutdown": {"grace": "1h"}}));
+    let daemon = harness.start().await;
     let client = daemon.client();
-    let gate = site.path("gate");
+    let gate = harness.path("gate");
     let steps = vec![print("one\n"), Step::Gate(gate.clone()), print("two\n")];
     client.submit("job-1", RAW, &Script::Steps(steps)).await.expect_status(200);
     let mut followed = follow(&client, "job-1").await;
@@ -276,11 +276,11 @@ async fn a_daemon_that_drains_sends_watchers_away_and_lets_the_job_end() {
     assert_eq!(followed.rest().await, "");
     assert_eq!(watched.events().await, []);
     assert!(daemon.is_running());
-    site.open_gate(&gate);
+    harness.open_gate(&gate);
     let ended = daemon.ended().await;
     assert_eq!(ended.code, Some(0), "{}", ended.log);
 
-    let daemon = site.start().await;
+    let daemon = harness.start().await;
     let client = daemon.client();
     assert_eq!(log(&client, "job-1").await, "one\ntwo\n");
     let rest = events(&client, "job-1", Some(&seen)).await.events().await;

@@ -5,7 +5,7 @@
 use serde_json::{Value, json};
 use shepherd_tests::ids::SCRIPTED;
 use shepherd_tests::s3::{ACCESS_KEY, Layout, Moto, S3Client, S3Server, SECRET_KEY, TlsFront};
-use shepherd_tests::{Client, Script, Site, eventually, eventually_async, python, start_body};
+use shepherd_tests::{Client, Harness, Script, eventually, eventually_async, python, start_body};
 
 const JOBS: Layout = Layout::Prefix { bucket: "all-jobs", prefix: "team/a" };
 
@@ -54,8 +54,8 @@ async fn status_document(s3: &S3Client, layout: Layout, job: &str, expected: &Va
 async fn all_of_it(url: &str, layout: Layout, mark: &str) {
     let s3 = S3Client::new(url);
     prepared(&s3, layout).await;
-    let site = Site::on_s3(url, layout);
-    let daemon = site.start().await;
+    let harness = Harness::on_s3(url, layout);
+    let daemon = harness.start().await;
     let client = daemon.client();
     tutorial(&client, &s3, layout, &format!("{mark}-tutorial")).await;
 
@@ -113,7 +113,7 @@ async fn all_of_it(url: &str, layout: Layout, mark: &str) {
     // After a restart everything is where it was.
     let ended = daemon.stop().await;
     assert_eq!(ended.code, Some(0), "{}", ended.log);
-    let daemon = site.start().await;
+    let daemon = harness.start().await;
     assert_eq!(daemon.client().result(&format!("{mark}-payload")).await.text(), "with a payload");
 }
 
@@ -148,8 +148,8 @@ async fn requests_of(layout: Layout, job: &str, stored: bool) -> (Vec<String>, u
     let server = S3Server::start();
     let s3 = server.client();
     prepared(&s3, layout).await;
-    let site = Site::on_s3(&server.url(), layout);
-    let gate = site.path("gate");
+    let harness = Harness::on_s3(&server.url(), layout);
+    let gate = harness.path("gate");
     let script = Script::Gate(gate.clone());
     if stored {
         if layout == Layout::BucketPerJob {
@@ -157,7 +157,7 @@ async fn requests_of(layout: Layout, job: &str, stored: bool) -> (Vec<String>, u
         }
         s3.put(&layout.bucket(job), &layout.key(job, "inputs/input"), script.text()).await;
     }
-    let daemon = site.start().await;
+    let daemon = harness.start().await;
     let client = daemon.client();
     server.requests().take();
     if stored {
@@ -171,7 +171,7 @@ async fn requests_of(layout: Layout, job: &str, stored: bool) -> (Vec<String>, u
         std::fs::read_to_string(&path).ok()?.contains("processing").then_some(())
     })
     .await;
-    site.open_gate(&gate);
+    harness.open_gate(&gate);
     assert_eq!(client.finished(job).await["status"], "done");
     assert_eq!(daemon.stop().await.code, Some(0));
     let all: Vec<String> = server.requests().about(job).iter().map(ToString::to_string).collect();
@@ -229,8 +229,8 @@ async fn many_inputs_come_at_once_and_by_two_lists() {
     for i in 0..MANY {
         std::fs::write(inputs.join(format!("in-{i:04}")), i.to_string()).unwrap();
     }
-    let site = Site::on_s3(&server.url(), Layout::BucketPerJob);
-    let daemon = site.start().await;
+    let harness = Harness::on_s3(&server.url(), Layout::BucketPerJob);
+    let daemon = harness.start().await;
     let client = daemon.client();
     let reply = client.start_job(&json!({"job_id": "many-inputs", "model": SCRIPTED.json()})).await;
     assert_eq!(reply.status, 200, "{reply:?}");
@@ -253,18 +253,18 @@ async fn many_inputs_come_at_once_and_by_two_lists() {
 async fn a_service_behind_tls_is_trusted_by_its_authority() {
     let Some(python) = python() else { return };
     let server = S3Server::start();
-    let site = Site::on_s3(&server.url(), Layout::BucketPerJob);
-    let authority = site.path("authority.pem");
+    let harness = Harness::on_s3(&server.url(), Layout::BucketPerJob);
+    let authority = harness.path("authority.pem");
     let front = TlsFront::start(&python, server.address(), &authority);
-    let site = site.with(json!({"storage": {"url": front.url()}}));
-    let daemon = site.start().await;
+    let harness = harness.with(json!({"storage": {"url": front.url()}}));
+    let daemon = harness.start().await;
     let refused = daemon.client().get("/readyz").await;
     assert_eq!(refused.status, 503);
     assert!(refused.text().contains("certificate"), "{}", refused.text());
     daemon.kill().await;
 
-    let site = site.with(json!({"storage": {"ca_file": authority}}));
-    let daemon = site.start().await;
+    let harness = harness.with(json!({"storage": {"ca_file": authority}}));
+    let daemon = harness.start().await;
     let client = daemon.client();
     assert_eq!(client.get("/readyz").await.status, 200);
     assert_eq!(client.run("over-tls", SCRIPTED, &Script::Big(10 << 20)).await["status"], "done");
@@ -274,10 +274,10 @@ async fn a_service_behind_tls_is_trusted_by_its_authority() {
 #[tokio::test]
 async fn keys_from_the_environment_are_kept_from_runners() {
     let server = S3Server::start();
-    let site = Site::on_s3(&server.url(), Layout::BucketPerJob);
+    let harness = Harness::on_s3(&server.url(), Layout::BucketPerJob);
     let variables =
         [("AWS_ACCESS_KEY_ID", ACCESS_KEY), ("AWS_SECRET_ACCESS_KEY", SECRET_KEY), ("ELSE", "seen")];
-    let from_aws = site.with(json!({"storage": {"access_key": null, "secret_key": null}}));
+    let from_aws = harness.with(json!({"storage": {"access_key": null, "secret_key": null}}));
     let mut command = from_aws.command();
     command.envs(variables);
     let daemon = from_aws.start_command(command).await;
@@ -310,14 +310,14 @@ async fn keys_from_the_environment_are_kept_from_runners() {
 #[tokio::test]
 async fn a_proxy_of_the_environment_is_not_in_the_way_of_storage() {
     let server = S3Server::start();
-    let site = Site::on_s3(&server.url(), Layout::BucketPerJob);
-    let mut command = site.command();
+    let harness = Harness::on_s3(&server.url(), Layout::BucketPerJob);
+    let mut command = harness.command();
     for name in ["http_proxy", "HTTP_PROXY", "https_proxy", "ALL_PROXY"] {
         // Nobody listens there.
         command.env(name, "http://127.0.0.1:1");
     }
     command.env_remove("no_proxy").env_remove("NO_PROXY");
-    let daemon = site.start_command(command).await;
+    let daemon = harness.start_command(command).await;
     let done = daemon.client().run("direct", SCRIPTED, &Script::Say("x".into())).await;
     assert_eq!(done["status"], "done", "{done}");
 }
@@ -325,8 +325,8 @@ async fn a_proxy_of_the_environment_is_not_in_the_way_of_storage() {
 #[tokio::test]
 async fn the_bucket_is_there_when_a_payload_is_accepted() {
     let server = S3Server::start();
-    let site = Site::on_s3(&server.url(), Layout::BucketPerJob);
-    let daemon = site.start().await;
+    let harness = Harness::on_s3(&server.url(), Layout::BucketPerJob);
+    let daemon = harness.start().await;
     for number in 0..20 {
         let job = format!("bucket-{number}");
         daemon.client().submit(&job, SCRIPTED, &Script::Say("x".into())).await.expect_status(200);
@@ -338,8 +338,8 @@ async fn the_bucket_is_there_when_a_payload_is_accepted() {
 #[tokio::test]
 async fn status_documents_follow_each_change_under_load() {
     let server = S3Server::start();
-    let site = Site::on_s3(&server.url(), Layout::BucketPerJob).with_sheep("other", json!({}));
-    let daemon = site.start().await;
+    let harness = Harness::on_s3(&server.url(), Layout::BucketPerJob).with_sheep("other", json!({}));
+    let daemon = harness.start().await;
     let client = daemon.client();
     let document = |job: &str, status: &'static str| {
         let path = server.root().join(job).join("job_status.json");
@@ -352,11 +352,11 @@ async fn status_documents_follow_each_change_under_load() {
         }
     };
     let watched = async {
-        let gates = ["first", "second"].map(|name| site.path(name));
+        let gates = ["first", "second"].map(|name| harness.path(name));
         for (job, gate) in ["long-1", "long-2"].into_iter().zip(&gates) {
             client.submit(job, SCRIPTED, &Script::Gate(gate.clone())).await.expect_status(200);
             document(job, "processing").await;
-            site.open_gate(gate);
+            harness.open_gate(gate);
             document(job, "done").await;
         }
     };

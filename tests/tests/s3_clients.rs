@@ -7,7 +7,7 @@ use std::path::Path;
 use serde_json::json;
 use shepherd_tests::ids::{self, SCRIPTED};
 use shepherd_tests::s3::{ACCESS_KEY, Layout, Moto, S3Client, SECRET_KEY};
-use shepherd_tests::{Model, Script, Site, python, run_python, run_script};
+use shepherd_tests::{Harness, Model, Script, python, run_python, run_script};
 
 /// So many that lists have pages.
 const CROWD: usize = 5000;
@@ -15,14 +15,14 @@ const CROWD: usize = 5000;
 /// Runs a client's script against a daemon with an endpoint.
 async fn against_the_endpoint(script: &str) {
     let Some(python) = python() else { return };
-    let site = Site::serving_s3();
+    let harness = Harness::serving_s3();
     // Files that nobody put over S3 are objects all the same.
-    let crowd = site.object("crowd", "inputs");
+    let crowd = harness.object("crowd", "inputs");
     std::fs::create_dir_all(&crowd).unwrap();
     for i in 0..CROWD {
         std::fs::write(crowd.join(format!("in-{i:04}")), "").unwrap();
     }
-    let daemon = site.start().await;
+    let daemon = harness.start().await;
     let s3 = daemon.s3_url().await;
     let api = format!("http://{}", daemon.client().address());
     let size = CROWD.to_string();
@@ -40,13 +40,13 @@ async fn against_the_endpoint(script: &str) {
     assert!(!log.contains(SECRET_KEY), "{log}");
     let ended = daemon.stop().await;
     assert_eq!(ended.code, Some(0), "{}", ended.log);
-    nothing_escaped(&site);
+    nothing_escaped(&harness);
 }
 
 /// No key made a file outside the directory of its job.
-fn nothing_escaped(site: &Site) {
+fn nothing_escaped(harness: &Harness) {
     for dir in ["", "data", "data/dolly", "state", "storage"] {
-        assert!(!site.path(dir).join("escaped").exists(), "something escaped into {dir}");
+        assert!(!harness.path(dir).join("escaped").exists(), "something escaped into {dir}");
     }
 }
 
@@ -73,8 +73,8 @@ async fn hard_keys_pass_through_the_endpoint() {
 #[tokio::test]
 async fn hard_keys_pass_through_a_server_that_keeps_any() {
     let (Some(python), Some(moto)) = (python(), Moto::shared()) else { return };
-    let site = Site::on_s3(&moto.url(), Layout::BucketPerJob);
-    let daemon = site.start().await;
+    let harness = Harness::on_s3(&moto.url(), Layout::BucketPerJob);
+    let daemon = harness.start().await;
     let api = format!("http://{}", daemon.client().address());
     let variables = [
         ("S3_URL", moto.url()),
@@ -85,18 +85,18 @@ async fn hard_keys_pass_through_a_server_that_keeps_any() {
     let variables: Vec<(&str, &str)> =
         variables.iter().map(|(name, value)| (*name, value.as_str())).collect();
     println!("{}", run_script(&python, "keys.py", &variables).await);
-    nothing_escaped(&site);
+    nothing_escaped(&harness);
 }
 
-/// The README's walk, against whatever storage a site has.
-async fn walk(python: &Path, site: Site, s3_url: Option<String>) {
+/// The README's walk, against whatever storage a harness has.
+async fn walk(python: &Path, harness: Harness, s3_url: Option<String>) {
     // The README's model, run by the runner that is there by default.
-    let site = site.with_sheep(ids::SHEEP, json!({"runner_command": null}));
-    let model = site.model_dir(Model { name: "upper", version: "1" });
+    let harness = harness.with_sheep(ids::SHEEP, json!({"runner_command": null}));
+    let model = harness.model_dir(Model { name: "upper", version: "1" });
     std::fs::write(model.join("config.yaml"), "").unwrap();
     let runner = r#"runner: {command: ["sh", "-c", "tr a-z A-Z < \"$1/input\" > \"$2/output\"", "upper", "{inputs}", "{outputs}"]}"#;
     std::fs::write(model.join("runner.yaml"), runner).unwrap();
-    let daemon = site.start().await;
+    let daemon = harness.start().await;
     let s3 = match s3_url {
         Some(url) => url,
         None => daemon.s3_url().await,
@@ -116,16 +116,16 @@ async fn walk(python: &Path, site: Site, s3_url: Option<String>) {
 #[tokio::test]
 async fn the_walk_of_the_readme_works_with_the_endpoint_and_with_a_server() {
     let (Some(python), Some(moto)) = (python(), Moto::shared()) else { return };
-    walk(&python, Site::serving_s3(), None).await;
+    walk(&python, Harness::serving_s3(), None).await;
     // Not s3s-fs, which takes the empty delimiter of this client for one.
-    walk(&python, Site::on_s3(&moto.url(), Layout::BucketPerJob), Some(moto.url())).await;
+    walk(&python, Harness::on_s3(&moto.url(), Layout::BucketPerJob), Some(moto.url())).await;
 }
 
 #[tokio::test]
 async fn what_the_queue_still_has_is_there_over_s3_at_once() {
     const JOBS: usize = 150;
-    let site = Site::serving_s3();
-    let daemon = site.start().await;
+    let harness = Harness::serving_s3();
+    let daemon = harness.start().await;
     let (client, s3) = (daemon.client(), S3Client::new(daemon.s3_url().await));
     // So many at once that small outputs ride in the queue's commits and become files later.
     let jobs: Vec<String> = (0..JOBS).map(|i| format!("quick-{i:03}")).collect();
@@ -153,7 +153,7 @@ async fn what_the_queue_still_has_is_there_over_s3_at_once() {
     assert_eq!(s3.get("put-there", "outputs/output").await.unwrap(), b"copied");
     // A finished job's data is its client's to remove.
     s3.remove_bucket("quick-000").await;
-    assert!(!site.path("storage/quick-000").exists());
+    assert!(!harness.path("storage/quick-000").exists());
     assert_eq!(client.result("quick-000").await.status, 404);
 }
 
@@ -161,13 +161,13 @@ async fn what_the_queue_still_has_is_there_over_s3_at_once() {
 async fn an_endpoint_that_cannot_listen_is_told_before_anything_runs() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let listen = taken.local_addr().unwrap().to_string();
-    let site = Site::serving_s3().with(json!({"storage": {"serve_s3": {"listen": listen}}}));
-    let ended = site.run(site.command()).await;
+    let harness = Harness::serving_s3().with(json!({"storage": {"serve_s3": {"listen": listen}}}));
+    let ended = harness.run(harness.command()).await;
     assert_eq!(ended.code, Some(1), "{}", ended.log);
     assert!(ended.log.contains("storage.serve_s3: cannot listen at 127.0.0.1"), "{}", ended.log);
     assert!(!ended.log.contains("Shepherd API is available"), "{}", ended.log);
 
-    let open = Site::serving_s3().with(json!({"storage": {"serve_s3": {"listen": "0.0.0.0:0"}}}));
+    let open = Harness::serving_s3().with(json!({"storage": {"serve_s3": {"listen": "0.0.0.0:0"}}}));
     let daemon = open.start().await;
     daemon.await_line("The S3 endpoint is open to everybody who can reach").await;
 }

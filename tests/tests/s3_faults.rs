@@ -10,15 +10,15 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use shepherd_tests::ids::SCRIPTED;
 use shepherd_tests::s3::{Fault, Layout, Proxy, S3Client, S3Server};
-use shepherd_tests::{Client, Daemon, Random, Script, Site, eventually_async, start_body};
+use shepherd_tests::{Client, Daemon, Harness, Random, Script, eventually_async, start_body};
 
 const JOBS: Layout = Layout::Prefix { bucket: "all-jobs", prefix: "" };
 
-/// A server, a proxy before it, and a site whose daemon knows only the proxy.
+/// A server, a proxy before it, and a harness whose daemon knows only the proxy.
 struct Behind {
     server: S3Server,
     proxy: Proxy,
-    site: Site,
+    harness: Harness,
     layout: Layout,
 }
 
@@ -29,8 +29,8 @@ impl Behind {
             server.client().make_bucket(bucket).await;
         }
         let proxy = Proxy::start(server.address()).await;
-        let site = Site::on_s3(&proxy.url(), layout);
-        Self { server, proxy, site, layout }
+        let harness = Harness::on_s3(&proxy.url(), layout);
+        Self { server, proxy, harness, layout }
     }
 
     /// A client that does not go through the proxy.
@@ -109,12 +109,12 @@ fn count(daemon: &Daemon, words: &str) -> usize {
 #[tokio::test]
 async fn a_server_that_goes_away_while_jobs_finish_is_waited_for() {
     let behind = Behind::new(Layout::BucketPerJob).await;
-    let daemon = behind.site.start().await;
+    let daemon = behind.harness.start().await;
     let client = daemon.client();
     ready(&client, 200).await;
-    let gate = behind.site.path("gate");
+    let gate = behind.harness.path("gate");
     behind.start(&client, &start_body("running", SCRIPTED, &Script::Gate(gate.clone()).text())).await;
-    behind.site.begun("running", 1).await;
+    behind.harness.begun("running", 1).await;
     let script = |job: &str| Script::Files(outputs(job));
     behind.start(&client, &start_body("payload", SCRIPTED, &script("payload").text())).await;
     for job in ["stored-1", "stored-2", "stored-3"] {
@@ -122,7 +122,7 @@ async fn a_server_that_goes_away_while_jobs_finish_is_waited_for() {
     }
 
     behind.proxy.away().await;
-    behind.site.open_gate(&gate);
+    behind.harness.open_gate(&gate);
     let reason = ready(&client, 503).await;
     assert!(reason.contains(&behind.proxy.url()) || reason.contains("storage"), "{reason}");
     assert_eq!(client.get("/status").await.status, 200);
@@ -146,7 +146,7 @@ async fn a_server_that_goes_away_while_jobs_finish_is_waited_for() {
     ready(&client, 200).await;
     for job in ["running", "payload", "stored-1", "stored-2", "stored-3"] {
         behind.see_document(job, "done").await;
-        assert_eq!(behind.site.journal().runs_of(job).len(), 1, "{job} ran again");
+        assert_eq!(behind.harness.journal().runs_of(job).len(), 1, "{job} ran again");
     }
     behind.start(&client, &start_body("refused", SCRIPTED, &script("refused").text())).await;
     behind.see_done(&client, "refused").await;
@@ -157,19 +157,19 @@ async fn a_server_that_goes_away_while_jobs_finish_is_waited_for() {
 #[tokio::test]
 async fn a_server_that_is_away_at_the_start_keeps_nobody_from_starting() {
     let behind = Behind::new(JOBS).await;
-    let daemon = behind.site.start().await;
+    let daemon = behind.harness.start().await;
     let script = Script::Files(outputs("before"));
     behind.start(&daemon.client(), &start_body("before", SCRIPTED, &script.text())).await;
     behind.see_done(&daemon.client(), "before").await;
-    let gate = behind.site.path("gate");
+    let gate = behind.harness.path("gate");
     behind
         .start(&daemon.client(), &start_body("between", SCRIPTED, &Script::Gate(gate.clone()).text()))
         .await;
     daemon.kill().await;
 
     behind.proxy.away().await;
-    behind.site.open_gate(&gate);
-    let daemon = behind.site.start().await;
+    behind.harness.open_gate(&gate);
+    let daemon = behind.harness.start().await;
     let client = daemon.client();
     ready(&client, 503).await;
     assert_eq!(client.get("/status").await.status, 200);
@@ -184,9 +184,9 @@ async fn a_server_that_is_away_at_the_start_keeps_nobody_from_starting() {
 #[tokio::test]
 async fn keys_that_are_refused_are_told() {
     let server = S3Server::start();
-    let site = Site::on_s3(&server.url(), Layout::BucketPerJob)
+    let harness = Harness::on_s3(&server.url(), Layout::BucketPerJob)
         .with(json!({"storage": {"secret_key": "not-the-one"}}));
-    let daemon = site.start().await;
+    let daemon = harness.start().await;
     let reason = ready(&daemon.client(), 503).await;
     assert!(reason.contains("denied") || reason.contains("SignatureDoesNotMatch"), "{reason}");
     let refused = daemon.client().start_job(&start_body("a-job", SCRIPTED, "x")).await;
@@ -198,7 +198,7 @@ async fn keys_that_are_refused_are_told() {
 async fn each_fault_passes_without_a_trace() {
     for (mark, layout) in [("bucket", Layout::BucketPerJob), ("prefix", JOBS)] {
         let behind = Behind::new(layout).await;
-        let daemon = behind.site.start().await;
+        let daemon = behind.harness.start().await;
         let client = daemon.client();
         for (number, fault) in [
             Fault::Delay(Duration::from_millis(200)),
@@ -229,7 +229,7 @@ async fn each_fault_passes_without_a_trace() {
             behind.see_done(&client, &stored).await;
             for job in [&stored, &payload] {
                 behind.see_document(job, "done").await;
-                assert_eq!(behind.site.journal().runs_of(job).len(), 1, "{fault:?}: {job} ran again");
+                assert_eq!(behind.harness.journal().runs_of(job).len(), 1, "{fault:?}: {job} ran again");
             }
             assert!(injected.hits() >= 16, "{fault:?} hit {}", injected.hits());
         }
@@ -240,7 +240,7 @@ async fn each_fault_passes_without_a_trace() {
 async fn a_large_output_survives_resets_in_its_parts() {
     const SIZE: u64 = 24 << 20;
     let behind = Behind::new(Layout::BucketPerJob).await;
-    let daemon = behind.site.start().await;
+    let daemon = behind.harness.start().await;
     let client = daemon.client();
     let is_part = |head: &shepherd_tests::s3::Head| head.target.contains("partNumber");
     let cuts = behind.proxy.inject(Fault::CutRequest(3 << 20), 2, is_part);
@@ -272,7 +272,7 @@ async fn a_large_output_survives_resets_in_its_parts() {
 #[tokio::test]
 async fn a_server_that_never_answers_is_given_up_and_asked_again() {
     let behind = Behind::new(Layout::BucketPerJob).await;
-    let daemon = behind.site.start().await;
+    let daemon = behind.harness.start().await;
     let client = daemon.client();
     let hole = behind.proxy.inject(Fault::Hole, 1, |head| head.target.contains("/outputs/"));
     let script = Script::Files(outputs("patient"));
@@ -285,11 +285,11 @@ async fn a_server_that_never_answers_is_given_up_and_asked_again() {
 #[tokio::test]
 async fn buckets_deleted_while_their_jobs_are_queued_wedge_nobody() {
     let behind = Behind::new(Layout::BucketPerJob).await;
-    let daemon = behind.site.start().await;
+    let daemon = behind.harness.start().await;
     let client = daemon.client();
-    let gate = behind.site.path("gate");
+    let gate = behind.harness.path("gate");
     behind.start(&client, &start_body("opener", SCRIPTED, &Script::Gate(gate.clone()).text())).await;
-    behind.site.begun("opener", 1).await;
+    behind.harness.begun("opener", 1).await;
     let jobs: Vec<String> = (0..6).map(|i| format!("robbed-{i}")).collect();
     for job in &jobs {
         behind.start_stored(&client, job, &Script::Files(outputs(job))).await;
@@ -298,7 +298,7 @@ async fn buckets_deleted_while_their_jobs_are_queued_wedge_nobody() {
         behind.s3().remove_bucket(job).await;
     }
     behind.start(&client, &start_body("after", SCRIPTED, &Script::Files(outputs("after")).text())).await;
-    behind.site.open_gate(&gate);
+    behind.harness.open_gate(&gate);
     for job in &jobs {
         // Whatever was staged before is not asked about; that it comes to an end with a reason is.
         let status = client.finished(job).await;
@@ -316,7 +316,7 @@ async fn a_storm_loses_nothing() {
     const STORM: usize = 60;
     let mut random = Random::new();
     let behind = Behind::new(JOBS).await;
-    let daemon = behind.site.start().await;
+    let daemon = behind.harness.start().await;
     let client = daemon.client();
     for (fault, every) in [
         (Fault::Delay(Duration::from_millis(100)), 12),
@@ -340,7 +340,7 @@ async fn a_storm_loses_nothing() {
     }
     for job in &jobs {
         behind.see_done(&client, job).await;
-        assert_eq!(behind.site.journal().runs_of(job).len(), 1, "{job} ran again");
+        assert_eq!(behind.harness.journal().runs_of(job).len(), 1, "{job} ran again");
     }
     behind.proxy.clear();
     for job in &jobs {
@@ -355,12 +355,12 @@ async fn a_storm_loses_nothing() {
 async fn a_corrected_input_is_never_replaced_by_the_old_one() {
     for is_restarted in [false, true] {
         let behind = Behind::new(Layout::BucketPerJob).await;
-        let mut daemon = behind.site.start().await;
+        let mut daemon = behind.harness.start().await;
         let refused = behind.proxy.inject(Fault::Answer(503), u64::MAX, |head| {
             head.method == "PUT" && head.target.contains("/inputs/")
         });
         let client = daemon.client();
-        let gate = behind.site.path("gate");
+        let gate = behind.harness.path("gate");
         let bad = Script::Fail("bad input".to_owned());
         behind.start(&client, &start_body("failed", SCRIPTED, &bad.text())).await;
         assert_eq!(client.finished("failed").await["status"], "failed");
@@ -374,7 +374,7 @@ async fn a_corrected_input_is_never_replaced_by_the_old_one() {
         if is_restarted {
             daemon.kill().await;
             refused.lift();
-            daemon = behind.site.start().await;
+            daemon = behind.harness.start().await;
         }
         refused.lift();
         let client = daemon.client();
@@ -391,7 +391,7 @@ async fn a_corrected_input_is_never_replaced_by_the_old_one() {
 #[tokio::test]
 async fn a_server_that_is_away_or_hangs_is_told_to_who_asks_for_files() {
     let behind = Behind::new(Layout::BucketPerJob).await;
-    let daemon = behind.site.start().await;
+    let daemon = behind.harness.start().await;
     let client = daemon.client();
     behind.start(&client, &start_body("before", SCRIPTED, &Script::Files(outputs("before")).text())).await;
     behind.see_done(&client, "before").await;

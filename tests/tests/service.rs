@@ -3,13 +3,13 @@
 use http::{Method, header};
 use serde_json::{Value, json};
 use shepherd_tests::ids::{SCRIPTED, SHEEP};
-use shepherd_tests::{Script, Site};
+use shepherd_tests::{Harness, Script};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 #[tokio::test]
 async fn status_shows_the_flock() {
-    let site = Site::new().with_sheep("second", json!({}));
-    let daemon = site.start().await;
+    let harness = Harness::new().with_sheep("second", json!({}));
+    let daemon = harness.start().await;
     let client = daemon.client();
     let reply = client.get("/status").await;
     assert_eq!(reply.status, 200);
@@ -23,18 +23,18 @@ async fn status_shows_the_flock() {
         assert!(status["sheep"][sheep]["running"].is_boolean());
     }
 
-    let gate = site.path("gate");
+    let gate = harness.path("gate");
     let mut body = shepherd_tests::start_body("job-1", SCRIPTED, &Script::Gate(gate.clone()).text());
     body["sheep_id"] = json!(SHEEP);
     assert_eq!(client.start_job(&body).await.status, 200);
-    site.begun("job-1", 1).await;
+    harness.begun("job-1", 1).await;
     let sheep = client.sheep(SHEEP).await;
     assert_eq!(
         (&sheep["running"], &sheep["model"], &sheep["request"]),
         (&json!(true), &SCRIPTED.json(), &json!("job-1"))
     );
     assert_eq!(client.sheep("second").await["request"], Value::Null);
-    site.open_gate(&gate);
+    harness.open_gate(&gate);
     client.finished("job-1").await;
     shepherd_tests::eventually_async("an idle sheep", || async {
         let sheep = client.sheep(SHEEP).await;
@@ -46,8 +46,8 @@ async fn status_shows_the_flock() {
 
 #[tokio::test]
 async fn documentation_is_served_from_the_binary() {
-    let site = Site::new();
-    let daemon = site.start().await;
+    let harness = Harness::new();
+    let daemon = harness.start().await;
     let client = daemon.client();
     for path in ["/ui", "/ui/", "/apidocs", "/apidocs/"] {
         let reply = client.get(path).await;
@@ -68,8 +68,8 @@ async fn documentation_is_served_from_the_binary() {
 
 #[tokio::test]
 async fn health_and_readiness() {
-    let site = Site::new();
-    let daemon = site.start().await;
+    let harness = Harness::new();
+    let daemon = harness.start().await;
     let client = daemon.client();
     assert_eq!(client.get("/healthz").await.status, 200);
     assert_eq!(client.get("/readyz").await.status, 200);
@@ -77,8 +77,8 @@ async fn health_and_readiness() {
 
 #[tokio::test]
 async fn other_paths_and_methods() {
-    let site = Site::new();
-    let daemon = site.start().await;
+    let harness = Harness::new();
+    let daemon = harness.start().await;
     let client = daemon.client();
     for path in ["/", "/nonsense", "/jobs/abc", "/jobs/abc/nonsense", "/start-job/more", "//status"] {
         assert!(!client.get(path).await.message(404).is_empty(), "{path}");
@@ -106,8 +106,8 @@ async fn other_paths_and_methods() {
 
 #[tokio::test]
 async fn other_origins_are_not_let_in_unasked() {
-    let site = Site::new();
-    let daemon = site.start().await;
+    let harness = Harness::new();
+    let daemon = harness.start().await;
     let reply = daemon.client().get_with("/status", header::ORIGIN, "https://elsewhere.example").await;
     assert_eq!(reply.status, 200);
     assert!(!reply.headers.contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN), "{reply:?}");
@@ -115,8 +115,8 @@ async fn other_origins_are_not_let_in_unasked() {
 
 #[tokio::test]
 async fn origins_that_are_configured_are_let_in() {
-    let site = Site::new().with(json!({"api": {"cors_origins": ["https://friend.example"]}}));
-    let daemon = site.start().await;
+    let harness = Harness::new().with(json!({"api": {"cors_origins": ["https://friend.example"]}}));
+    let daemon = harness.start().await;
     let client = daemon.client();
     let allowed =
         |reply: &shepherd_tests::Reply| reply.header(header::ACCESS_CONTROL_ALLOW_ORIGIN).to_owned();
@@ -144,8 +144,8 @@ async fn origins_that_are_configured_are_let_in() {
 
 #[tokio::test]
 async fn a_client_that_never_finishes_its_request_is_let_go() {
-    let site = Site::new().with(json!({"limits": {"request_header_timeout": "200ms"}}));
-    let daemon = site.start().await;
+    let harness = Harness::new().with(json!({"limits": {"request_header_timeout": "200ms"}}));
+    let daemon = harness.start().await;
     let client = daemon.client();
     let mut slow = Vec::new();
     for bytes in ["", "G", "GET /status HTTP/1.1\r\nHost: x\r\n"] {
@@ -176,8 +176,8 @@ async fn talk(client: &shepherd_tests::Client, bytes: &[u8]) -> String {
 
 #[tokio::test]
 async fn bytes_that_are_no_http_disturb_nobody() {
-    let site = Site::new();
-    let daemon = site.start().await;
+    let harness = Harness::new();
+    let daemon = harness.start().await;
     let client = daemon.client();
     let long_header = [b"GET /status HTTP/1.1\r\nX: ".as_slice(), &[b'a'; 1 << 20], b"\r\n\r\n"].concat();
     let cases: [&[u8]; 6] = [
@@ -198,12 +198,12 @@ async fn bytes_that_are_no_http_disturb_nobody() {
 
 #[tokio::test]
 async fn clients_that_vanish_while_they_wait_cost_nothing() {
-    let site = Site::new();
-    let daemon = site.start().await;
+    let harness = Harness::new();
+    let daemon = harness.start().await;
     let client = daemon.client();
-    let gate = site.path("gate");
+    let gate = harness.path("gate");
     client.submit("awaited", SCRIPTED, &Script::Gate(gate.clone())).await.expect_status(200);
-    site.begun("awaited", 1).await;
+    harness.begun("awaited", 1).await;
     let open_files = || std::fs::read_dir(format!("/proc/{}/fd", daemon.pid())).unwrap().count();
     let before = open_files();
     for vanish in 0..5 {
@@ -226,7 +226,7 @@ async fn clients_that_vanish_while_they_wait_cost_nothing() {
     drop(stream);
     shepherd_tests::eventually("the connections to be closed", || (open_files() <= before).then_some(()))
         .await;
-    site.open_gate(&gate);
+    harness.open_gate(&gate);
     assert_eq!(client.finished("awaited").await["status"], "done");
     let left = client.get("/jobs/left/status").await;
     match left.status {

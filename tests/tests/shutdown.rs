@@ -6,7 +6,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use serde_json::json;
 use shepherd_tests::ids::{RAW, SCRIPTED, SHEEP};
-use shepherd_tests::{Daemon, Script, Site, eventually, eventually_async, process};
+use shepherd_tests::{Daemon, Harness, Script, eventually, eventually_async, process};
 
 /// Waits until the daemon takes no more jobs.
 async fn draining(daemon: &Daemon) {
@@ -31,36 +31,36 @@ async fn draining(daemon: &Daemon) {
 #[tokio::test]
 async fn a_signal_lets_running_jobs_end() {
     for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
-        let site = Site::new().with(json!({"shutdown": {"grace": "1h"}}));
-        let daemon = site.start().await;
-        let gate = site.path("gate");
+        let harness = Harness::new().with(json!({"shutdown": {"grace": "1h"}}));
+        let daemon = harness.start().await;
+        let gate = harness.path("gate");
         let client = daemon.client();
         client.submit("running", SCRIPTED, &Script::Gate(gate.clone())).await.expect_status(200);
-        site.begun("running", 1).await;
+        harness.begun("running", 1).await;
         client.submit("queued", SCRIPTED, &Script::Say("later".into())).await.expect_status(200);
         daemon.signal(signal);
         draining(&daemon).await;
         assert!(daemon.is_running());
-        site.open_gate(&gate);
+        harness.open_gate(&gate);
         let ended = daemon.ended().await;
         assert_eq!(ended.code, Some(0), "{}", ended.log);
-        assert!(site.processes().is_empty(), "a daemon that ended leaves no process");
+        assert!(harness.processes().is_empty(), "a daemon that ended leaves no process");
 
-        let daemon = site.start().await;
+        let daemon = harness.start().await;
         assert_eq!(daemon.client().status("running").await["status"], "done");
         assert_eq!(daemon.client().result("running").await.text(), "through");
         assert_eq!(daemon.client().finished("queued").await["status"], "done");
-        assert_eq!(site.journal().runs_of("running").len(), 1);
+        assert_eq!(harness.journal().runs_of("running").len(), 1);
     }
 }
 
 #[tokio::test]
 async fn a_daemon_that_is_to_outlive_its_terminal_does() {
-    let site = Site::new();
-    let daemon = site.command();
+    let harness = Harness::new();
+    let daemon = harness.command();
     let mut command = std::process::Command::new("nohup");
-    command.current_dir(site.path("")).arg(daemon.get_program()).args(daemon.get_args());
-    let daemon = site.start_command(command).await;
+    command.current_dir(harness.path("")).arg(daemon.get_program()).args(daemon.get_args());
+    let daemon = harness.start_command(command).await;
     daemon.signal(Signal::HUP);
     assert_eq!(daemon.client().run("after", SCRIPTED, &Script::Say("x".into())).await["status"], "done");
     assert!(!daemon.log().text().contains("draining"));
@@ -74,18 +74,19 @@ async fn a_daemon_that_is_aborted_leaves_no_core() {
         command.args(["-c", r#"ulimit -c unlimited; exec "$@""#, "sh"]).arg(program).args(args);
         command
     };
-    let site = Site::new();
+    let harness = Harness::new();
     let abort = [std::ffi::OsStr::new("-c"), "kill -ABRT $$".as_ref()];
-    let other = dumping("sh".as_ref(), &mut abort.into_iter()).current_dir(site.path("")).status().unwrap();
+    let other =
+        dumping("sh".as_ref(), &mut abort.into_iter()).current_dir(harness.path("")).status().unwrap();
     if !other.core_dumped() {
         // No part is missing: such a machine leaves nothing to prove.
         eprintln!("this machine writes no cores");
         return;
     }
-    let daemon = site.command();
+    let daemon = harness.command();
     let mut command = dumping(daemon.get_program(), &mut daemon.get_args());
-    command.current_dir(site.path(""));
-    let daemon = site.start_command(command).await;
+    command.current_dir(harness.path(""));
+    let daemon = harness.start_command(command).await;
     daemon.signal(Signal::ABORT);
     let ended = daemon.ended().await;
     assert_eq!(ended.code, None, "{}", ended.log);
@@ -95,62 +96,62 @@ async fn a_daemon_that_is_aborted_leaves_no_core() {
 #[tokio::test]
 async fn a_running_job_that_does_not_end_is_given_back() {
     for model in [SCRIPTED, RAW] {
-        let site = Site::new()
+        let harness = Harness::new()
             .with_sheep(SHEEP, json!({"stop_grace": "200ms"}))
             .with(json!({"shutdown": {"grace": "500ms"}}));
-        let daemon = site.start().await;
-        let gate = site.path("gate");
+        let daemon = harness.start().await;
+        let gate = harness.path("gate");
         daemon.client().submit("long", model, &Script::Gate(gate.clone())).await.expect_status(200);
-        site.begun("long", 1).await;
+        harness.begun("long", 1).await;
         let ended = daemon.stop().await;
         assert_eq!(ended.code, Some(0), "{}", ended.log);
-        assert!(site.processes().is_empty(), "a daemon that ended leaves no process");
-        site.open_gate(&gate);
-        let daemon = site.start().await;
+        assert!(harness.processes().is_empty(), "a daemon that ended leaves no process");
+        harness.open_gate(&gate);
+        let daemon = harness.start().await;
         assert_eq!(daemon.client().finished("long").await["status"], "done");
         // Shutting down is nobody's crash, though no retry is allowed.
-        assert_eq!(site.journal().runs_of("long").len(), 2);
+        assert_eq!(harness.journal().runs_of("long").len(), 2);
     }
 }
 
 #[tokio::test]
 async fn a_second_signal_forces() {
-    let site = Site::new().with(json!({"shutdown": {"grace": "12h"}}));
-    let daemon = site.start().await;
-    let gate = site.path("gate");
+    let harness = Harness::new().with(json!({"shutdown": {"grace": "12h"}}));
+    let daemon = harness.start().await;
+    let gate = harness.path("gate");
     daemon.client().submit("long", SCRIPTED, &Script::Gate(gate.clone())).await.expect_status(200);
-    site.begun("long", 1).await;
+    harness.begun("long", 1).await;
     daemon.signal(Signal::TERM);
     draining(&daemon).await;
     assert!(daemon.is_running());
     daemon.signal(Signal::TERM);
     daemon.ended().await;
-    eventually("all processes to end", || site.processes().is_empty().then_some(())).await;
-    site.open_gate(&gate);
-    let daemon = site.start().await;
+    eventually("all processes to end", || harness.processes().is_empty().then_some(())).await;
+    harness.open_gate(&gate);
+    let daemon = harness.start().await;
     assert_eq!(daemon.client().finished("long").await["status"], "done");
 }
 
 #[tokio::test]
 async fn an_idle_daemon_ends_at_once() {
-    let site = Site::new().with(json!({"shutdown": {"grace": "12h"}}));
-    let daemon = site.start().await;
+    let harness = Harness::new().with(json!({"shutdown": {"grace": "12h"}}));
+    let daemon = harness.start().await;
     daemon.client().run("warm-up", SCRIPTED, &Script::Say(String::new())).await;
     let client = daemon.client();
     // Nor is it held by a connection that is kept open.
     let _idle = tokio::net::TcpStream::connect(client.address()).await.unwrap();
     let ended = daemon.stop().await;
     assert_eq!(ended.code, Some(0), "{}", ended.log);
-    assert!(site.processes().is_empty());
+    assert!(harness.processes().is_empty());
 }
 
 #[tokio::test]
 async fn those_who_wait_are_let_go() {
-    let site = Site::new().with(json!({"shutdown": {"grace": "500ms"}}));
-    let daemon = site.start().await;
+    let harness = Harness::new().with(json!({"shutdown": {"grace": "500ms"}}));
+    let daemon = harness.start().await;
     let client = daemon.client();
-    client.submit("long", SCRIPTED, &Script::Gate(site.path("never"))).await.expect_status(200);
-    site.begun("long", 1).await;
+    client.submit("long", SCRIPTED, &Script::Gate(harness.path("never"))).await.expect_status(200);
+    harness.begun("long", 1).await;
     let waiting = tokio::spawn(async move { client.try_get("/jobs/long/wait_ready").await });
     daemon.stop().await;
     // An answer that is no end of the job, or none.
@@ -162,22 +163,22 @@ async fn those_who_wait_are_let_go() {
 #[tokio::test]
 async fn a_killed_daemon_loses_nothing_and_leaves_nothing_running() {
     let port = shepherd_tests::free_port();
-    let site = Site::new().with_sheep(SHEEP, json!({"transport": "tcp", "port": port}));
-    let daemon = site.start().await;
+    let harness = Harness::new().with_sheep(SHEEP, json!({"transport": "tcp", "port": port}));
+    let daemon = harness.start().await;
     let client = daemon.client();
-    let (gate, child) = (site.path("gate"), site.path("child"));
+    let (gate, child) = (harness.path("gate"), harness.path("child"));
     client.submit("running", SCRIPTED, &Script::Gate(gate.clone())).await.expect_status(200);
-    site.begun("running", 1).await;
+    harness.begun("running", 1).await;
     for i in 0..5 {
         client.submit(&format!("queued-{i}"), SCRIPTED, &Script::Say(i.to_string())).await.expect_status(200);
     }
-    let runner = site.journal().runs_of("running")[0].pid;
+    let runner = harness.journal().runs_of("running")[0].pid;
     daemon.kill().await;
     eventually("the runner to end with its shepherd", || (!process::is_alive(runner)).then_some(())).await;
-    site.open_gate(&gate);
+    harness.open_gate(&gate);
 
     // The port is free for the next runner, and resubmitting is answered as before.
-    let daemon = site.start().await;
+    let daemon = harness.start().await;
     let client = daemon.client();
     let again = shepherd_tests::start_body("running", SCRIPTED, "other");
     assert_eq!(client.start_job(&again).await.status, 409);
@@ -192,7 +193,7 @@ async fn a_killed_daemon_loses_nothing_and_leaves_nothing_running() {
     let pid =
         eventually("the runner's child", || std::fs::read_to_string(&child).ok()?.parse::<i32>().ok()).await;
     daemon.kill().await;
-    let daemon = site.start().await;
+    let daemon = harness.start().await;
     assert!(!process::is_alive(pid), "an orphan of the earlier life still runs");
     drop(daemon);
 }
@@ -200,18 +201,18 @@ async fn a_killed_daemon_loses_nothing_and_leaves_nothing_running() {
 #[tokio::test]
 async fn a_pause_of_the_daemon_is_not_blamed_on_its_runners() {
     let limits = json!({"heartbeat_timeout": "1s", "run_timeout": "3s"});
-    let site = Site::new().with_sheep(SHEEP, limits);
-    let daemon = site.start().await;
-    let gate = site.path("gate");
+    let harness = Harness::new().with_sheep(SHEEP, limits);
+    let daemon = harness.start().await;
+    let gate = harness.path("gate");
     let client = daemon.client();
     client.submit("running", SCRIPTED, &Script::Gate(gate.clone())).await.expect_status(200);
-    site.begun("running", 1).await;
+    harness.begun("running", 1).await;
     // Longer than both limits.
     daemon.signal(Signal::STOP);
     tokio::time::sleep(Duration::from_secs(4)).await;
     daemon.signal(Signal::CONT);
     daemon.await_line("the daemon itself was held up").await;
-    site.open_gate(&gate);
+    harness.open_gate(&gate);
     assert_eq!(client.finished("running").await["status"], "done");
-    assert_eq!(site.journal().runs_of("running").len(), 1);
+    assert_eq!(harness.journal().runs_of("running").len(), 1);
 }

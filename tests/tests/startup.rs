@@ -4,22 +4,22 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use serde_json::json;
 use shepherd_tests::ids::{SCRIPTED, SHEEP};
-use shepherd_tests::{Script, Site, SmallDisk, skip};
+use shepherd_tests::{Harness, Script, SmallDisk, skip};
 
 /// Runs the binary on a configuration that it must refuse; what it printed.
-async fn refused(site: &Site, text: &str, arguments: &[&str]) -> String {
-    std::fs::write(site.path("bad.yaml"), text).expect("a file can be written");
-    let mut command = site.bare_command();
+async fn refused(harness: &Harness, text: &str, arguments: &[&str]) -> String {
+    std::fs::write(harness.path("bad.yaml"), text).expect("a file can be written");
+    let mut command = harness.bare_command();
     command.args(arguments).args(["-c", "bad.yaml"]);
-    let ended = site.run(command).await;
+    let ended = harness.run(command).await;
     assert_eq!(ended.code, Some(2), "{}", ended.log);
     ended.log
 }
 
 #[tokio::test]
 async fn it_says_what_it_has() {
-    let site = Site::new();
-    let daemon = site.start().await;
+    let harness = Harness::new();
+    let daemon = harness.start().await;
     let text = daemon.log().text();
     for line in [
         &format!("Created sheep `{SHEEP}` of type `bare`"),
@@ -34,8 +34,8 @@ async fn it_says_what_it_has() {
 
 #[tokio::test]
 async fn the_log_can_be_json() {
-    let site = Site::new().with(json!({"logging": {"format": "json", "level": "debug"}}));
-    let daemon = site.start().await;
+    let harness = Harness::new().with(json!({"logging": {"format": "json", "level": "debug"}}));
+    let daemon = harness.start().await;
     daemon.client().run("logged", SCRIPTED, &Script::Say("x".into())).await;
     let ended = daemon.stop().await;
     assert_eq!(ended.code, Some(0), "{}", ended.log);
@@ -47,7 +47,7 @@ async fn the_log_can_be_json() {
 
 #[tokio::test]
 async fn mistakes_are_shown_with_their_places_all_at_once() {
-    let site = Site::new();
+    let harness = Harness::new();
     let text = "\
 data_root: /tmp/never
 sheep:
@@ -61,7 +61,7 @@ sheep:
 nonsense: 1
 ";
     for arguments in [&[][..], &["check"]] {
-        let log = refused(&site, text, arguments).await;
+        let log = refused(&harness, text, arguments).await;
         for place in ["bad.yaml:4:", "bad.yaml:8:", "bad.yaml:10:"] {
             assert!(log.contains(place), "no {place} in:\n{log}");
         }
@@ -73,7 +73,7 @@ nonsense: 1
 
 #[tokio::test]
 async fn other_mistakes() {
-    let site = Site::new();
+    let harness = Harness::new();
     let sheep = "sheep: {a: {type: bare, working_directory: /tmp}}\n";
     let cases = [
         ("sheep: [\n", "bad.yaml:"),
@@ -86,47 +86,47 @@ async fn other_mistakes() {
         ("data_root: /tmp/never\nsheep: {a: {type: docker, port: 9001}}\n", "registry"),
     ];
     for (text, expected) in cases {
-        let log = refused(&site, text, &[]).await;
+        let log = refused(&harness, text, &[]).await;
         assert!(log.contains(expected), "no `{expected}` for `{text}` in:\n{log}");
     }
-    let mut command = site.bare_command();
+    let mut command = harness.bare_command();
     command.args(["-c", "not-there.yaml"]);
-    let ended = site.run(command).await;
+    let ended = harness.run(command).await;
     assert_eq!(ended.code, Some(2), "{}", ended.log);
     assert!(ended.log.contains("not-there.yaml"), "{}", ended.log);
 }
 
 #[tokio::test]
 async fn check_only_checks() {
-    let site = Site::new();
-    let mut command = site.bare_command();
-    command.arg("check").arg("-c").arg(site.write_config());
-    let ended = site.run(command).await;
+    let harness = Harness::new();
+    let mut command = harness.bare_command();
+    command.arg("check").arg("-c").arg(harness.write_config());
+    let ended = harness.run(command).await;
     assert_eq!(ended.code, Some(0), "{}", ended.log);
-    assert!(!site.path("state").exists(), "checking makes nothing");
+    assert!(!harness.path("state").exists(), "checking makes nothing");
 }
 
 #[tokio::test]
 async fn check_looks_at_what_the_configuration_names() {
-    let site = Site::new().with_sheep(SHEEP, json!({"runner_command": ["no-such-runner"]}));
-    std::fs::write(site.path("file"), "").unwrap();
+    let harness = Harness::new().with_sheep(SHEEP, json!({"runner_command": ["no-such-runner"]}));
+    std::fs::write(harness.path("file"), "").unwrap();
     let keys = json!({
-        "data_root": site.path("file/data"),
-        "sheep": {SHEEP: {"working_directory": site.path("absent"), "stdout_file": site.path("nowhere/out")}},
+        "data_root": harness.path("file/data"),
+        "sheep": {SHEEP: {"working_directory": harness.path("absent"), "stdout_file": harness.path("nowhere/out")}},
     });
-    let site = site.with(keys);
-    let config = site.write_config();
+    let harness = harness.with(keys);
+    let config = harness.write_config();
     let check = |arguments: &[&str]| {
-        let mut command = site.bare_command();
+        let mut command = harness.bare_command();
         command.arg("check").args(arguments).arg("-c").arg(&config);
-        site.run(command)
+        harness.run(command)
     };
     let ended = check(&[]).await;
     assert_eq!(ended.code, Some(2), "{}", ended.log);
     for (key, place) in [
-        ("data_root", site.path("file")),
-        ("sheep.dolly.working_directory", site.path("absent")),
-        ("sheep.dolly.stdout_file", site.path("nowhere")),
+        ("data_root", harness.path("file")),
+        ("sheep.dolly.working_directory", harness.path("absent")),
+        ("sheep.dolly.stdout_file", harness.path("nowhere")),
     ] {
         let expected = format!("shepherd.yaml: {key}: {} ", place.display());
         assert!(ended.log.contains(&expected), "no `{expected}` in:\n{}", ended.log);
@@ -142,25 +142,25 @@ async fn check_looks_at_what_the_configuration_names() {
 
 #[tokio::test]
 async fn help_is_spelled_out_and_h_is_the_host() {
-    let site = Site::new();
-    let mut command = site.bare_command();
+    let harness = Harness::new();
+    let mut command = harness.bare_command();
     command.arg("--help");
-    let ended = site.run(command).await;
+    let ended = harness.run(command).await;
     assert_eq!(ended.code, Some(0));
     assert!(ended.log.contains("-h") && ended.log.contains("HOST"), "{}", ended.log);
-    let mut command = site.bare_command();
+    let mut command = harness.bare_command();
     command.arg("--nonsense");
-    assert_ne!(site.run(command).await.code, Some(0));
+    assert_ne!(harness.run(command).await.code, Some(0));
 
-    let mut command = site.bare_command();
-    command.arg("-c").arg(site.write_config()).args(["-h", "localhost", "-p", "0"]);
-    let mut daemon = site.spawn(command);
+    let mut command = harness.bare_command();
+    command.arg("-c").arg(harness.write_config()).args(["-h", "localhost", "-p", "0"]);
+    let mut daemon = harness.spawn(command);
     daemon.await_line("Shepherd API is available at http://").await;
     drop(daemon);
-    let mut command = site.command();
+    let mut command = harness.command();
     command.args(["-h", "127.0.0.2"]);
     // Twice is a mistake, or the last one counts; it is never ignored silently.
-    daemon = site.spawn(command);
+    daemon = harness.spawn(command);
     tokio::select! {
         ended = daemon.ended() => assert_ne!(ended.code, Some(0)),
         line = daemon.log().line_with("Shepherd API is available at ") => assert!(line.contains("127.0.0.2"), "{line}"),
@@ -169,67 +169,68 @@ async fn help_is_spelled_out_and_h_is_the_host() {
 
 #[tokio::test]
 async fn the_environment_overrides_and_is_interpolated() {
-    let site = Site::new().with(json!({"limits": {"max_body_bytes": "$LIMIT_OF_$WHAT"}}));
-    let text = std::fs::read_to_string(site.write_config()).unwrap();
+    let harness = Harness::new().with(json!({"limits": {"max_body_bytes": "$LIMIT_OF_$WHAT"}}));
+    let text = std::fs::read_to_string(harness.write_config()).unwrap();
     // Quoted text, as all of JSON is, stands for itself.
-    std::fs::write(site.path("plain.yaml"), text.replace("\"$LIMIT_OF_$WHAT\"", "$LIMIT_OF_$WHAT")).unwrap();
+    std::fs::write(harness.path("plain.yaml"), text.replace("\"$LIMIT_OF_$WHAT\"", "$LIMIT_OF_$WHAT"))
+        .unwrap();
     let command = || {
-        let mut command = site.bare_command();
+        let mut command = harness.bare_command();
         command.args(["-c", "plain.yaml", "-h", "127.0.0.1", "-p", "0"]);
         command
     };
     let mut command_of = command();
     command_of.env("LIMIT_OF_", "10").env("WHAT", "00");
     // `$LIMIT_OF_` and `$WHAT` are two references: 1000.
-    let daemon = site.start_command(command_of).await;
+    let daemon = harness.start_command(command_of).await;
     let big = shepherd_tests::start_body("big", SCRIPTED, &"x".repeat(3000));
     assert_eq!(daemon.client().start_job(&big).await.status, 413);
     daemon.kill().await;
     let mut command = command();
     command.env("LIMIT_OF_", "10").env("WHAT", "00").env("SHEPHERD__LIMITS__MAX_BODY_BYTES", "5000");
-    let daemon = site.start_command(command).await;
+    let daemon = harness.start_command(command).await;
     assert_eq!(daemon.client().start_job(&big).await.status, 200);
 }
 
 #[tokio::test]
 async fn a_port_in_use_is_named() {
-    let site = Site::new();
+    let harness = Harness::new();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
-    let mut command = site.bare_command();
-    command.arg("-c").arg(site.write_config()).args(["-h", "127.0.0.1", "-p", &port]);
-    let ended = site.run(command).await;
+    let mut command = harness.bare_command();
+    command.arg("-c").arg(harness.write_config()).args(["-h", "127.0.0.1", "-p", &port]);
+    let ended = harness.run(command).await;
     assert!(ended.code.is_some_and(|code| code != 0), "{ended:?}");
     assert!(ended.log.contains(&port), "{}", ended.log);
-    assert!(site.processes().is_empty(), "a daemon that did not start leaves no process");
+    assert!(harness.processes().is_empty(), "a daemon that did not start leaves no process");
 }
 
 #[tokio::test]
 async fn a_second_daemon_on_one_state_directory_is_refused() {
-    let site = Site::new();
-    let daemon = site.start().await;
+    let harness = Harness::new();
+    let daemon = harness.start().await;
     let client = daemon.client();
-    let gate = site.path("gate");
+    let gate = harness.path("gate");
     client.submit("guarded", SCRIPTED, &Script::Gate(gate.clone())).await.expect_status(200);
-    site.begun("guarded", 1).await;
-    let ended = site.run(site.command()).await;
+    harness.begun("guarded", 1).await;
+    let ended = harness.run(harness.command()).await;
     assert!(ended.code.is_some_and(|code| code != 0), "{ended:?}");
-    let state = site.path("state").display().to_string();
+    let state = harness.path("state").display().to_string();
     assert!(ended.log.contains(&state), "{}", ended.log);
     // The first was not disturbed, nor were its runner and its working directories.
-    site.open_gate(&gate);
+    harness.open_gate(&gate);
     assert_eq!(client.finished("guarded").await["status"], "done");
-    assert_eq!(site.journal().runs_of("guarded").len(), 1);
+    assert_eq!(harness.journal().runs_of("guarded").len(), 1);
     // The directory is free again after a death.
     daemon.kill().await;
-    let daemon = site.start().await;
+    let daemon = harness.start().await;
     assert_eq!(daemon.client().status("guarded").await["status"], "done");
 }
 
 #[tokio::test]
 async fn a_read_only_data_root_is_named() {
-    let site = Site::new();
-    let data = site.path("data");
+    let harness = Harness::new();
+    let data = harness.path("data");
     std::fs::set_permissions(&data, std::fs::Permissions::from_mode(0o555)).unwrap();
     // To root any permission is permission: then a file system that refuses.
     let disk = if std::fs::write(data.join("probe"), "").is_ok() {
@@ -241,7 +242,7 @@ async fn a_read_only_data_root_is_named() {
     } else {
         None
     };
-    let ended = site.run(site.command()).await;
+    let ended = harness.run(harness.command()).await;
     assert!(ended.code.is_some_and(|code| code != 0), "{ended:?}");
     assert!(ended.log.contains(&data.display().to_string()), "{}", ended.log);
     drop(disk);
@@ -249,14 +250,14 @@ async fn a_read_only_data_root_is_named() {
 
 #[tokio::test]
 async fn data_root_is_cleaned_and_the_state_is_not() {
-    let site = Site::new().with(json!({"state_dir": null, "storage": null}));
-    let daemon = site.start().await;
+    let harness = Harness::new().with(json!({"state_dir": null, "storage": null}));
+    let daemon = harness.start().await;
     daemon.client().run("kept", SCRIPTED, &Script::Say("kept".into())).await;
     daemon.kill().await;
-    let litter = site.path("data").join(SHEEP).join("litter");
+    let litter = harness.path("data").join(SHEEP).join("litter");
     std::fs::create_dir_all(&litter).unwrap();
     std::fs::write(litter.join("file"), "x").unwrap();
-    let daemon = site.start().await;
+    let daemon = harness.start().await;
     assert!(!litter.exists(), "working directories are cleaned at the start");
     assert_eq!(daemon.client().status("kept").await["status"], "done");
     assert_eq!(daemon.client().result("kept").await.text(), "kept");
@@ -264,8 +265,8 @@ async fn data_root_is_cleaned_and_the_state_is_not() {
 
 #[tokio::test]
 async fn clients_leave_descriptors_for_jobs_however_few_there_are() {
-    let site = Site::new().with(json!({"limits": {"max_connections_per_address": 10_000}}));
-    let plain = site.command();
+    let harness = Harness::new().with(json!({"limits": {"max_connections_per_address": 10_000}}));
+    let plain = harness.command();
     let mut command = std::process::Command::new("sh");
     command
         .args(["-c", "ulimit -Sn 256 && ulimit -Hn 1200 && exec \"$0\" \"$@\""])
@@ -275,7 +276,7 @@ async fn clients_leave_descriptors_for_jobs_however_few_there_are() {
     if let Some(dir) = plain.get_current_dir() {
         command.current_dir(dir);
     }
-    let daemon = site.start_command(command).await;
+    let daemon = harness.start_command(command).await;
     let text = daemon.log().text();
     assert!(text.contains("limits.max_connections is lowered from 10000 to 456"), "{text}");
     // More than the soft limit that it was started with.

@@ -2,39 +2,39 @@
 
 use serde_json::json;
 use shepherd_tests::ids::{SCRIPTED, SHEEP};
-use shepherd_tests::{Script, Site, SmallDisk, eventually_async, skip, start_body};
+use shepherd_tests::{Harness, Script, SmallDisk, eventually_async, skip, start_body};
 
 const NO_MOUNT: &str = "a file system cannot be mounted here";
 
-/// A site whose state and storage are on a disk of their own. The disk is dropped
+/// A harness whose state and storage are on a disk of their own. The disk is dropped
 /// first: a mounted directory cannot be removed.
-fn on_small_disk(bytes: u64) -> Option<(Site, SmallDisk)> {
-    let site = Site::new();
-    let (state, storage) = (site.path("disk/state"), site.path("disk/storage"));
+fn on_small_disk(bytes: u64) -> Option<(Harness, SmallDisk)> {
+    let harness = Harness::new();
+    let (state, storage) = (harness.path("disk/state"), harness.path("disk/storage"));
     let url = format!("file://{}", storage.display());
-    let site = site.with(json!({"state_dir": state, "storage": {"url": url}}));
-    let disk = SmallDisk::mount(&site.path("disk"), bytes).ok()?;
-    Some((site, disk))
+    let harness = harness.with(json!({"state_dir": state, "storage": {"url": url}}));
+    let disk = SmallDisk::mount(&harness.path("disk"), bytes).ok()?;
+    Some((harness, disk))
 }
 
 #[tokio::test]
 async fn data_removed_while_its_job_waits_wedges_nobody() {
-    let site = Site::new();
-    let daemon = site.start().await;
+    let harness = Harness::new();
+    let daemon = harness.start().await;
     let client = daemon.client();
-    let gate = site.path("gate");
+    let gate = harness.path("gate");
     client.submit("opener", SCRIPTED, &Script::Gate(gate.clone())).await.expect_status(200);
-    site.begun("opener", 1).await;
+    harness.begun("opener", 1).await;
     for i in 0..3 {
         let job = format!("robbed-{i}");
-        site.put(&job, "inputs/input", "soon gone");
+        harness.put(&job, "inputs/input", "soon gone");
         assert_eq!(client.start_job(&json!({"job_id": job, "model": SCRIPTED.json()})).await.status, 200);
     }
     for i in 0..3 {
-        std::fs::remove_dir_all(site.path("storage").join(format!("robbed-{i}"))).unwrap();
+        std::fs::remove_dir_all(harness.path("storage").join(format!("robbed-{i}"))).unwrap();
     }
     client.submit("after", SCRIPTED, &Script::Say("fine".into())).await.expect_status(200);
-    site.open_gate(&gate);
+    harness.open_gate(&gate);
     for i in 0..3 {
         // Whatever was staged before is not asked about; that it comes to an end is.
         client.finished(&format!("robbed-{i}")).await;
@@ -44,12 +44,12 @@ async fn data_removed_while_its_job_waits_wedges_nobody() {
 
 #[tokio::test]
 async fn a_full_disk_refuses_submits_and_loses_nothing() {
-    let Some((site, disk)) = on_small_disk(24 << 20) else { return skip(NO_MOUNT) };
-    let daemon = site.start().await;
+    let Some((harness, disk)) = on_small_disk(24 << 20) else { return skip(NO_MOUNT) };
+    let daemon = harness.start().await;
     let client = daemon.client();
-    let gate = site.path("gate");
+    let gate = harness.path("gate");
     client.submit("running", SCRIPTED, &Script::Gate(gate.clone())).await.expect_status(200);
-    site.begun("running", 1).await;
+    harness.begun("running", 1).await;
     for i in 0..5 {
         client.submit(&format!("queued-{i}"), SCRIPTED, &Script::Say(i.to_string())).await.expect_status(200);
     }
@@ -70,7 +70,7 @@ async fn a_full_disk_refuses_submits_and_loses_nothing() {
     }
     assert!(refusals > 0, "a full disk took everything");
     assert_eq!(client.get("/healthz").await.status, 200);
-    site.open_gate(&gate);
+    harness.open_gate(&gate);
     assert_eq!(client.get("/status").await.status, 200);
     std::fs::remove_file(ballast).unwrap();
     for job in ["running".to_owned()].into_iter().chain((0..5).map(|i| format!("queued-{i}"))).chain(accepted)
@@ -83,18 +83,18 @@ async fn a_full_disk_refuses_submits_and_loses_nothing() {
     let reply = client.start_job(&start_body("late-49", SCRIPTED, "x")).await;
     assert!(matches!(reply.status, 200 | 409), "{reply:?}");
     daemon.kill().await;
-    let daemon = site.start().await;
+    let daemon = harness.start().await;
     assert_eq!(daemon.client().result("running").await.text(), "through");
 }
 
 #[tokio::test]
 async fn a_daemon_starts_on_a_full_disk_or_says_why_not() {
-    let Some((site, disk)) = on_small_disk(16 << 20) else { return skip(NO_MOUNT) };
-    let daemon = site.start().await;
+    let Some((harness, disk)) = on_small_disk(16 << 20) else { return skip(NO_MOUNT) };
+    let daemon = harness.start().await;
     daemon.client().run("early", SCRIPTED, &Script::Say("early".into())).await;
     daemon.kill().await;
     let ballast = disk.fill();
-    let daemon = site.spawn(site.command());
+    let daemon = harness.spawn(harness.command());
     tokio::select! {
         _ = daemon.log().line_with("Shepherd API is available at") => {}
         ended = daemon.ended() => {
@@ -104,27 +104,27 @@ async fn a_daemon_starts_on_a_full_disk_or_says_why_not() {
     }
     daemon.kill().await;
     std::fs::remove_file(ballast).unwrap();
-    let daemon = site.start().await;
+    let daemon = harness.start().await;
     assert_eq!(daemon.client().result("early").await.text(), "early");
 }
 
 #[tokio::test]
 async fn a_storage_outage_delays_jobs_and_loses_none() {
-    let site = Site::new();
-    let Ok(disk) = SmallDisk::mount(&site.path("storage"), 64 << 20) else { return skip(NO_MOUNT) };
-    let daemon = site.start().await;
+    let harness = Harness::new();
+    let Ok(disk) = SmallDisk::mount(&harness.path("storage"), 64 << 20) else { return skip(NO_MOUNT) };
+    let daemon = harness.start().await;
     let client = daemon.client();
-    let gate = site.path("gate");
+    let gate = harness.path("gate");
     let big = 4 << 20;
     // One that ends while the storage is away, in full: too big to be kept elsewhere.
     client.submit("running", SCRIPTED, &Script::Gate(gate.clone())).await.expect_status(200);
-    site.begun("running", 1).await;
+    harness.begun("running", 1).await;
     client.submit("big-one", SCRIPTED, &Script::Big(big)).await.expect_status(200);
     client.submit("next", SCRIPTED, &Script::Say("next".into())).await.expect_status(200);
     // A file that is being written holds the file system open for a moment.
     eventually_async("the storage to refuse writes", || async { disk.set_read_only(true).ok() }).await;
-    site.open_gate(&gate);
-    site.begun("big-one", 1).await;
+    harness.open_gate(&gate);
+    harness.begun("big-one", 1).await;
     eventually_async("readiness to tell", || async {
         (client.get("/readyz").await.status == 503).then_some(())
     })
@@ -149,8 +149,8 @@ async fn a_storage_outage_delays_jobs_and_loses_none() {
 
 #[tokio::test]
 async fn an_output_larger_than_the_storage_fails_with_the_reason() {
-    let Some((site, _disk)) = on_small_disk(24 << 20) else { return skip(NO_MOUNT) };
-    let daemon = site.start().await;
+    let Some((harness, _disk)) = on_small_disk(24 << 20) else { return skip(NO_MOUNT) };
+    let daemon = harness.start().await;
     let client = daemon.client();
     let failed = client.run("too-big", SCRIPTED, &Script::Big(32 << 20)).await;
     assert_eq!(failed["status"], "failed", "{failed}");
@@ -161,11 +161,11 @@ async fn an_output_larger_than_the_storage_fails_with_the_reason() {
 
 #[tokio::test]
 async fn readiness_tells_of_a_full_state_directory_whatever_the_storage() {
-    let site = Site::new();
-    let state = site.path("disk/state");
-    let site = site.with(json!({"state_dir": state}));
-    let Ok(disk) = SmallDisk::mount(&site.path("disk"), 24 << 20) else { return skip(NO_MOUNT) };
-    let daemon = site.start().await;
+    let harness = Harness::new();
+    let state = harness.path("disk/state");
+    let harness = harness.with(json!({"state_dir": state}));
+    let Ok(disk) = SmallDisk::mount(&harness.path("disk"), 24 << 20) else { return skip(NO_MOUNT) };
+    let daemon = harness.start().await;
     let ballast = disk.fill();
     let reply = eventually_async("readiness to tell", || async {
         let reply = daemon.client().get("/readyz").await;
@@ -182,11 +182,11 @@ async fn readiness_tells_of_a_full_state_directory_whatever_the_storage() {
 
 #[tokio::test]
 async fn jobs_wait_while_the_disk_of_their_directories_is_full() {
-    let site = Site::new();
-    let data = site.path("disk/data");
-    let site = site.with(json!({"data_root": data}));
-    let Ok(disk) = SmallDisk::mount(&site.path("disk"), 24 << 20) else { return skip(NO_MOUNT) };
-    let daemon = site.start().await;
+    let harness = Harness::new();
+    let data = harness.path("disk/data");
+    let harness = harness.with(json!({"data_root": data}));
+    let Ok(disk) = SmallDisk::mount(&harness.path("disk"), 24 << 20) else { return skip(NO_MOUNT) };
+    let daemon = harness.start().await;
     let client = daemon.client();
     assert_eq!(client.run("before", SCRIPTED, &Script::Say("fine".into())).await["status"], "done");
     let ballast = disk.fill();
@@ -214,14 +214,14 @@ async fn jobs_wait_while_the_disk_of_their_directories_is_full() {
 
 #[tokio::test]
 async fn a_job_s_log_says_that_inputs_have_other_names_than_their_keys() {
-    let site = Site::new();
-    let daemon = site.start().await;
+    let harness = Harness::new();
+    let daemon = harness.start().await;
     let client = daemon.client();
     // As the storage keeps `inputs//x`, and `inputs/a/b` beside the file `inputs/a`.
-    site.put("keyed", "inputs/a", "1");
-    site.put("keyed", ".shepherd-keys/=inputs%2F%2Fx", "22");
-    site.put("keyed", ".shepherd-keys/=inputs%2Fa%2Fb", "333");
-    site.put("plain", "inputs/a", "1");
+    harness.put("keyed", "inputs/a", "1");
+    harness.put("keyed", ".shepherd-keys/=inputs%2F%2Fx", "22");
+    harness.put("keyed", ".shepherd-keys/=inputs%2Fa%2Fb", "333");
+    harness.put("plain", "inputs/a", "1");
     for job in ["keyed", "plain"] {
         assert_eq!(client.start_job(&json!({"job_id": job, "model": SCRIPTED.json()})).await.status, 200);
         assert_eq!(client.finished(job).await["status"], "done");

@@ -3,7 +3,7 @@
 use http::{Method, header};
 use serde_json::json;
 use shepherd_tests::ids::{RAW, SCRIPTED};
-use shepherd_tests::{Script, Site, big_byte, eventually};
+use shepherd_tests::{Harness, Script, big_byte, eventually};
 
 /// More than a daemon may ever hold: far less than one of the bodies below, far more
 /// than it needs.
@@ -11,11 +11,11 @@ const MEMORY: u64 = 100 << 20;
 
 #[tokio::test]
 async fn ten_thousand_inputs() {
-    let site = Site::new();
+    let harness = Harness::new();
     for i in 0..10_000 {
-        site.put("many-inputs", &format!("inputs/part-{i:05}"), i.to_string());
+        harness.put("many-inputs", &format!("inputs/part-{i:05}"), i.to_string());
     }
-    let daemon = site.start().await;
+    let daemon = harness.start().await;
     let client = daemon.client();
     let body = json!({"job_id": "many-inputs", "model": SCRIPTED.json()});
     assert_eq!(client.start_job(&body).await.status, 200);
@@ -25,16 +25,16 @@ async fn ten_thousand_inputs() {
     assert_eq!(listing.lines().next(), Some("part-00000 1"));
     assert_eq!(listing.lines().last(), Some("part-09999 4"));
     // The inputs are the client's: a job takes nothing away.
-    assert_eq!(std::fs::read_to_string(site.object("many-inputs", "inputs/part-09999")).unwrap(), "9999");
+    assert_eq!(std::fs::read_to_string(harness.object("many-inputs", "inputs/part-09999")).unwrap(), "9999");
 }
 
 #[tokio::test]
 async fn nested_inputs_and_odd_names_reach_the_runner() {
-    let site = Site::new();
+    let harness = Harness::new();
     for name in ["a", "b/a", "b/c/d e", "č"] {
-        site.put("nested", &format!("inputs/{name}"), "12345");
+        harness.put("nested", &format!("inputs/{name}"), "12345");
     }
-    let daemon = site.start().await;
+    let daemon = harness.start().await;
     let client = daemon.client();
     let body = json!({"job_id": "nested", "model": SCRIPTED.json()});
     assert_eq!(client.start_job(&body).await.status, 200);
@@ -46,8 +46,8 @@ async fn nested_inputs_and_odd_names_reach_the_runner() {
 async fn a_payload_of_200_mb_is_not_held_in_memory() {
     const SIZE: usize = 200_000_000;
     // Escaped, it is half as long again.
-    let site = Site::new().with(json!({"limits": {"max_body_bytes": "400MB"}}));
-    let daemon = site.start().await;
+    let harness = Harness::new().with(json!({"limits": {"max_body_bytes": "400MB"}}));
+    let daemon = harness.start().await;
     let client = daemon.client();
     // Escapes and more than one byte a character at every place of any buffer.
     let piece = r#"payload \"č\" \u0041\n"#;
@@ -75,8 +75,8 @@ async fn a_payload_of_200_mb_is_not_held_in_memory() {
 
 #[tokio::test]
 async fn a_big_payload_that_breaks_off_leaves_nothing() {
-    let site = Site::new().with(json!({"limits": {"max_body_bytes": "300MB"}}));
-    let daemon = site.start().await;
+    let harness = Harness::new().with(json!({"limits": {"max_body_bytes": "300MB"}}));
+    let daemon = harness.start().await;
     let client = daemon.client();
     let open = format!(
         r#"{{"job_id":"broken-off","model":{},"payload":"{}"#,
@@ -87,7 +87,7 @@ async fn a_big_payload_that_breaks_off_leaves_nothing() {
         let reply = client.start_job_raw(format!("{open}{end}"), Some("application/json")).await;
         assert_eq!(reply.status, 400, "`{end}`: {reply:?}");
     }
-    assert!(!site.path("storage/broken-off").exists());
+    assert!(!harness.path("storage/broken-off").exists());
     assert_eq!(client.get("/jobs/broken-off/status").await.status, 400);
     assert_eq!(client.start_job_raw(format!("{open}\"}}"), Some("application/json")).await.status, 200);
     assert_eq!(client.finished("broken-off").await["status"], "done");
@@ -96,8 +96,8 @@ async fn a_big_payload_that_breaks_off_leaves_nothing() {
 #[tokio::test]
 async fn a_big_output_is_not_held_in_memory() {
     const SIZE: u64 = 300 << 20;
-    let site = Site::new();
-    let daemon = site.start().await;
+    let harness = Harness::new();
+    let daemon = harness.start().await;
     let client = daemon.client();
     assert_eq!(client.run("big-output", SCRIPTED, &Script::Big(SIZE)).await["status"], "done");
     let head = client.ask(Method::HEAD, "/jobs/big-output/result").await;
@@ -115,8 +115,8 @@ async fn a_big_output_is_not_held_in_memory() {
 
 #[tokio::test]
 async fn many_and_nested_outputs() {
-    let site = Site::new();
-    let daemon = site.start().await;
+    let harness = Harness::new();
+    let daemon = harness.start().await;
     let client = daemon.client();
     assert_eq!(client.run("many-outputs", RAW, &Script::Many(3000)).await["status"], "done");
     for i in [0, 999, 1000, 2999] {
@@ -127,7 +127,7 @@ async fn many_and_nested_outputs() {
     let files = names.iter().map(|name| ((*name).to_owned(), format!("text of {name}"))).collect();
     assert_eq!(client.run("nested-outputs", SCRIPTED, &Script::Files(files)).await["status"], "done");
     for name in names {
-        let path = site.object("nested-outputs", &format!("outputs/{name}"));
+        let path = harness.object("nested-outputs", &format!("outputs/{name}"));
         let text = eventually(name, || std::fs::read_to_string(&path).ok()).await;
         assert_eq!(text, format!("text of {name}"));
     }
@@ -135,8 +135,8 @@ async fn many_and_nested_outputs() {
 
 #[tokio::test]
 async fn a_burst_of_jobs_is_done_and_every_waiter_answered() {
-    let site = Site::new().with_sheep("second", json!({}));
-    let daemon = site.start().await;
+    let harness = Harness::new().with_sheep("second", json!({}));
+    let daemon = harness.start().await;
     let tasks: Vec<_> = (0..16)
         .map(|client_number| {
             let client = daemon.client();
@@ -160,5 +160,5 @@ async fn a_burst_of_jobs_is_done_and_every_waiter_answered() {
     for task in tasks {
         task.await.unwrap();
     }
-    assert_eq!(site.journal().runs().len(), 400, "every job ran once");
+    assert_eq!(harness.journal().runs().len(), 400, "every job ran once");
 }

@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use shepherd_job::{Attempt, JobId, JobIdRule};
 use shepherd_protocol::{Connection, Event, FromRunner, Input, ToRunner};
 use shepherd_tests::ids::{RAW, SCRIPTED};
-use shepherd_tests::{Model, Script, Site, built};
+use shepherd_tests::{Harness, Model, Script, built};
 
 struct Runner {
     child: Child,
@@ -22,21 +22,21 @@ impl Drop for Runner {
 }
 
 impl Runner {
-    async fn start(site: &Site, model: Model) -> Self {
-        let url = format!("ipc://{}", site.path(format!("{}.sock", model.name)).display());
+    async fn start(harness: &Harness, model: Model) -> Self {
+        let url = format!("ipc://{}", harness.path(format!("{}.sock", model.name)).display());
         let child = Command::new(built("scripted_runner"))
             .arg("--journal")
-            .arg(site.journal().path())
+            .arg(harness.journal().path())
             .args(["-p", "9999"])
             .arg(format!("{}/{}/config.yaml", model.name, model.version))
-            .current_dir(site.path("models"))
+            .current_dir(harness.path("models"))
             .env("SHEPHERD_LISTEN", &url)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .expect("the runner starts");
         let connection = Connection::dial(&url).expect("a good URL");
-        let mut runner = Self { child, connection, root: site.path("data/dolly").display().to_string() };
+        let mut runner = Self { child, connection, root: harness.path("data/dolly").display().to_string() };
         match runner.message().await {
             FromRunner::Ready(ready) => assert_eq!((ready.protocol, ready.slots), (1, 1)),
             other => panic!("{other:?}"),
@@ -86,9 +86,9 @@ fn attempt(number: u32) -> Option<Attempt> {
 
 #[tokio::test]
 async fn both_manners_do_what_a_job_says() {
-    let site = Site::new();
+    let harness = Harness::new();
     for model in [SCRIPTED, RAW] {
-        let mut runner = Runner::start(&site, model).await;
+        let mut runner = Runner::start(&harness, model).await;
         runner.send("say", 1, &Script::Say("hello".into()));
         assert_eq!(runner.message().await, FromRunner::Done { job: "say".into(), attempt: attempt(1) });
         assert_eq!(runner.output("say"), "hello");
@@ -100,27 +100,27 @@ async fn both_manners_do_what_a_job_says() {
             other => panic!("{other:?}"),
         }
         // Heartbeats are answered while a job is in work.
-        let gate = site.path(format!("gate-{}", model.name));
+        let gate = harness.path(format!("gate-{}", model.name));
         runner.send("gate", 3, &Script::Gate(gate.clone()));
         runner.connection.send(&[ToRunner::Ping { nonce: 7 }]).unwrap();
         assert_eq!(runner.message().await, FromRunner::Pong { nonce: 7 });
-        site.open_gate(&gate);
+        harness.open_gate(&gate);
         assert_eq!(runner.message().await, FromRunner::Done { job: "gate".into(), attempt: attempt(3) });
         runner.send("exit", 4, &Script::Exit(5));
         assert_eq!(runner.event().await, Event::Disconnected);
         assert_eq!(runner.child.wait().unwrap().code(), Some(5));
     }
     let jobs: Vec<_> =
-        site.journal().runs().into_iter().map(|run| (run.job, run.attempt, run.sheep)).collect();
+        harness.journal().runs().into_iter().map(|run| (run.job, run.attempt, run.sheep)).collect();
     assert_eq!(jobs.len(), 8);
     assert_eq!(jobs[0], ("say".into(), "3-1".into(), "dolly".into()));
-    assert_eq!(site.journal().starts().len(), 2);
+    assert_eq!(harness.journal().starts().len(), 2);
 }
 
 #[tokio::test]
 async fn a_raw_runner_misbehaves_on_the_wire() {
-    let site = Site::new();
-    let mut runner = Runner::start(&site, RAW).await;
+    let harness = Harness::new();
+    let mut runner = Runner::start(&harness, RAW).await;
     runner.send("liar", 1, &Script::AnswerFor { job: "other".into() });
     assert_eq!(runner.message().await, FromRunner::Done { job: "other".into(), attempt: attempt(1) });
     assert_eq!(runner.message().await, FromRunner::Done { job: "other".into(), attempt: None });

@@ -53,7 +53,7 @@ const CANCEL_GRACE: Duration = Duration::from_secs(5);
 
 /// The variable that tells a command when nobody wants its result any more, in seconds
 /// since 1970.
-const DEADLINE: &str = "SHEPHERD_JOB_DEADLINE";
+const DEADLINE_VARIABLE: &str = "SHEPHERD_JOB_DEADLINE";
 /// Has Python programs print at once, and not when a pipe's worth has come together.
 const PYTHON_UNBUFFERED: &str = "PYTHONUNBUFFERED";
 
@@ -112,7 +112,7 @@ impl CommandRunner {
             env.push((PYTHON_UNBUFFERED.into(), "1".into()));
         }
         if let Some(deadline) = job.deadline().and_then(|at| at.duration_since(UNIX_EPOCH).ok()) {
-            env.push((DEADLINE.into(), format!("{:.3}", deadline.as_secs_f64()).into()));
+            env.push((DEADLINE_VARIABLE.into(), format!("{:.3}", deadline.as_secs_f64()).into()));
         }
         Request { command: fill(&self.settings.command, &values), cwd: self.settings.cwd.clone(), env }
     }

@@ -74,8 +74,8 @@ pub(crate) async fn start(config: &Config) -> anyhow::Result<Started> {
 
 /// Descriptors that are kept for the daemon itself (queue, storage, runtime), and for each
 /// sheep: its runner's sockets and pipes, and the files of the jobs that are staged.
-const KEPT: u64 = 256;
-const KEPT_PER_SHEEP: u64 = 32;
+const OWN_DESCRIPTORS: u64 = 256;
+const DESCRIPTORS_PER_SHEEP: u64 = 32;
 
 /// Descriptors that a connection may take: its socket, and a file that it reads or fills.
 const PER_CONNECTION: u64 = 2;
@@ -115,7 +115,7 @@ pub(crate) fn serve_options(config: &Config, descriptors: Option<u64>) -> ServeO
 /// How many connections each listener may have, so that jobs have descriptors whatever
 /// clients do. Where there are too few for both, jobs have half of them.
 fn connections(descriptors: u64, sheep: u64, listeners: u64) -> u64 {
-    let kept = (KEPT + KEPT_PER_SHEEP * sheep).min(descriptors / 2);
+    let kept = (OWN_DESCRIPTORS + DESCRIPTORS_PER_SHEEP * sheep).min(descriptors / 2);
     ((descriptors - kept) / (PER_CONNECTION * listeners)).max(1)
 }
 

@@ -49,7 +49,7 @@ const COMMENT: Bytes = Bytes::from_static(b":\n\n");
 
 /// How soon a browser tries again, in milliseconds: a restart of the daemon takes
 /// about as long.
-const RETRY: Bytes = Bytes::from_static(b"retry: 2000\n\n");
+const RETRY_FIELD: Bytes = Bytes::from_static(b"retry: 2000\n\n");
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
@@ -96,8 +96,8 @@ async fn stream<B: Backend>(api: &Api<B>, id: &JobId, after: Option<EventId>) ->
         None => None,
     };
     let begin = match first {
-        Some(event) => Bytes::from([RETRY, frame(&event)].concat()),
-        None => RETRY,
+        Some(event) => Bytes::from([RETRY_FIELD, frame(&event)].concat()),
+        None => RETRY_FIELD,
     };
     let rest = stream::unfold((events, api.drain().clone()), |(mut events, drain)| async move {
         let piece = next(&mut events, &drain).await?;

@@ -17,8 +17,8 @@ use http_body::Body;
 use crate::error::{Answer, ApiError};
 
 /// How much is thrown away, and how long it may take to arrive.
-const MOST: u64 = 64 * 1024;
-const PATIENCE: Duration = Duration::from_secs(1);
+const MAX_DISCARDED_BYTES: u64 = 64 * 1024;
+const DISCARD_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How a client sends its body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,11 +64,11 @@ pub(crate) async fn discard<R: Body<Data = Bytes>>(mut body: Pin<&mut R>, sends:
     if body.is_end_stream() {
         return Rest::Nothing;
     }
-    if sends == Sends::WhenAsked || body.size_hint().lower() > MOST {
+    if sends == Sends::WhenAsked || body.size_hint().lower() > MAX_DISCARDED_BYTES {
         return Rest::Something;
     }
     let read = async {
-        let mut left = MOST;
+        let mut left = MAX_DISCARDED_BYTES;
         while let Some(frame) = poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
             let Ok(frame) = frame else { return Rest::Something };
             let length = frame.data_ref().map_or(0, |data| data.len() as u64);
@@ -77,5 +77,5 @@ pub(crate) async fn discard<R: Body<Data = Bytes>>(mut body: Pin<&mut R>, sends:
         }
         Rest::Nothing
     };
-    tokio::time::timeout(PATIENCE, read).await.unwrap_or(Rest::Something)
+    tokio::time::timeout(DISCARD_TIMEOUT, read).await.unwrap_or(Rest::Something)
 }

@@ -7,7 +7,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use crate::client::{CONNECT, QUIET};
+use crate::client::{CONNECT_TIMEOUT, STREAM_IDLE_TIMEOUT};
 use crate::{Error, Result};
 
 /// What stands for itself in a segment of a path.
@@ -35,8 +35,8 @@ impl Lost {
         let sent = !error.is_connect();
         let silent = match (error.is_timeout(), sent) {
             (false, _) => Duration::ZERO,
-            (true, false) => CONNECT,
-            (true, true) => QUIET,
+            (true, false) => CONNECT_TIMEOUT,
+            (true, true) => STREAM_IDLE_TIMEOUT,
         };
         let error = error.without_url();
         // The text of the outermost error says next to nothing.

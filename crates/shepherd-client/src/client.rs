@@ -17,9 +17,9 @@ use crate::record::Flock;
 use crate::submission::Body;
 use crate::{Error, Job, JobPage, JobStatus, Readiness, Result, Sheep, Submission, proxy};
 
-pub(crate) const CONNECT: Duration = Duration::from_secs(5);
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a stream may be quiet.
-pub(crate) const QUIET: Duration = Duration::from_secs(60);
+pub(crate) const STREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How fast a body goes out at the least, in bytes a second: it gets so much more time.
 const SLOWEST_UPLOAD: u64 = 64 * 1024;
@@ -87,8 +87,8 @@ impl Client {
             return Err(wrong);
         }
         let mut http = reqwest::Client::builder()
-            .connect_timeout(CONNECT)
-            .read_timeout(QUIET)
+            .connect_timeout(CONNECT_TIMEOUT)
+            .read_timeout(STREAM_IDLE_TIMEOUT)
             .redirect(reqwest::redirect::Policy::none());
         let proxy = if proxy::leads_to_this_machine(&parsed) {
             http = http.no_proxy();

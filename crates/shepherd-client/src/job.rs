@@ -14,7 +14,7 @@ use crate::patience::Patience;
 use crate::{Client, Error, Events, JobStatus, Log, Result, State};
 
 /// For how long the shepherd is asked to wait at a time: well below what a quiet answer may take.
-const WAIT: Duration = Duration::from_secs(20);
+const LONG_POLL: Duration = Duration::from_secs(20);
 
 /// A job of a shepherd. Methods give [`Error::UnknownJob`] when the shepherd does not know it.
 #[derive(Clone, Debug)]
@@ -52,7 +52,8 @@ impl Job {
         let mut patience = Patience::new(self.client.options().retry_for, deadline);
         let path = job_path(&self.id, "wait_ready")?;
         loop {
-            let left = deadline.map_or(WAIT, |at| at.saturating_duration_since(Instant::now()).min(WAIT));
+            let left =
+                deadline.map_or(LONG_POLL, |at| at.saturating_duration_since(Instant::now()).min(LONG_POLL));
             let seconds = format!("{:.3}", left.as_secs_f64() + 0.0005);
             let request = self.client.request(Method::GET, &path, &[("timeout", &seconds)]);
             let trouble = match self.client.send(request, &patience, left).await {

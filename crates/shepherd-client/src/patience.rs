@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-const FIRST: Duration = Duration::from_millis(50);
-const LONGEST: Duration = Duration::from_secs(2);
+const FIRST_DELAY: Duration = Duration::from_millis(50);
+const MAX_DELAY: Duration = Duration::from_secs(2);
 
 /// How long an answer may be silent: at most, and at least, however short the patience is.
 const SILENCE: Duration = Duration::from_secs(60);
@@ -23,7 +23,7 @@ pub(crate) struct Patience {
 
 impl Patience {
     pub(crate) const fn new(outage: Duration, deadline: Option<Instant>) -> Self {
-        Self { outage, deadline, since: None, pause: FIRST }
+        Self { outage, deadline, since: None, pause: FIRST_DELAY }
     }
 
     pub(crate) const fn deadline(&self) -> Option<Instant> {
@@ -44,14 +44,14 @@ impl Patience {
             return None;
         }
         let pause = self.pause.min(left);
-        self.pause = (self.pause * 2).min(LONGEST);
+        self.pause = (self.pause * 2).min(MAX_DELAY);
         Some(pause)
     }
 
     /// There was an answer.
     pub(crate) const fn restore(&mut self) {
         self.since = None;
-        self.pause = FIRST;
+        self.pause = FIRST_DELAY;
     }
 
     fn left(&self, now: Instant) -> Duration {
@@ -73,7 +73,7 @@ mod tests {
     async fn silence_is_part_of_the_outage() {
         let mut patience = Patience::new(30 * SECOND, None);
         assert_eq!(patience.silence(), 30 * SECOND);
-        assert_eq!(patience.pause(Duration::ZERO), Some(FIRST));
+        assert_eq!(patience.pause(Duration::ZERO), Some(FIRST_DELAY));
         tokio::time::advance(20 * SECOND).await;
         assert_eq!(patience.silence(), 10 * SECOND);
         patience.restore();

@@ -37,18 +37,18 @@ use crate::shared::Shared;
 use crate::supervise::TaskKind;
 use crate::write_back::WriteBack;
 
-use holds::{Holds, Reserved};
+use submit_locks::{SubmitLock, SubmitLocks};
 
-mod holds;
+mod submit_locks;
 
 /// How many submits one commit takes at most.
 const BATCH: usize = 1024;
 
 /// How long a storage may take to say which data it has before submits are refused.
-const LOOK: Duration = Duration::from_secs(10);
+const DATA_CHECK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How many batches are under way at most where the storage takes long to answer.
-const BATCHES: usize = 32;
+const MAX_BATCHES: usize = 32;
 
 /// A job as a client submits it.
 pub struct Submit {
@@ -93,14 +93,14 @@ struct Request {
     job: NewJob,
     check: DataCheck,
     /// Held until the request is answered, whether or not its client still waits.
-    reserved: Option<Reserved>,
+    reserved: Option<SubmitLock>,
     answer: oneshot::Sender<Answer>,
 }
 
 pub(crate) struct Admission {
     shared: Arc<Shared>,
     sender: mpsc::Sender<Request>,
-    reserved: Arc<Holds>,
+    reserved: Arc<SubmitLocks>,
     markers: PathBuf,
 }
 
@@ -109,7 +109,7 @@ impl Admission {
     pub(crate) fn start(shared: &Arc<Shared>, write_back: &Arc<WriteBack>, markers: PathBuf) -> Arc<Self> {
         let (sender, receiver) = mpsc::channel(4 * BATCH);
         let task = admit(Arc::clone(shared), Arc::clone(write_back), markers.clone(), receiver);
-        shared.tasks.spawn(TaskKind::Pillar, "admission", task);
+        shared.tasks.spawn(TaskKind::Critical, "admission", task);
         Arc::new(Self { shared: Arc::clone(shared), sender, reserved: Arc::default(), markers })
     }
 
@@ -184,7 +184,7 @@ impl Admission {
 
     async fn sweep_one(&self, id: &JobId) -> Result<(), ShepherdError> {
         let busy = || ShepherdError::Unavailable(format!("job `{id}` is being submitted"));
-        let _reserved = Reserved::alone(&self.reserved, id).ok_or_else(busy)?;
+        let _reserved = SubmitLock::alone(&self.reserved, id).ok_or_else(busy)?;
         self.sweep_reserved(id).await
     }
 
@@ -212,7 +212,7 @@ impl Admission {
         };
         let reserved = match check {
             DataCheck::Present | DataCheck::Absent => {
-                Some(Reserved::share(&self.reserved, &spec.id).ok_or(ShepherdError::AlreadySubmitted)?)
+                Some(SubmitLock::share(&self.reserved, &spec.id).ok_or(ShepherdError::AlreadySubmitted)?)
             }
             DataCheck::Done => None,
         };
@@ -236,7 +236,7 @@ impl Admission {
 
     async fn carry_large(self: &Arc<Self>, spec: JobSpec, body: Body) -> Answer {
         let id = spec.id.clone();
-        let _reserved = Reserved::alone(&self.reserved, &id).ok_or(ShepherdError::AlreadySubmitted)?;
+        let _reserved = SubmitLock::alone(&self.reserved, &id).ok_or(ShepherdError::AlreadySubmitted)?;
         let Shared { queue, storage, .. } = &*self.shared;
         if queue.get(&id).await?.is_some() {
             return Err(ShepherdError::AlreadySubmitted);
@@ -315,7 +315,7 @@ async fn admit(
     markers: PathBuf,
     mut requests: mpsc::Receiver<Request>,
 ) {
-    let most = if shared.storage_is_remote() { BATCHES } else { 1 };
+    let most = if shared.storage_is_remote() { MAX_BATCHES } else { 1 };
     let mut under_way = FuturesUnordered::new();
     let mut batch = Vec::with_capacity(BATCH);
     let mut ended = false;
@@ -405,7 +405,7 @@ async fn make_homes(shared: &Shared, outcomes: &[Submitted], new: &HashSet<JobId
 async fn check_data(shared: &Shared, markers: &Path, batch: Vec<Request>) -> Vec<Request> {
     let ids: Vec<JobId> =
         batch.iter().filter(|r| r.check != DataCheck::Done).map(|r| r.job.spec.id.clone()).collect();
-    let looked = tokio::time::timeout(LOOK, shared.storage.contains_each(&ids)).await;
+    let looked = tokio::time::timeout(DATA_CHECK_TIMEOUT, shared.storage.contains_each(&ids)).await;
     let away = || StorageError::Unavailable("the storage does not say whether the data exists".to_owned());
     let mut present = looked.unwrap_or_else(|_| ids.iter().map(|_| Err(away())).collect()).into_iter();
     let mut good = Vec::with_capacity(batch.len());

@@ -29,7 +29,7 @@ use shepherd_sheep::Sheep;
 use shepherd_storage::remove_all;
 
 use crate::StartError;
-use crate::workdir::{ATTIC, RECLAIMS};
+use crate::workdir::{OUTPUT_POOL, RECLAIMS};
 
 /// What others than the owner and the group may do.
 pub(crate) const OTHERS: u32 = 0o007;
@@ -48,7 +48,7 @@ const MIN_FREE: u64 = 64 << 20;
 /// The same for a small disk, as a part of it.
 const MIN_FREE_SHARE: u64 = 50;
 /// How many names are tried for something that is set aside.
-const TRIES: u32 = 10_000;
+const MAX_NAME_TRIES: u32 = 10_000;
 
 /// A data root, locked until this value is dropped.
 #[derive(Debug)]
@@ -148,7 +148,7 @@ pub(crate) fn clean<'a>(
     let marker = data_root.join(MARKER);
     let mut strangers = Vec::new();
     if !marker.exists() {
-        let ours = flock.map(SheepId::as_str).chain([ATTIC]);
+        let ours = flock.map(SheepId::as_str).chain([OUTPUT_POOL]);
         let homes: Vec<PathBuf> = ours.map(|name| data_root.join(name)).collect();
         for name in names(&dir)? {
             let path = data_root.join(&name);
@@ -202,7 +202,7 @@ pub(crate) fn close(data_root: &Path, mask: u32) -> io::Result<()> {
 /// When the data root cannot be read, or what may be removed not be removed.
 pub(crate) async fn reclaim(data_root: &Path, sheep: impl Iterator<Item = &dyn Sheep>) -> io::Result<()> {
     let dir = fs::File::open(data_root)?;
-    for sheep in sheep.filter(|sheep| sheep.is_fenced()) {
+    for sheep in sheep.filter(|sheep| sheep.is_isolated()) {
         for _ in 0..RECLAIMS {
             let mut aside = names(&dir)?;
             aside.retain(|name| name.as_bytes().starts_with(ASIDE.as_bytes()));
@@ -280,7 +280,7 @@ fn remove(dir: impl AsFd, path: &Path, name: &OsStr) -> io::Result<()> {
     if name.as_bytes().starts_with(ASIDE.as_bytes()) {
         return Ok(());
     }
-    for number in 0..TRIES {
+    for number in 0..MAX_NAME_TRIES {
         let aside = format!("{ASIDE}{number}");
         match rustix::fs::renameat_with(&dir, name, &dir, &aside, RenameFlags::NOREPLACE) {
             Err(Errno::EXIST) => {}

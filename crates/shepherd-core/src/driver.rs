@@ -193,7 +193,7 @@ pub(crate) fn start(parts: Parts) -> (Inputs, Arc<Views>) {
         asked: FuturesUnordered::new(),
         look_at: now.monotonic,
     };
-    shared.tasks.spawn(TaskKind::Pillar, "driver", driver.run(waiting));
+    shared.tasks.spawn(TaskKind::Critical, "driver", driver.run(waiting));
     (inputs, views)
 }
 

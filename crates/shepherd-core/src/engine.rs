@@ -83,7 +83,7 @@
 //!
 //! # Work for the flock
 //! A sheep claims jobs of the model that it has, first jobs first, whenever it has room
-//! ([`supply`]). When it should have another model is decided for the whole flock at once, from a
+//! ([`dispatch`]). When it should have another model is decided for the whole flock at once, from a
 //! look at the store ([`placement`]). Looks are asked for whenever something that they depend on
 //! has changed, at most one per [`LOOK_INTERVAL`].
 
@@ -109,6 +109,7 @@ pub(crate) use termination::DIED;
 mod attempt;
 mod clock;
 mod cooldown;
+mod dispatch;
 mod finish;
 mod io;
 mod messages;
@@ -117,7 +118,6 @@ mod prefetch;
 mod sheep;
 #[cfg(test)]
 mod simulation;
-mod supply;
 mod termination;
 #[cfg(test)]
 mod tests;

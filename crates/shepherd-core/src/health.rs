@@ -17,11 +17,11 @@ use crate::shared::Shared;
 use crate::supervise::TaskKind;
 
 /// How often the storage and the disks are looked at.
-const PERIOD: Duration = Duration::from_secs(5);
+const CHECK_PERIOD: Duration = Duration::from_secs(5);
 /// The same while something is wrong.
-const AWAY: Duration = Duration::from_secs(1);
+const TROUBLE_CHECK_PERIOD: Duration = Duration::from_secs(1);
 /// How long the storage may take to answer.
-const PATIENCE: Duration = Duration::from_secs(10);
+const STORAGE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How much is written to see that a disk takes it: more than what a file system keeps
 /// beside a file's name, or a queue has at hand.
 const PROBE: usize = 64 << 10;
@@ -55,10 +55,15 @@ impl Health {
         let (health, places) = (Arc::new(Self::default()), Arc::new(places));
         health.look(shared, &places).await;
         let (task, shared_too) = (Arc::clone(&health), Arc::clone(shared));
-        shared.tasks.spawn(TaskKind::Pillar, "health", async move {
+        shared.tasks.spawn(TaskKind::Critical, "health", async move {
             let watch = async {
                 loop {
-                    tokio::time::sleep(if task.problems().is_empty() { PERIOD } else { AWAY }).await;
+                    tokio::time::sleep(if task.problems().is_empty() {
+                        CHECK_PERIOD
+                    } else {
+                        TROUBLE_CHECK_PERIOD
+                    })
+                    .await;
                     task.look(&shared_too, &places).await;
                 }
             };
@@ -77,15 +82,15 @@ impl Health {
     }
 
     async fn look(&self, shared: &Shared, places: &Arc<Places>) {
-        let storage = match tokio::time::timeout(PATIENCE, shared.storage.check()).await {
+        let storage = match tokio::time::timeout(STORAGE_TIMEOUT, shared.storage.check()).await {
             Ok(Ok(())) => None,
             Ok(Err(error)) => Some(error.to_string()),
-            Err(_) => Some(format!("the storage did not answer within {PATIENCE:?}")),
+            Err(_) => Some(format!("the storage did not answer within {STORAGE_TIMEOUT:?}")),
         };
-        let queue = match tokio::time::timeout(PATIENCE, shared.queue.check()).await {
+        let queue = match tokio::time::timeout(STORAGE_TIMEOUT, shared.queue.check()).await {
             Ok(Ok(())) => None,
             Ok(Err(error)) => Some(error.to_string()),
-            Err(_) => Some(format!("the job store did not answer within {PATIENCE:?}")),
+            Err(_) => Some(format!("the job store did not answer within {STORAGE_TIMEOUT:?}")),
         };
         let places = Arc::clone(places);
         let looked = tokio::task::spawn_blocking(move || {

@@ -9,10 +9,10 @@ use shepherd_storage::{SmallObjects, Storage};
 use crate::data_root::DataRoot;
 use crate::health::Unpublished;
 use crate::live::Live;
+use crate::publish_locks::PublishLocks;
 use crate::supervise::Tasks;
-use crate::turns::Turns;
 use crate::waiters::Waiters;
-use crate::workdir::Attic;
+use crate::workdir::OutputPool;
 
 /// Renders the document that mirrors a job's status in storage.
 pub type StatusDocument = fn(&JobRecord) -> Bytes;
@@ -26,8 +26,8 @@ pub(crate) struct Shared {
     pub(crate) live: Arc<Live>,
     pub(crate) tasks: Tasks,
     pub(crate) data_root: DataRoot,
-    pub(crate) attic: Arc<Attic>,
-    pub(crate) turns: Turns,
+    pub(crate) output_pool: Arc<OutputPool>,
+    pub(crate) publish_locks: PublishLocks,
     pub(crate) unpublished: Unpublished,
     pub(crate) status_document: Option<StatusDocument>,
 }

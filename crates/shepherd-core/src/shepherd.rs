@@ -27,11 +27,11 @@ use crate::journal;
 use crate::live::{EventId, JobEvent, Live, Progress};
 use crate::models::{Models, UnknownModels};
 use crate::orphans::{Orphans, RemovedSheep};
+use crate::publish_locks::PublishLocks;
 use crate::shared::{Shared, StatusDocument};
 use crate::supervise::{TaskKind, Tasks};
-use crate::turns::Turns;
 use crate::waiters::Waiters;
-use crate::workdir::{Attic, WorkDirs};
+use crate::workdir::{OutputPool, WorkDirs};
 use crate::write_back::WriteBack;
 use crate::{ShepherdError, StartError, data, data_root};
 
@@ -141,8 +141,8 @@ impl Shepherd {
             job_log,
             status_document,
         } = options;
-        let is_fenced = flock.iter().any(|member| member.sheep.is_fenced());
-        let mask = data_root_mask | if is_fenced { data_root::OTHERS } else { 0 };
+        let is_isolated = flock.iter().any(|member| member.sheep.is_isolated());
+        let mask = data_root_mask | if is_isolated { data_root::OTHERS } else { 0 };
         // First: nothing of a shepherd that runs is touched.
         let locked = DataRoot::lock(&data_root, mask)?;
         for member in &flock {
@@ -165,7 +165,7 @@ impl Shepherd {
         let lease = queue.join(Join { node, at: now(), lease: NODE_LEASE }).await?;
 
         let waiters = Waiters::default();
-        let attic = Arc::new(Attic::open(&data_root).map_err(directory(&data_root))?);
+        let output_pool = Arc::new(OutputPool::open(&data_root).map_err(directory(&data_root))?);
         let tasks = Tasks::default();
         let shared = Arc::new(Shared {
             queue,
@@ -175,16 +175,16 @@ impl Shepherd {
             live: Arc::new(Live::new(job_log)),
             tasks,
             data_root: locked,
-            attic: Arc::clone(&attic),
-            turns: Turns::default(),
+            output_pool: Arc::clone(&output_pool),
+            publish_locks: PublishLocks::default(),
             unpublished: Unpublished::default(),
             status_document,
         });
         let mut homes = Vec::with_capacity(flock.len());
         for member in &flock {
             let path = data_root.join(member.id.as_str());
-            let trust = if member.sheep.is_fenced() { Trust::Stranger } else { Trust::Ours };
-            let home = WorkDirs::open(&path, Arc::clone(&attic), trust).map_err(directory(&path))?;
+            let trust = if member.sheep.is_isolated() { Trust::Untrusted } else { Trust::Trusted };
+            let home = WorkDirs::open(&path, Arc::clone(&output_pool), trust).map_err(directory(&path))?;
             homes.push(Arc::new(home));
         }
 
@@ -193,7 +193,7 @@ impl Shepherd {
         let ids = flock.iter().map(|member| member.id.clone()).collect();
         let orphans = Arc::new(Orphans::new(ids, removed_sheep));
         let (queue, draining) = (Arc::clone(&shared.queue), shared.tasks.draining.clone());
-        shared.tasks.spawn(TaskKind::Pillar, "job store", async move {
+        shared.tasks.spawn(TaskKind::Critical, "job store", async move {
             tokio::select! {
                 () = queue.failed() => {}
                 () = draining.cancelled() => {}
@@ -481,7 +481,7 @@ impl Shepherd {
         if tasks.draining.is_cancelled() {
             problems.push("the shepherd is shutting down".to_owned());
         }
-        if let Some(name) = tasks.fallen_name() {
+        if let Some(name) = tasks.failed_name() {
             problems.push(format!("the task `{name}` of the shepherd has ended"));
         }
         problems.extend(self.inner.health.problems());
@@ -493,7 +493,7 @@ impl Shepherd {
     /// Resolves when the shepherd cannot go on and should be started anew. Nothing
     /// that was accepted is lost by that.
     pub async fn failed(&self) {
-        self.inner.shared.tasks.fallen.cancelled().await;
+        self.inner.shared.tasks.failed.cancelled().await;
     }
 
     /// Ends the shepherd within `grace`: refuses new jobs, lets running ones finish,
@@ -514,7 +514,7 @@ impl Shepherd {
         };
         if !in_time {
             forced.cancel();
-            let last = deadline.max(Instant::now() + FORCED);
+            let last = deadline.max(Instant::now() + FORCED_END_TIMEOUT);
             if tokio::time::timeout_at(last, ended).await.is_err() {
                 tracing::warn!("some work did not end in time; it is done again at the next start");
             }
@@ -540,7 +540,7 @@ const SUBMIT_WAITS: Duration = Duration::from_millis(1500);
 const NODE_LEASE: Duration = Duration::from_secs(30);
 
 /// What giving back and killing take at the most, when there is no grace left.
-const FORCED: Duration = Duration::from_secs(2);
+const FORCED_END_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl std::fmt::Debug for Shepherd {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 pub(crate) enum TaskKind {
     /// Lives as long as the shepherd: its end before shutdown is fatal. Nothing is
     /// lost by a restart, and much could be by going on without it.
-    Pillar,
+    Critical,
     /// Does something for the flock and ends. A panic is fatal: the driver would wait for its
     /// answer for ever.
     Effect,
@@ -30,8 +30,8 @@ pub(crate) struct Tasks {
     /// Set once the shepherd drains: pillars may end now.
     pub(crate) draining: CancellationToken,
     /// Set when a pillar fell.
-    pub(crate) fallen: CancellationToken,
-    fallen_name: Arc<OnceLock<&'static str>>,
+    pub(crate) failed: CancellationToken,
+    failed_name: Arc<OnceLock<&'static str>>,
 }
 
 impl Tasks {
@@ -64,14 +64,14 @@ impl Tasks {
 
     fn note_end(&self, kind: TaskKind, name: &'static str, panicked: bool) {
         let is_fatal = match kind {
-            TaskKind::Pillar => panicked || !self.draining.is_cancelled(),
+            TaskKind::Critical => panicked || !self.draining.is_cancelled(),
             TaskKind::Effect => panicked,
             TaskKind::Request => false,
         };
         if is_fatal {
             // First of all: nothing that logging does may hide the end of a task.
-            let _ = self.fallen_name.set(name);
-            self.fallen.cancel();
+            let _ = self.failed_name.set(name);
+            self.failed.cancel();
             tracing::error!(task = name, panicked, "a task of the shepherd ended unexpectedly");
         } else if panicked {
             tracing::error!(task = name, "a request's task panicked");
@@ -79,8 +79,8 @@ impl Tasks {
     }
 
     /// The name of the pillar that fell first, if one did.
-    pub(crate) fn fallen_name(&self) -> Option<&'static str> {
-        self.fallen_name.get().copied()
+    pub(crate) fn failed_name(&self) -> Option<&'static str> {
+        self.failed_name.get().copied()
     }
 
     /// Resolves when all tasks have ended.
@@ -97,9 +97,9 @@ mod tests {
     #[tokio::test]
     async fn a_pillar_that_panics_is_noticed() {
         let tasks = Tasks::default();
-        tasks.spawn(TaskKind::Pillar, "test", async { panic!("on purpose") });
-        tasks.fallen.cancelled().await;
-        assert_eq!(tasks.fallen_name(), Some("test"));
+        tasks.spawn(TaskKind::Critical, "test", async { panic!("on purpose") });
+        tasks.failed.cancelled().await;
+        assert_eq!(tasks.failed_name(), Some("test"));
         tasks.ended().await;
     }
 
@@ -107,9 +107,9 @@ mod tests {
     async fn a_pillar_that_ends_while_draining_is_as_it_should_be() {
         let tasks = Tasks::default();
         tasks.draining.cancel();
-        tasks.spawn(TaskKind::Pillar, "test", async {});
+        tasks.spawn(TaskKind::Critical, "test", async {});
         tasks.ended().await;
-        assert!(!tasks.fallen.is_cancelled());
+        assert!(!tasks.failed.is_cancelled());
     }
 
     #[tokio::test]
@@ -117,6 +117,6 @@ mod tests {
         let tasks = Tasks::default();
         tasks.spawn(TaskKind::Request, "test", async { panic!("on purpose") });
         tasks.ended().await;
-        assert!(!tasks.fallen.is_cancelled());
+        assert!(!tasks.failed.is_cancelled());
     }
 }

@@ -8,7 +8,7 @@
 //!   renamed back when it was left as it was found. One that was not is thrown
 //!   away whole.
 //! - The file of an input that came with its job is written over for the next one.
-//! - Outputs that were read are renamed to the attic, where the storage finds them
+//! - Outputs that were read are renamed to the output_pool, where the storage finds them
 //!   when it wants a file of that content.
 //!
 //! What a runner leaves behind is not trusted: everything is opened below the
@@ -17,8 +17,8 @@
 //! again when the runner has ended.
 //!
 //! Of a runner that is a stranger, which may run as anybody, nothing is taken over:
-//! no input is written over, no output goes to the attic, and its jobs' directories
-//! are out of its sight whenever it is not to work on them ([`fence`] says how).
+//! no input is written over, no output goes to the output_pool, and its jobs' directories
+//! are out of its sight whenever it is not to work on them ([`isolation`] says how).
 
 use std::ffi::{CStr, CString};
 use std::io::{self, Write as _};
@@ -34,25 +34,25 @@ use shepherd_job::{DEFAULT_INPUT, JobId, ObjectPath};
 use shepherd_queue::SmallObject;
 use shepherd_storage::{RunnerDir, Trust};
 
-use fence::{Fence, Handed};
-use looks::{Tidied, read_small, tidy};
+use inspect::{Tidied, read_small, tidy};
+use isolation::{Handed, Isolation};
 use trash::Trash;
 
 use crate::data_root::{self, is_same};
 
-pub(crate) use attic::{ATTIC, Attic};
+pub(crate) use output_pool::{OUTPUT_POOL, OutputPool};
 
-mod attic;
-mod fence;
-mod looks;
+mod inspect;
+mod isolation;
+mod output_pool;
 mod trash;
 
 /// How many directories of a kind stand ready at most.
-const KEPT: usize = 256;
+const MAX_READY_DIRS: usize = 256;
 /// More outputs than this are not small, whatever their size.
 const MAX_SMALL_OUTPUTS: usize = 16;
 /// How often a job's place is cleared of what a stranger puts there.
-const TRIES: usize = 8;
+const MAX_PLACE_TRIES: usize = 8;
 
 /// How often sheep are asked for what is other users': each time, a part of what is nested
 /// too deep comes within reach.
@@ -67,9 +67,9 @@ const DIR: OFlags = OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::CLOE
 pub(crate) struct WorkDirs {
     path: PathBuf,
     root: OwnedFd,
-    attic: Arc<Attic>,
+    output_pool: Arc<OutputPool>,
     /// Where the sheep's runners are strangers.
-    fence: Option<Fence>,
+    isolation: Option<Isolation>,
     ready: Mutex<Ready>,
     /// What could not be removed.
     trash: Mutex<Vec<Trash>>,
@@ -97,15 +97,23 @@ pub(crate) enum Outputs {
 
 impl WorkDirs {
     /// Opens `path`, made when it is missing.
-    pub(crate) fn open(path: &Path, attic: Arc<Attic>, trust: Trust) -> io::Result<Self> {
+    pub(crate) fn open(path: &Path, output_pool: Arc<OutputPool>, trust: Trust) -> io::Result<Self> {
         std::fs::create_dir_all(path)?;
         let root = rustix::fs::open(path, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-        let fence = match trust {
-            Trust::Ours => None,
-            Trust::Stranger => Some(Fence::open(path, &root, &attic)?),
+        let isolation = match trust {
+            Trust::Trusted => None,
+            Trust::Untrusted => Some(Isolation::open(path, &root, &output_pool)?),
         };
         let (path, counter) = (path.to_owned(), AtomicU64::new(0));
-        Ok(Self { path, root, attic, fence, ready: Mutex::default(), trash: Mutex::default(), counter })
+        Ok(Self {
+            path,
+            root,
+            output_pool,
+            isolation,
+            ready: Mutex::default(),
+            trash: Mutex::default(),
+            counter,
+        })
     }
 
     /// Makes all of it again, when what was here is no longer [in its place](Self::is_in_place)
@@ -116,13 +124,13 @@ impl WorkDirs {
     pub(crate) fn reopen(&self) -> io::Result<Self> {
         // A runner that ended after the removal may have made a job's directory again, by its path.
         data_root::empty_home(&self.path)?;
-        let attic = Attic::open(self.attic.path.parent().unwrap_or(&self.path))?;
-        Self::open(&self.path, Arc::new(attic), self.trust())
+        let output_pool = OutputPool::open(self.output_pool.path.parent().unwrap_or(&self.path))?;
+        Self::open(&self.path, Arc::new(output_pool), self.trust())
     }
 
     /// Whether the directory is still at its path, where runners look for it.
     pub(crate) fn is_in_place(&self) -> bool {
-        let back = self.fence.as_ref().is_none_or(|fence| is_same(&fence.back, &fence.path));
+        let back = self.isolation.as_ref().is_none_or(|isolation| is_same(&isolation.back, &isolation.path));
         is_same(&self.root, &self.path) && back
     }
 
@@ -173,9 +181,9 @@ impl WorkDirs {
     /// Renames a directory to the job's place.
     fn place(&self, skeleton: &CStr, job: &JobId, model: u64) -> io::Result<()> {
         let rename = || rustix::fs::renameat(self.back(), skeleton, &self.root, job.as_str());
-        let Some(fence) = &self.fence else { return Ok(rename()?) };
-        let mut jobs = fence.jobs();
-        for _ in 0..TRIES {
+        let Some(isolation) = &self.isolation else { return Ok(rename()?) };
+        let mut jobs = isolation.jobs();
+        for _ in 0..MAX_PLACE_TRIES {
             match rename() {
                 Ok(()) => {
                     jobs.insert(job.clone(), Handed { model, is_back: false });
@@ -211,12 +219,12 @@ impl WorkDirs {
                     io::Error::new(io::ErrorKind::InvalidInput, format!("`{path}` is no plain input"))
                 })?;
             let file = match self.trust() {
-                Trust::Ours => {
+                Trust::Trusted => {
                     let flags =
                         OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                     rustix::fs::openat(&inputs, name, flags, Mode::from_raw_mode(0o644))?
                 }
-                Trust::Stranger => fence::make_file(&inputs, name)?,
+                Trust::Untrusted => isolation::make_file(&inputs, name)?,
             };
             std::fs::File::from(file).write_all(data)?;
         }
@@ -276,9 +284,9 @@ impl WorkDirs {
         // What stays is thrown away with its directory.
         for (_, name, _) in &small {
             match trust {
-                Trust::Ours => self.attic.store(job, &outputs, name),
+                Trust::Trusted => self.output_pool.store(job, &outputs, name),
                 // It may have this open, and other names for it.
-                Trust::Stranger => drop(rustix::fs::unlinkat(&outputs, &**name, AtFlags::empty())),
+                Trust::Untrusted => drop(rustix::fs::unlinkat(&outputs, &**name, AtFlags::empty())),
             }
         }
         Ok(Outputs::Small(small.into_iter().map(|(path, _, data)| (path, data)).collect()))
@@ -292,10 +300,10 @@ impl WorkDirs {
         let dir = rustix::fs::openat(back, job.as_str(), DIR, Mode::empty());
         let kind = dir.map_err(io::Error::from).and_then(|dir| tidy(&dir, self.trust()));
         let kind = kind.unwrap_or(Tidied::Unusable);
-        let model = self.fence.as_ref().and_then(|fence| Some(fence.jobs().get(job)?.model));
+        let model = self.isolation.as_ref().and_then(|isolation| Some(isolation.jobs().get(job)?.model));
         let skeleton = self.name("ready");
         let mut ready = self.lock_ready();
-        let is_fresh = self.fence.is_none() || model == Some(ready.model);
+        let is_fresh = self.isolation.is_none() || model == Some(ready.model);
         let kept = match kind {
             Tidied::Empty if is_fresh => &mut ready.empty,
             Tidied::WithInput if is_fresh => &mut ready.with_input,
@@ -304,7 +312,7 @@ impl WorkDirs {
                 return self.discard(job);
             }
         };
-        let fits = kept.len() < KEPT;
+        let fits = kept.len() < MAX_READY_DIRS;
         if fits && rustix::fs::renameat(back, job.as_str(), back, &skeleton).is_ok() {
             kept.push(skeleton);
             drop(ready);
@@ -329,8 +337,8 @@ impl WorkDirs {
     }
 
     /// Whether the runners are strangers.
-    pub(crate) fn is_fenced(&self) -> bool {
-        self.fence.is_some()
+    pub(crate) fn is_isolated(&self) -> bool {
+        self.isolation.is_some()
     }
 
     fn make_skeleton(&self) -> io::Result<CString> {
@@ -341,17 +349,17 @@ impl WorkDirs {
 
     fn make_dirs(&self, name: &CStr) -> io::Result<()> {
         match self.trust() {
-            Trust::Ours => {
+            Trust::Trusted => {
                 let mode = Mode::from_raw_mode(0o777);
                 rustix::fs::mkdirat(&self.root, name, mode)?;
                 let dir = rustix::fs::openat(&self.root, name, DIR, Mode::empty())?;
                 rustix::fs::mkdirat(&dir, c"inputs", mode)?;
                 rustix::fs::mkdirat(&dir, c"outputs", mode)?;
             }
-            Trust::Stranger => {
-                let dir = fence::make_dir(self.back(), name)?;
-                fence::make_dir(&dir, c"inputs")?;
-                fence::make_dir(&dir, c"outputs")?;
+            Trust::Untrusted => {
+                let dir = isolation::make_dir(self.back(), name)?;
+                isolation::make_dir(&dir, c"inputs")?;
+                isolation::make_dir(&dir, c"outputs")?;
             }
         }
         Ok(())
@@ -364,17 +372,17 @@ impl WorkDirs {
     }
 
     fn trust(&self) -> Trust {
-        if self.is_fenced() { Trust::Stranger } else { Trust::Ours }
+        if self.is_isolated() { Trust::Untrusted } else { Trust::Trusted }
     }
 
     /// Where directories are that no runner is to work in.
     fn back(&self) -> &OwnedFd {
-        self.fence.as_ref().map_or(&self.root, |fence| &fence.back)
+        self.isolation.as_ref().map_or(&self.root, |isolation| &isolation.back)
     }
 
     /// Where that is.
     fn back_path(&self) -> PathBuf {
-        self.fence.as_ref().map_or_else(|| self.path.clone(), |fence| fence.path.clone())
+        self.isolation.as_ref().map_or_else(|| self.path.clone(), |isolation| isolation.path.clone())
     }
 
     fn lock_ready(&self) -> MutexGuard<'_, Ready> {

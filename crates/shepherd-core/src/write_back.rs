@@ -110,7 +110,7 @@ impl WriteBack {
             batch: tokio::sync::Mutex::default(),
         });
         let task = Task::new(Arc::clone(shared), Arc::clone(&write_back), flushes);
-        shared.tasks.spawn(TaskKind::Pillar, "write-back", task.run());
+        shared.tasks.spawn(TaskKind::Critical, "write-back", task.run());
         write_back
     }
 

@@ -8,7 +8,7 @@
 mod frame;
 #[cfg(test)]
 mod golden;
-mod mend;
+mod lossy_utf8;
 mod record;
 #[cfg(test)]
 mod tests;

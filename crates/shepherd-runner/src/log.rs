@@ -1,6 +1,6 @@
 //! What one job printed, on its way to the shepherd.
 //!
-//! Text waits here and leaves in pieces: every [`PAUSE`] while the job runs, and all
+//! Text waits here and leaves in pieces: every [`FLUSH_DELAY`] while the job runs, and all
 //! of it before the job's answer. Where a job prints faster than that, or the shepherd
 //! does not read, the end is kept, and the text says how much was left out. So a job
 //! that prints without end costs neither memory nor the heartbeats' way.
@@ -17,9 +17,9 @@ pub(crate) use utf8::Utf8;
 pub use writer::LogWriter;
 
 /// How long text waits for more while its job runs.
-const PAUSE: Duration = Duration::from_millis(50);
+const FLUSH_DELAY: Duration = Duration::from_millis(50);
 /// How many bytes of a job are kept; up to twice as many wait before that is seen to.
-const KEPT: usize = 128 << 10;
+const MAX_KEPT_BYTES: usize = 128 << 10;
 /// The most bytes of a message. Less than the 32 KiB that a message may hold, so that
 /// it is this module that cuts.
 const PIECE: usize = (32 << 10) - 16;
@@ -87,20 +87,20 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Text {
     fn push(&mut self, text: &str) {
-        if text.len() >= KEPT {
+        if text.len() >= MAX_KEPT_BYTES {
             self.left_out += std::mem::take(&mut self.waiting).len();
         }
-        let cut = text.ceil_char_boundary(text.len().saturating_sub(KEPT));
+        let cut = text.ceil_char_boundary(text.len().saturating_sub(MAX_KEPT_BYTES));
         self.left_out += cut;
         self.waiting.push_str(&text[cut..]);
         // Not at each excess: moving the rest takes its time.
-        if self.waiting.len() > 2 * KEPT {
+        if self.waiting.len() > 2 * MAX_KEPT_BYTES {
             self.cut();
         }
     }
 
     fn cut(&mut self) {
-        let excess = self.waiting.ceil_char_boundary(self.waiting.len().saturating_sub(KEPT));
+        let excess = self.waiting.ceil_char_boundary(self.waiting.len().saturating_sub(MAX_KEPT_BYTES));
         self.waiting.drain(..excess);
         self.left_out += excess;
     }
@@ -155,16 +155,16 @@ mod tests {
 
     #[test]
     fn of_too_much_text_the_end_is_kept_and_the_rest_is_counted() {
-        for step in [1, 1000, KEPT - 1, KEPT, 3 * KEPT] {
+        for step in [1, 1000, MAX_KEPT_BYTES - 1, MAX_KEPT_BYTES, 3 * MAX_KEPT_BYTES] {
             let log = JobLog::default();
             let _ = log.push("ž");
             assert_eq!(passed_on(&log), "ž");
             let letters = "ž".repeat(step);
             let mut given = 0;
-            while given < 5 * KEPT {
+            while given < 5 * MAX_KEPT_BYTES {
                 let _ = log.push(&letters);
                 given += letters.len();
-                assert!(lock(&log.text).waiting.len() <= 2 * KEPT);
+                assert!(lock(&log.text).waiting.len() <= 2 * MAX_KEPT_BYTES);
             }
             let _ = log.push("end");
             given += 3;
@@ -172,7 +172,9 @@ mod tests {
             let (note, rest) = text.split_once(" bytes were left out here]\n").unwrap();
             let left_out: usize = note.strip_prefix("\n[").unwrap().parse().unwrap();
             assert_eq!(left_out + rest.len(), given);
-            assert!(rest.len() <= KEPT && rest.len() > KEPT - 4 && rest.ends_with("žend"));
+            assert!(
+                rest.len() <= MAX_KEPT_BYTES && rest.len() > MAX_KEPT_BYTES - 4 && rest.ends_with("žend")
+            );
         }
     }
 

@@ -18,7 +18,7 @@ use crate::Job;
 use capture::Capture;
 
 /// How long the SDK itself waits for somebody to read what it prints.
-const PATIENCE: Duration = Duration::from_secs(1);
+const OWN_OUTPUT_TIMEOUT: Duration = Duration::from_secs(1);
 /// As much as a pipe takes at once if it takes anything.
 const ATOMIC: usize = 4000;
 
@@ -52,7 +52,7 @@ impl Output {
         line.truncate(line.floor_char_boundary(ATOMIC));
         line.push('\n');
         let stderr = self.stderr();
-        if waits_for(stderr, PATIENCE) {
+        if waits_for(stderr, OWN_OUTPUT_TIMEOUT) {
             let _ = rustix::io::write(stderr, line.as_bytes());
         }
     }
@@ -97,7 +97,7 @@ impl Output {
             let _ = done.send(());
         });
         if passed.is_ok() {
-            let _ = wait.recv_timeout(PATIENCE);
+            let _ = wait.recv_timeout(OWN_OUTPUT_TIMEOUT);
         }
     }
 }

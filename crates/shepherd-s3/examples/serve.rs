@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use shepherd_s3::{Credentials, Endpoint, Hosts, NoMirror, ServeOptions, serve};
+use shepherd_s3::{Credentials, Endpoint, Hosts, NoFlusher, ServeOptions, serve};
 use shepherd_storage::LocalStorage;
 
 #[tokio::main]
@@ -21,7 +21,7 @@ async fn main() -> anyhow::Result<()> {
 
     let storage = Arc::new(LocalStorage::open(&dir)?);
     let keys = Credentials::new(access_key, secret_key);
-    let endpoint = Endpoint::new(storage, Arc::new(NoMirror), keys, Hosts::default(), "us-east-1");
+    let endpoint = Endpoint::new(storage, Arc::new(NoFlusher), keys, Hosts::default(), "us-east-1");
     let listener = tokio::net::TcpListener::bind(&address).await?;
     println!("serving {} at http://{}", dir.display(), listener.local_addr()?);
     let stop = async {

@@ -19,7 +19,7 @@ use crate::error::faulty;
 use crate::intake::Held;
 
 /// The longest that a presigned URL may hold: a week, as everywhere.
-const LONGEST: u64 = 7 * 24 * 3600;
+const MAX_PRESIGNED_SECONDS: u64 = 7 * 24 * 3600;
 
 /// The largest body that becomes no object: an XML document of a thousand keys of a
 /// thousand bytes, each of which may be escaped.
@@ -83,7 +83,7 @@ impl S3Access for Signed {
             }
         }
         if let Some(expires) = query(cx.uri(), "X-Amz-Expires")
-            && !expires.parse::<u64>().is_ok_and(|seconds| (1..=LONGEST).contains(&seconds))
+            && !expires.parse::<u64>().is_ok_and(|seconds| (1..=MAX_PRESIGNED_SECONDS).contains(&seconds))
         {
             return Err(s3_error!(
                 AuthorizationQueryParametersError,

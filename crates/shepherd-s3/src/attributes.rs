@@ -13,7 +13,7 @@ pub(crate) const FULL_OBJECT: &str = "FULL_OBJECT";
 
 const META: &str = "x-amz-meta-";
 /// S3's bound on the names and values of a client's own metadata.
-const MOST: usize = 2048;
+const MAX_METADATA_BYTES: usize = 2048;
 
 /// The headers of a client's request that travel with the object.
 pub(crate) fn kept(headers: &HeaderMap) -> S3Result<Attributes> {
@@ -51,7 +51,7 @@ pub(crate) fn kept(headers: &HeaderMap) -> S3Result<Attributes> {
         }
         pairs.push((name.to_owned(), value));
     }
-    if own > MOST {
+    if own > MAX_METADATA_BYTES {
         return Err(s3_error!(MetadataTooLarge));
     }
     Attributes::new(pairs).map_err(|name| s3_error!(InvalidArgument, "The header `{name}` cannot be kept"))

@@ -25,10 +25,10 @@ use tokio::net::TcpListener;
 
 use crate::access::{Credentials, MAX_DOCUMENT, Signed, query};
 use crate::error::meaning;
+use crate::flusher::Flusher;
 use crate::hosts::Hosts;
 use crate::intake::{Held, Intake};
 use crate::listing::{is_xml, is_xml_text};
-use crate::mirror::Mirror;
 use crate::store::Store;
 
 /// How far a request's time may be from the time here.
@@ -59,12 +59,12 @@ impl Endpoint {
     /// `region` is what clients are told.
     pub fn new(
         storage: Arc<LocalStorage>,
-        mirror: Arc<dyn Mirror>,
+        flusher: Arc<dyn Flusher>,
         credentials: Credentials,
         hosts: Hosts,
         region: impl Into<String>,
     ) -> Self {
-        let mut service = S3ServiceBuilder::new(Store::new(storage.buckets(), mirror, region.into()));
+        let mut service = S3ServiceBuilder::new(Store::new(storage.buckets(), flusher, region.into()));
         service.set_auth(credentials);
         service.set_access(Signed);
         service.set_validation(Names);

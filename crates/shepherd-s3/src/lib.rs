@@ -3,7 +3,7 @@
 //! ```text
 //!  socket ── shepherd_serve ── Endpoint ── s3s (signatures, XML, routes) ── Store ── Buckets
 //!                                │ Intake: bounds what a body may cost      │        (files)
-//!                                                                           └─ Mirror: the queue
+//!                                                                           └─ Flusher: the queue
 //! ```
 //! A client that was written for MinIO makes a bucket, puts inputs, and gets
 //! outputs; the shepherd sees ordinary files, and files that others put into the
@@ -30,13 +30,13 @@
 //! Versions, encryption, tags, policies, lifecycles, locks, and every other request
 //! it does not know: `NotImplemented`, rather than to take a setting and ignore it.
 //! Questions about them are answered as by a bucket that has none. It refuses to
-//! know jobs, queues and configuration files: a [`Mirror`] brings what is not a
+//! know jobs, queues and configuration files: a [`Flusher`] brings what is not a
 //! file yet.
 //!
 //! ```
 //! use std::sync::Arc;
 //!
-//! use shepherd_s3::{Credentials, Endpoint, Hosts, NoMirror, ServeOptions, serve};
+//! use shepherd_s3::{Credentials, Endpoint, Hosts, NoFlusher, ServeOptions, serve};
 //! use shepherd_storage::LocalStorage;
 //! use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 //! use tokio::net::{TcpListener, TcpStream};
@@ -46,7 +46,7 @@
 //! # let dir = tempfile::tempdir()?;
 //! let storage = Arc::new(LocalStorage::open(dir.path()).map_err(std::io::Error::other)?);
 //! let keys = Credentials::new("shepherd", "a long secret");
-//! let endpoint = Endpoint::new(storage, Arc::new(NoMirror), keys, Hosts::default(), "us-east-1");
+//! let endpoint = Endpoint::new(storage, Arc::new(NoFlusher), keys, Hosts::default(), "us-east-1");
 //!
 //! let listener = TcpListener::bind("127.0.0.1:0").await?;
 //! let address = listener.local_addr()?;
@@ -76,14 +76,14 @@ mod composite;
 mod conditions;
 mod endpoint;
 mod error;
+mod flusher;
 mod hosts;
 mod intake;
 mod listing;
-mod mirror;
 mod store;
 
 pub use access::Credentials;
 pub use endpoint::{Endpoint, EndpointFuture, serve};
+pub use flusher::{Flusher, NoFlusher};
 pub use hosts::Hosts;
-pub use mirror::{Mirror, NoMirror};
 pub use shepherd_serve::{Drained, ServeOptions};

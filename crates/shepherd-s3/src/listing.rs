@@ -14,11 +14,12 @@ use crate::error::answer;
 pub(crate) const MOST: usize = 1000;
 
 /// The longest key, in bytes.
-const LONGEST: usize = 1024;
+const MAX_KEY_BYTES: usize = 1024;
 
 /// A space is `%20` and a plus `%2B`, which clients read alike whether they take a
 /// plus for a space or not.
-const KEPT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b'/');
+const ENCODED_CHARACTERS: &AsciiSet =
+    &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b'/');
 
 /// What is asked for.
 pub(crate) struct Query<'a> {
@@ -114,7 +115,7 @@ fn start(query: &Query<'_>, rolled: impl Fn(&str) -> Option<String>) -> S3Result
 fn last_below(prefix: &str) -> S3Result<ObjectPath> {
     let mut last = prefix.to_owned();
     for largest in ['\u{10FFFF}', '\u{FFFF}', '\u{7FF}', '\u{7F}'] {
-        while last.len() + largest.len_utf8() <= LONGEST {
+        while last.len() + largest.len_utf8() <= MAX_KEY_BYTES {
             last.push(largest);
         }
     }
@@ -124,7 +125,7 @@ fn last_below(prefix: &str) -> S3Result<ObjectPath> {
 /// A client's key.
 pub(crate) fn key(text: &str) -> S3Result<ObjectPath> {
     ObjectPath::parse(text).map_err(|error| {
-        if text.len() > LONGEST {
+        if text.len() > MAX_KEY_BYTES {
             s3_error!(KeyTooLongError)
         } else {
             s3_error!(InvalidArgument, "A key {error}")
@@ -187,7 +188,7 @@ impl Encoding {
     }
 
     pub(crate) fn text(self, text: &str) -> String {
-        if self.0 { utf8_percent_encode(text, KEPT).to_string() } else { text.to_owned() }
+        if self.0 { utf8_percent_encode(text, ENCODED_CHARACTERS).to_string() } else { text.to_owned() }
     }
 
     pub(crate) fn prefixes(self, prefixes: &[String]) -> Vec<CommonPrefix> {

@@ -21,27 +21,27 @@ use shepherd_job::{JobId, JobIdRule};
 use shepherd_storage::Body;
 use shepherd_storage::buckets::Buckets;
 
+use crate::flusher::Flusher;
 use crate::intake::Noted;
-use crate::mirror::Mirror;
 
 /// The buckets and what they need.
 pub(crate) struct Store {
     buckets: Buckets,
-    mirror: Arc<dyn Mirror>,
+    flusher: Arc<dyn Flusher>,
     region: String,
 }
 
 type Answer<T> = S3Result<S3Response<T>>;
 
 impl Store {
-    pub(crate) fn new(buckets: Buckets, mirror: Arc<dyn Mirror>, region: String) -> Self {
-        Self { buckets, mirror, region }
+    pub(crate) fn new(buckets: Buckets, flusher: Arc<dyn Flusher>, region: String) -> Self {
+        Self { buckets, flusher, region }
     }
 
     /// The bucket of a request, with all in it that there is.
     async fn bucket(&self, name: &str) -> S3Result<JobId> {
         let bucket = JobId::parse(name, JobIdRule::Bucket).map_err(|_| s3_error!(InvalidBucketName))?;
-        self.mirror.flush(&bucket).await.map_err(unavailable)?;
+        self.flusher.flush(&bucket).await.map_err(unavailable)?;
         Ok(bucket)
     }
 }

@@ -201,7 +201,7 @@ fn refuse(stream: &TcpStream, refusal: Shape) {
 }
 
 /// How long the kernel bears with a client that vanished without a word.
-const SILENCE: Duration = Duration::from_secs(120);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(120);
 
 fn set_options(stream: &TcpStream, stall: Duration) -> io::Result<()> {
     use rustix::net::sockopt;
@@ -216,7 +216,7 @@ fn set_options(stream: &TcpStream, stall: Duration) -> io::Result<()> {
     // One that vanished while it watches is not probed, since something is on its way
     // to it: that is sent again for a quarter of an hour unless told otherwise. This
     // also ends connections to clients that take nothing, hence not before `stall`.
-    let silence = u32::try_from(SILENCE.max(stall).as_millis()).unwrap_or(u32::MAX);
+    let silence = u32::try_from(KEEPALIVE_TIMEOUT.max(stall).as_millis()).unwrap_or(u32::MAX);
     sockopt::set_tcp_user_timeout(stream, silence)?;
     Ok(())
 }

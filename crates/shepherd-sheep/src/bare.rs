@@ -1,7 +1,7 @@
 //! Runners as plain processes of this machine.
 //!
 //! ```text
-//! launch ──▶ minder thread: model there? earlier run gone? endpoint free?
+//! launch ──▶ monitor thread: model there? earlier run gone? endpoint free?
 //!                 │          record ─▶ fork, exec ─▶ record with the process id
 //!                 ▼
 //!            watches the process and its output ◀── signals from the RunningSheep
@@ -12,7 +12,7 @@
 //!
 //! Nothing that a runner started outlives it, whichever dies first:
 //!
-//! - **The runner** is the leader of a session of its own, and its minder is the
+//! - **The runner** is the leader of a session of its own, and its monitor is the
 //!   thread that forked it: the parent-death signal comes when that *thread* ends,
 //!   so the thread lives exactly as long as the process. The daemon's end, however
 //!   sudden, is the runner's too.
@@ -49,7 +49,7 @@
 mod command;
 mod endpoint;
 mod group;
-mod minder;
+mod monitor;
 mod output;
 mod process;
 mod record;
@@ -72,7 +72,7 @@ pub(crate) use spawn::between_forks;
 
 /// How long killed processes may take to go. Tearing down a large process takes
 /// part of a second; only one that hangs in a driver takes longer.
-const PATIENCE: Duration = Duration::from_secs(10);
+const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How the shepherd reaches the runner.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -177,8 +177,8 @@ impl BareSheep {
             if !run.is_doomed() {
                 return Err(SheepError::Unavailable(format!("the runner of sheep `{id}` is still running")));
             }
-            // The run itself waits PATIENCE for its descendants once its leader is dead.
-            if tokio::time::timeout(2 * PATIENCE, run.ended()).await.is_err() {
+            // The run itself waits KILL_TIMEOUT for its descendants once its leader is dead.
+            if tokio::time::timeout(2 * KILL_TIMEOUT, run.ended()).await.is_err() {
                 return Err(SheepError::Unavailable(format!(
                     "the killed runner of sheep `{id}` does not end"
                 )));
@@ -243,7 +243,7 @@ impl Sheep for BareSheep {
             .name("sheep".to_owned())
             .spawn(move || {
                 tracing::dispatcher::with_default(&dispatch, || {
-                    minder::mind(&options, &model, &its_run, started);
+                    monitor::mind(&options, &model, &its_run, started);
                 });
             })
             .map_err(|e| SheepError::Unavailable(format!("cannot start a thread for the runner: {e}")))?;

@@ -4,7 +4,7 @@
 //! launch ──▶ engine there? earlier run gone? ─▶ sweep ─▶ image ─▶ port free, socket's place
 //!                 │
 //!                 ▼
-//!            minder task: create ─▶ start ─▶ watch, by the engine and by the kernel
+//!            monitor task: create ─▶ start ─▶ watch, by the engine and by the kernel
 //!                 │ death                       ▲ wishes of the RunningSheep
 //!                 ▼
 //!            last words ─▶ code, memory, or the engine's end ─▶ remove ─▶ Exit
@@ -16,7 +16,7 @@
 //!   that all of it is gone when the container's first process is. [`watch`] says how that
 //!   is known for certain.
 //! - **The launch**, when it is dropped: its container's name is decided before it is asked
-//!   for, and the [`minder`] waits for the answer and removes it again. Where the engine is
+//!   for, and the [`monitor`] waits for the answer and removes it again. Where the engine is
 //!   lost before it answered, he looks for it for some seconds; what is made later yet does
 //!   not run, and the next sweep removes it.
 //! - **The daemon**: containers run on when it is killed. They carry labels, and a
@@ -37,15 +37,16 @@
 
 mod activity;
 mod backoff;
+mod chown_container;
 mod container;
 mod engine;
+mod engine_liveness;
 #[cfg(test)]
 mod fixtures;
 mod gpu;
 mod images;
 mod logs;
-mod minder;
-mod presence;
+mod monitor;
 mod process;
 mod reclaim;
 mod refusal;
@@ -55,7 +56,6 @@ mod sheep;
 mod spec;
 mod sweep;
 mod trial;
-mod void;
 mod watch;
 
 use std::path::PathBuf;

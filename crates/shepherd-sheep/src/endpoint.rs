@@ -3,7 +3,7 @@
 //! A socket file gets a new name for every run, so that an old runner is never
 //! taken for a new one. It lies in the sheep's directory, hidden (no job id begins
 //! with a dot); where the path would be too long for a socket address, in a private
-//! directory of its own for temporary files. A [`Guest`] is let in there by its group.
+//! directory of its own for temporary files. A [`Trust`] is let in there by its group.
 
 use std::io;
 use std::net::{Ipv4Addr, TcpListener};
@@ -21,11 +21,11 @@ const SHARED: u32 = 0o2770;
 
 /// Who listens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Guest {
+pub(crate) enum Trust {
     /// A process of the daemon's own user.
-    Kin,
+    Trusted,
     /// A process of any user that has the daemon's group.
-    Stranger,
+    Untrusted,
 }
 
 /// An endpoint that is free. Its files go when it is dropped.
@@ -60,11 +60,11 @@ impl Endpoint {
 
     /// The place for a socket of the run of this name: in the sheep's directory, or
     /// in a private one.
-    pub(crate) fn ipc(sheep: &Path, guest: Guest, run: &str) -> Result<Self, SheepError> {
+    pub(crate) fn ipc(sheep: &Path, guest: Trust, run: &str) -> Result<Self, SheepError> {
         Self::ipc_below(sheep, &[std::env::temp_dir(), PathBuf::from("/tmp")], guest, run)
     }
 
-    fn ipc_below(sheep: &Path, temporary: &[PathBuf], guest: Guest, run: &str) -> Result<Self, SheepError> {
+    fn ipc_below(sheep: &Path, temporary: &[PathBuf], guest: Trust, run: &str) -> Result<Self, SheepError> {
         remove_stale(sheep);
         // The end of the name is its random part.
         let short = &run[run.len().saturating_sub(8)..];
@@ -129,17 +129,17 @@ pub(crate) fn remove_private(socket: &Path) {
 }
 
 /// Makes the sheep's own directory, which its runners may write in.
-pub(crate) fn make_home(dir: &Path, guest: Guest) -> Result<(), SheepError> {
+pub(crate) fn make_home(dir: &Path, guest: Trust) -> Result<(), SheepError> {
     std::fs::create_dir_all(dir)
         .and_then(|()| admit(dir, guest))
         .map_err(|e| SheepError::Misconfigured(format!("cannot make the directory {}: {e}", dir.display())))
 }
 
 /// Lets the guest into a directory, and what it makes there be of the daemon's group.
-fn admit(dir: &Path, guest: Guest) -> io::Result<()> {
+fn admit(dir: &Path, guest: Trust) -> io::Result<()> {
     match guest {
-        Guest::Kin => Ok(()),
-        Guest::Stranger => {
+        Trust::Trusted => Ok(()),
+        Trust::Untrusted => {
             let meta = std::fs::metadata(dir)?;
             let group = rustix::process::getegid().as_raw();
             if meta.gid() != group {
@@ -178,7 +178,7 @@ mod tests {
     use std::os::unix::net::UnixListener;
     use std::path::{Path, PathBuf};
 
-    use super::{Endpoint, Guest, MAX_SOCKET_PATH, make_home};
+    use super::{Endpoint, MAX_SOCKET_PATH, Trust, make_home};
     use crate::SheepError;
 
     const RUN: &str = "0193aaaabbbbccccddddeeee12345678";
@@ -190,7 +190,7 @@ mod tests {
     #[test]
     fn a_socket_lies_in_the_sheeps_directory_and_goes_with_the_run() {
         let dir = tempfile::tempdir().unwrap();
-        let endpoint = Endpoint::ipc(dir.path(), Guest::Kin, RUN).unwrap();
+        let endpoint = Endpoint::ipc(dir.path(), Trust::Trusted, RUN).unwrap();
         let path = path(&endpoint);
         assert_eq!(path, dir.path().join(".runner-12345678.sock"));
         let _listener = UnixListener::bind(&path).unwrap();
@@ -204,7 +204,7 @@ mod tests {
         let (stale, file) = (dir.path().join(".runner-0.sock"), dir.path().join(".runner-1.sock"));
         drop(UnixListener::bind(&stale).unwrap());
         std::fs::write(&file, "").unwrap();
-        Endpoint::ipc(dir.path(), Guest::Kin, RUN).unwrap();
+        Endpoint::ipc(dir.path(), Trust::Trusted, RUN).unwrap();
         assert!(!stale.exists());
         assert!(file.exists());
     }
@@ -219,7 +219,7 @@ mod tests {
             let sheep = dir.path().join("x".repeat(length));
             std::fs::create_dir(&sheep).unwrap();
             let endpoint =
-                Endpoint::ipc_below(&sheep, &[temporary.path().to_owned()], Guest::Kin, RUN).unwrap();
+                Endpoint::ipc_below(&sheep, &[temporary.path().to_owned()], Trust::Trusted, RUN).unwrap();
             let path = path(&endpoint);
             let _listener = UnixListener::bind(&path).unwrap();
             assert_eq!(path.starts_with(temporary.path()), falls_back);
@@ -241,10 +241,10 @@ mod tests {
     fn a_stranger_is_let_in_by_the_group() {
         let temporary = tempfile::tempdir().unwrap();
         let home = temporary.path().join("sheep");
-        make_home(&home, Guest::Stranger).unwrap();
+        make_home(&home, Trust::Untrusted).unwrap();
         let long = PathBuf::from(format!("/{}", "x".repeat(200)));
         let endpoint =
-            Endpoint::ipc_below(&long, &[temporary.path().to_owned()], Guest::Stranger, RUN).unwrap();
+            Endpoint::ipc_below(&long, &[temporary.path().to_owned()], Trust::Untrusted, RUN).unwrap();
         let path = path(&endpoint);
         assert_eq!(path.ancestors().nth(2).unwrap().metadata().unwrap().permissions().mode() & 0o7777, 0o700);
         for dir in [home.as_path(), path.parent().unwrap()] {
@@ -253,7 +253,7 @@ mod tests {
             assert_eq!(meta.gid(), rustix::process::getegid().as_raw());
         }
         std::fs::set_permissions(&home, std::fs::Permissions::from_mode(0o755)).unwrap();
-        make_home(&home, Guest::Stranger).unwrap();
+        make_home(&home, Trust::Untrusted).unwrap();
         assert_eq!(home.metadata().unwrap().permissions().mode() & 0o7777, 0o2770);
     }
 
@@ -262,16 +262,17 @@ mod tests {
         let temporary = tempfile::tempdir().unwrap();
         std::fs::create_dir(temporary.path().join("shepherd-12345678")).unwrap();
         let long = PathBuf::from(format!("/{}", "x".repeat(200)));
-        let error = Endpoint::ipc_below(&long, &[temporary.path().to_owned()], Guest::Kin, RUN).unwrap_err();
+        let error =
+            Endpoint::ipc_below(&long, &[temporary.path().to_owned()], Trust::Trusted, RUN).unwrap_err();
         assert!(matches!(&error, SheepError::Misconfigured(m) if m.contains("shepherd-12345678")), "{error}");
     }
 
     #[test]
     fn no_place_for_a_socket_is_said_clearly() {
         let long = PathBuf::from(format!("/{}", "x".repeat(200)));
-        let error = Endpoint::ipc_below(&long, std::slice::from_ref(&long), Guest::Kin, RUN).unwrap_err();
+        let error = Endpoint::ipc_below(&long, std::slice::from_ref(&long), Trust::Trusted, RUN).unwrap_err();
         assert!(matches!(&error, SheepError::Misconfigured(m) if m.contains("107 bytes")), "{error}");
-        assert!(Endpoint::ipc(Path::new("/nowhere"), Guest::Kin, RUN).is_ok());
+        assert!(Endpoint::ipc(Path::new("/nowhere"), Trust::Trusted, RUN).is_ok());
     }
 
     #[test]

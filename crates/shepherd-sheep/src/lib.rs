@@ -86,7 +86,7 @@ pub trait Sheep: Send + Sync + 'static {
 
     /// Whether its runners are strangers: they run under other users, and must not
     /// see one another's files or change what they are given to read.
-    fn is_fenced(&self) -> bool {
+    fn is_isolated(&self) -> bool {
         false
     }
 

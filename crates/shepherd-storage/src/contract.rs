@@ -129,7 +129,7 @@ pub async fn run(backend: &Backend<'_>) {
         check(*backend).await;
     }
     for (name, check) in RUNNERS_CHECKS {
-        for trust in [Trust::Ours, Trust::Stranger] {
+        for trust in [Trust::Trusted, Trust::Untrusted] {
             println!("contract: {name} ({trust:?})");
             check(*backend, trust).await;
         }

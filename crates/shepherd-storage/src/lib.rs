@@ -144,7 +144,7 @@ pub trait Storage: Send + Sync + 'static {
 
     /// Brings all objects below `inputs/` into the existing directory `to`, as
     /// files named by the rest of their keys. Costs no copy where the file system
-    /// can do without; but a [stranger](Trust::Stranger) gets files of its own, by
+    /// can do without; but a [stranger](Trust::Untrusted) gets files of its own, by
     /// which it cannot reach the objects. Nothing is placed outside `to`, whatever
     /// the keys hold, and whatever its runner does there meanwhile.
     ///

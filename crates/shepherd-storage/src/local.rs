@@ -26,7 +26,7 @@
 //! [`Staging::Share`]: then it may be a hard link to the stored file, which a runner may
 //! read, rename or delete; one that *writes into* it changes the stored object. Published outputs are the runner's
 //! own files: what a process of it still writes after its job ended is written
-//! into the object. With a stranger ([`Trust::Stranger`](crate::Trust)) nothing is
+//! into the object. With a stranger ([`Trust::Untrusted`](crate::Trust)) nothing is
 //! shared: it gets copies, and its files are copied.
 //!
 //! # Where things are done
@@ -82,7 +82,7 @@ use crate::{
 };
 
 /// Up to how many bytes of a job ride in the queue's commit.
-const SPOOL: usize = 64 << 10;
+const MAX_SMALL_BYTES: usize = 64 << 10;
 
 /// How inputs reach a runner's directory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -167,7 +167,7 @@ fn stopped(error: JoinError) -> StorageError {
 #[async_trait]
 impl Storage for LocalStorage {
     fn small_objects(&self) -> SmallObjects {
-        SmallObjects { inputs: SPOOL, outputs: SPOOL }
+        SmallObjects { inputs: MAX_SMALL_BYTES, outputs: MAX_SMALL_BYTES }
     }
 
     async fn contains(&self, job: &JobId) -> Result<bool> {

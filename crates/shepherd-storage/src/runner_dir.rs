@@ -17,11 +17,11 @@ use crate::{Result, StorageError};
 pub enum Trust {
     /// It is a program of our own user: files may be shared with it, and its own
     /// taken over as they are.
-    Ours,
+    Trusted,
     /// It may run as anybody, and keep files open and change names at any moment.
     /// It gets files of its own, which our group may read and write, and what it
     /// leaves is copied into files of ours.
-    Stranger,
+    Untrusted,
 }
 
 /// A runner's directory: the name of one in an open directory. Whatever is called

@@ -48,6 +48,8 @@
 mod fault;
 mod get;
 mod hints;
+mod http;
+mod key_encoding;
 mod layout;
 mod list;
 mod multipart;
@@ -59,27 +61,25 @@ mod remove;
 mod retry;
 mod sign;
 mod source;
-mod spelling;
 mod stage;
 mod store;
-mod wire;
 mod xml;
 
 use std::ops::Range;
 use std::sync::Arc;
 
+use ::http::Method;
 use async_trait::async_trait;
-use http::Method;
 use shepherd_job::{JobId, ObjectPath};
 use tokio::task::JoinHandle;
 
 use self::fault::{Fault, Kind};
 use self::hints::Hint;
+use self::http::Call;
 use self::layout::{Home, Layout};
 pub use self::options::{S3Credentials, S3Layout, S3Limits, S3Options};
 use self::retry::Tries;
 use self::store::Store;
-use self::wire::Call;
 use crate::{
     Body, JobObjects, Object, ObjectMeta, Replaces, Result, RunnerDir, SmallObjects, Storage, StorageError,
     Transfer,
@@ -87,7 +87,7 @@ use crate::{
 
 /// Up to how many bytes of a job's inputs ride in the queue's commit: a request
 /// costs more.
-const SPOOL: usize = 64 << 10;
+const MAX_SMALL_BYTES: usize = 64 << 10;
 
 /// A [`Storage`] in an S3 service.
 pub struct S3Storage {
@@ -112,7 +112,7 @@ impl S3Storage {
 impl Storage for S3Storage {
     fn small_objects(&self) -> SmallObjects {
         // Clients read outputs by themselves, so those must be there.
-        SmallObjects { inputs: SPOOL, outputs: 0 }
+        SmallObjects { inputs: MAX_SMALL_BYTES, outputs: 0 }
     }
 
     async fn contains(&self, job: &JobId) -> Result<bool> {
@@ -172,7 +172,7 @@ impl Storage for S3Storage {
     async fn check(&self) -> Result<()> {
         let store = &self.store;
         // No client waits for this: a slow service is none that is away.
-        let mut tries = Tries::for_(store.wire.limits.answer / 2);
+        let mut tries = Tries::for_(store.http.limits.answer / 2);
         let (bucket, own) = match &store.layout {
             Layout::BucketPerJob => (&self.nobody, true),
             Layout::Prefix { bucket, .. } => (bucket, false),

@@ -11,29 +11,29 @@ use serde_json::json;
 use shepherd_tests::Random;
 
 use crate::Options;
+use crate::bench_daemon::{BenchDaemon, NOOP, Runner};
 use crate::percentile::median;
-use crate::ranch::{NOOP, Ranch, Runner};
 use crate::report::{Section, Wanted};
 use crate::usage::megabytes;
 
 pub(crate) fn measure(options: &Options) -> anyhow::Result<Section> {
     let mut section = Section::new(format!("{:.0} MB in and out", megabytes(options.bytes)));
-    let ranch = Ranch::new(options, &Runner::default())?;
-    let times = ranch.site.path("times");
-    let ranch = ranch.with_runner(&Runner { times: Some(times.clone()), ..Runner::default() });
-    let daemon = ranch.start();
-    ranch.warm_up(&daemon)?;
+    let bench = BenchDaemon::new(options, &Runner::default())?;
+    let times = bench.harness.path("times");
+    let bench = bench.with_runner(&Runner { times: Some(times.clone()), ..Runner::default() });
+    let daemon = bench.start();
+    bench.warm_up(&daemon)?;
     let client = daemon.client();
     let (mut moved, mut copied, mut whole, mut ratios) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for round in 0..options.rounds.max(1) {
         let job = format!("big-{round}");
-        ranch.site.put(&job, "inputs/input", "");
-        let input = ranch.site.object(&job, "inputs/input");
+        bench.harness.put(&job, "inputs/input", "");
+        let input = bench.harness.object(&job, "inputs/input");
         fill(&input, options.bytes)?;
         rustix::fs::sync();
 
         // The input to where a runner would find it, the output to where it is kept.
-        let (staged, published) = (ranch.site.path("staged"), ranch.site.path("published"));
+        let (staged, published) = (bench.harness.path("staged"), bench.harness.path("published"));
         let begun = Instant::now();
         std::fs::copy(&input, &staged)?;
         std::fs::copy(&input, &published)?;
@@ -47,12 +47,12 @@ pub(crate) fn measure(options: &Options) -> anyhow::Result<Section> {
 
         let begun = Instant::now();
         let body = json!({"job_id": job, "model": NOOP.json()});
-        let reply = ranch.wait(client.start_job(&body));
+        let reply = bench.wait(client.start_job(&body));
         ensure!(reply.status == 200, "{reply:?}");
-        let status = ranch.wait(client.finished(&job));
+        let status = bench.wait(client.finished(&job));
         let total = begun.elapsed().as_secs_f64();
         ensure!(status["status"] == "done", "{status}");
-        let output = ranch.site.object(&job, "outputs/output");
+        let output = bench.harness.object(&job, "outputs/output");
         ensure!(std::fs::metadata(&output)?.len() == options.bytes, "the output is not the input");
 
         let runner = last_time(&times)?;
@@ -60,14 +60,14 @@ pub(crate) fn measure(options: &Options) -> anyhow::Result<Section> {
         copied.push(plain);
         whole.push(total);
         ratios.push((total - runner) / plain);
-        std::fs::remove_dir_all(ranch.site.path("storage").join(&job))?;
+        std::fs::remove_dir_all(bench.harness.path("storage").join(&job))?;
     }
     section.wanted("staging and publishing, of plain copies", median(ratios), "", Wanted::AtMost(1.1));
     section.row("staging and publishing", median(moved), "s");
     section.row("plain copies", median(copied), "s");
     section.row("the whole job", median(whole), "s");
     section.wanted("peak memory of daemon", megabytes(daemon.peak_memory()), "MB", Wanted::AtMost(60.0));
-    ranch.stop(daemon)?;
+    bench.stop(daemon)?;
     Ok(section)
 }
 

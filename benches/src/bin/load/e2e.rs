@@ -7,10 +7,10 @@ use anyhow::ensure;
 use shepherd_tests::Random;
 
 use crate::Options;
+use crate::bench_daemon::{BenchDaemon, Requests, Runner, get};
 use crate::clients::{self, Client, Measured, Step, Window};
 use crate::connection::Answer;
 use crate::lag::Sampler;
-use crate::ranch::{Ranch, Requests, Runner, get};
 use crate::report::{Section, Wanted};
 use crate::usage::{Usage, report_memory};
 
@@ -47,24 +47,24 @@ fn measure(
     section: &mut Section,
     figures: impl Fn(&mut Section, &mut Measured<Usage>),
 ) -> anyhow::Result<()> {
-    measure_on(&Ranch::new(options, &Runner::default())?, options, clients, section, figures)
+    measure_on(&BenchDaemon::new(options, &Runner::default())?, options, clients, section, figures)
 }
 
-/// The same on a given ranch.
+/// The same on a given bench.
 pub(crate) fn measure_on(
-    ranch: &Ranch,
+    bench: &BenchDaemon,
     options: &Options,
     clients: usize,
     section: &mut Section,
     figures: impl Fn(&mut Section, &mut Measured<Usage>),
 ) -> anyhow::Result<()> {
-    let daemon = ranch.start();
-    ranch.warm_up(&daemon)?;
+    let daemon = bench.start();
+    bench.warm_up(&daemon)?;
     let ids = Ids::new(options);
     let requests = Rc::new(Requests::new(Some(options.payload)));
     let submitters = (0..clients).map(|_| Submitter::new(&requests, &ids)).collect();
     let window = Window { from: options.warm_up(), length: options.window() };
-    let lag = Sampler::start(&ranch.site.path("state"))?;
+    let lag = Sampler::start(&bench.harness.path("state"))?;
     let mut measured = clients::run(daemon.client().address(), submitters, window, || Usage::now(&daemon))?;
     figures(section, &mut measured);
     let (before, after) = &measured.readings;
@@ -76,10 +76,10 @@ pub(crate) fn measure_on(
     let (count, expected) = (ids.borrow().count, "x".repeat(options.payload));
     for i in 0..SAMPLES.min(count.saturating_sub(clients as u64)) {
         let job = ids.borrow().nth(i * (count - clients as u64) / SAMPLES);
-        let result = ranch.wait(daemon.client().result(&job));
+        let result = bench.wait(daemon.client().result(&job));
         ensure!(result.status == 200 && result.text() == expected, "the result of {job}: {result:?}");
     }
-    ranch.stop(daemon)
+    bench.stop(daemon)
 }
 
 /// Names for jobs.

@@ -5,8 +5,8 @@ use std::time::Duration;
 use shepherd_tests::process;
 
 use crate::Options;
+use crate::bench_daemon::{BenchDaemon, Runner};
 use crate::percentile::median;
-use crate::ranch::{Ranch, Runner};
 use crate::report::{Section, Wanted};
 use crate::usage::megabytes;
 
@@ -15,20 +15,20 @@ const REST: Duration = Duration::from_secs(2);
 
 pub(crate) fn measure(options: &Options) -> anyhow::Result<Section> {
     let mut section = Section::new("start and rest");
-    let ranch = Ranch::new(options, &Runner::default())?;
+    let bench = BenchDaemon::new(options, &Runner::default())?;
     // The first start makes the directories and brings the binary into memory.
-    let (daemon, first) = ranch.start_timed("/status")?;
-    ranch.stop(daemon)?;
+    let (daemon, first) = bench.start_timed("/status")?;
+    bench.stop(daemon)?;
     let (mut answers, mut resting, mut used) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..options.rounds.max(1) {
-        let (daemon, answer) = ranch.start_timed("/status")?;
+        let (daemon, answer) = bench.start_timed("/status")?;
         answers.push(answer.as_secs_f64() * 1e3);
         std::thread::sleep(REST);
         resting.push(megabytes(process::memory(daemon.pid(), "VmRSS").unwrap_or_default()));
-        ranch.run_one(&daemon, &format!("job-{}", answers.len()))?;
+        bench.run_one(&daemon, &format!("job-{}", answers.len()))?;
         std::thread::sleep(REST);
         used.push(megabytes(process::memory(daemon.pid(), "VmRSS").unwrap_or_default()));
-        ranch.stop(daemon)?;
+        bench.stop(daemon)?;
     }
     section.row("the very first answer", first.as_secs_f64() * 1e3, "ms");
     section.wanted("first answer", median(answers), "ms", Wanted::AtMost(100.0));

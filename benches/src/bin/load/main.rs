@@ -11,6 +11,7 @@
 //! ```
 
 mod bare;
+mod bench_daemon;
 mod big;
 mod clients;
 mod connection;
@@ -21,7 +22,6 @@ mod million;
 mod percentile;
 mod poll;
 mod python;
-mod ranch;
 mod report;
 mod s3;
 mod s3_server;
@@ -148,7 +148,7 @@ fn main() -> anyhow::Result<()> {
     let keep = options.keep;
     let outcome = measure(mode, &options);
     if !keep {
-        ranch::clean();
+        bench_daemon::clean();
     }
     outcome
 }

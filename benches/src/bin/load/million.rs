@@ -5,8 +5,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::Options;
+use crate::bench_daemon::{BenchDaemon, Runner};
 use crate::clients::{self, Window};
-use crate::ranch::{Ranch, Runner};
 use crate::report::{Section, Wanted};
 use crate::submit::fillers;
 use crate::usage::{Usage, megabytes, report_memory};
@@ -25,19 +25,19 @@ pub(crate) fn measure(options: &Options) -> anyhow::Result<Section> {
 }
 
 fn one(options: &Options, jobs: u64, name: &str, section: &mut Section) -> anyhow::Result<()> {
-    let ranch = Ranch::new(options, &Runner { hold: true, ..Runner::default() })?;
-    let daemon = ranch.start();
+    let bench = BenchDaemon::new(options, &Runner { hold: true, ..Runner::default() })?;
+    let daemon = bench.start();
     let fillers = fillers(options, options.clients_or(256), Some(options.payload), jobs);
     let window = Window { from: Duration::ZERO, length: EVER };
     let filled = clients::run(daemon.client().address(), fillers, window, || ())?;
     section.row(format!("{name}, submits"), filled.per_second(), "1/s");
     section.row(format!("{name}, peak memory before"), megabytes(daemon.peak_memory()), "MB");
-    ranch.kill(daemon);
+    bench.kill(daemon);
 
-    let tally = ranch.site.path("tally");
+    let tally = bench.harness.path("tally");
     std::fs::write(&tally, "")?;
-    let ranch = ranch.with_runner(&Runner { tally: Some(tally.clone()), ..Runner::default() });
-    let (daemon, ready) = ranch.start_timed("/readyz")?;
+    let bench = bench.with_runner(&Runner { tally: Some(tally.clone()), ..Runner::default() });
+    let (daemon, ready) = bench.start_timed("/readyz")?;
     section.wanted(format!("{name}, ready again"), ready.as_secs_f64(), "s", Wanted::AtMost(3.0));
     let since = Instant::now();
     while done(&tally) == 0 {
@@ -53,7 +53,7 @@ fn one(options: &Options, jobs: u64, name: &str, section: &mut Section) -> anyho
         before.report(&after, usize::try_from(count)?, section);
         report_memory(&daemon, section);
     }
-    ranch.kill(daemon);
+    bench.kill(daemon);
     Ok(())
 }
 

@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use shepherd_tests::free_port;
 
 use crate::Options;
+use crate::bench_daemon::{BenchDaemon, NOOP, Runner};
 use crate::e2e;
-use crate::ranch::{NOOP, Ranch, Runner};
 use crate::report::{Section, Wanted};
 
 /// Which runner.
@@ -81,17 +81,17 @@ pub(crate) fn measure(options: &Options, kind: Kind) -> anyhow::Result<Section> 
 
     let clients = options.clients_or(64);
     let mut section = Section::new(format!("{}, {clients} clients, then 1", subject.title));
-    let ranch = ranch(options, kind, &subject, &python)?;
-    e2e::measure_on(&ranch, options, clients, &mut section, |section, measured| {
+    let bench = bench(options, kind, &subject, &python)?;
+    e2e::measure_on(&bench, options, clients, &mut section, |section, measured| {
         section.wanted("jobs", measured.per_second(), "1/s", Wanted::AtLeast(subject.per_second));
         section.row("p50", measured.times.millis(0.5), "ms");
         section.row("p99", measured.times.millis(0.99), "ms");
     })?;
-    // Another ranch: the first one's store has jobs of this one's names. What else is told of the processes is the
+    // Another bench: the first one's store has jobs of this one's names. What else is told of the processes is the
     // same as above, and left out.
-    let ranch = self::ranch(options, kind, &subject, &python)?;
+    let bench = self::bench(options, kind, &subject, &python)?;
     let section = RefCell::new(section);
-    e2e::measure_on(&ranch, options, 1, &mut Section::new(""), |_, measured| {
+    e2e::measure_on(&bench, options, 1, &mut Section::new(""), |_, measured| {
         let (p50, name) = (measured.times.millis(0.5), "p50, 1 client");
         let mut section = section.borrow_mut();
         section.row("jobs, 1 client", measured.per_second(), "1/s");
@@ -113,9 +113,9 @@ fn interpreter(options: &Options) -> anyhow::Result<String> {
     path.into_os_string().into_string().map_err(|path| anyhow!("{} is no text", path.display()))
 }
 
-fn ranch(options: &Options, kind: Kind, subject: &Subject, python: &str) -> anyhow::Result<Ranch> {
-    let ranch = Ranch::new(options, &Runner::default())?;
-    let program = ranch.site.model_dir(NOOP).join(subject.file);
+fn bench(options: &Options, kind: Kind, subject: &Subject, python: &str) -> anyhow::Result<BenchDaemon> {
+    let bench = BenchDaemon::new(options, &Runner::default())?;
+    let program = bench.harness.model_dir(NOOP).join(subject.file);
     std::fs::write(&program, subject.source)?;
-    Ok(ranch.with_sheep(kind.sheep(python, &program)))
+    Ok(bench.with_sheep(kind.sheep(python, &program)))
 }

@@ -10,9 +10,9 @@ use serde_json::json;
 use shepherd_tests::s3::{ACCESS_KEY, REGION, S3Client, SECRET_KEY};
 use tokio::runtime::Runtime;
 
+use crate::bench_daemon::{BenchDaemon, NOOP, Runner};
 use crate::big::{fill, last_time};
 use crate::percentile::median;
-use crate::ranch::{NOOP, Ranch, Runner};
 use crate::report::{Section, Wanted};
 use crate::s3_server::Server;
 use crate::usage::megabytes;
@@ -28,8 +28,8 @@ pub(crate) fn measure(options: &Options) -> anyhow::Result<Section> {
     let clients = options.clients_or(64);
     let server = Server::start(&parent(options))?;
     let mut section = Section::new(format!("storage in an S3 server, {clients} clients"));
-    let ranch = Ranch::new(options, &Runner::default())?.with_storage(&storage(&server));
-    e2e::measure_on(&ranch, options, clients, &mut section, |section, measured| {
+    let bench = BenchDaemon::new(options, &Runner::default())?.with_storage(&storage(&server));
+    e2e::measure_on(&bench, options, clients, &mut section, |section, measured| {
         section.row("jobs", measured.per_second(), "1/s");
         section.row("p50", measured.times.millis(0.5), "ms");
         section.row("p99", measured.times.millis(0.99), "ms");
@@ -44,13 +44,13 @@ pub(crate) fn measure(options: &Options) -> anyhow::Result<Section> {
 fn large(options: &Options, section: &mut Section) -> anyhow::Result<()> {
     // Another server: in the first one, jobs of this one's names are known.
     let server = Server::start(&parent(options))?;
-    let ranch = Ranch::new(options, &Runner::default())?.with_storage(&storage(&server));
-    let times = ranch.site.path("times");
-    let ranch = ranch.with_runner(&Runner { times: Some(times.clone()), ..Runner::default() });
-    let daemon = ranch.start();
-    ranch.warm_up(&daemon)?;
+    let bench = BenchDaemon::new(options, &Runner::default())?.with_storage(&storage(&server));
+    let times = bench.harness.path("times");
+    let bench = bench.with_runner(&Runner { times: Some(times.clone()), ..Runner::default() });
+    let daemon = bench.start();
+    bench.warm_up(&daemon)?;
     let client = daemon.client();
-    let (input, copy) = (ranch.site.path("input"), ranch.site.path("copy"));
+    let (input, copy) = (bench.harness.path("input"), bench.harness.path("copy"));
     fill(&input, options.bytes)?;
     let runtime = runtime()?;
     let (mut moved, mut plain, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
@@ -70,9 +70,9 @@ fn large(options: &Options, section: &mut Section) -> anyhow::Result<()> {
         rustix::fs::sync();
 
         let begun = Instant::now();
-        let reply = ranch.wait(client.start_job(&json!({"job_id": job, "model": NOOP.json()})));
+        let reply = bench.wait(client.start_job(&json!({"job_id": job, "model": NOOP.json()})));
         ensure!(reply.status == 200, "{reply:?}");
-        let status = ranch.wait(client.finished(&job));
+        let status = bench.wait(client.finished(&job));
         let total = begun.elapsed().as_secs_f64();
         ensure!(status["status"] == "done", "{status}");
         let (head, _) = runtime.block_on(bucket.head_object("outputs/output"))?;
@@ -93,19 +93,19 @@ fn large(options: &Options, section: &mut Section) -> anyhow::Result<()> {
     section.row("... by a plain client", median(plain), "s");
     let peak = megabytes(daemon.peak_memory());
     section.wanted("... peak memory of daemon", peak, "MB", Wanted::AtMost(80.0));
-    ranch.stop(daemon)
+    bench.stop(daemon)
 }
 
 /// Objects of 1 MB, to the embedded endpoint and to s3s-fs in turn.
 pub(crate) fn endpoint(options: &Options) -> anyhow::Result<Section> {
     let mut section = Section::new(format!("the embedded S3 endpoint, {CLIENTS} clients, objects of 1 MB"));
     let server = Server::start(&parent(options))?;
-    let ranch = Ranch::new(options, &Runner::default())?;
+    let bench = BenchDaemon::new(options, &Runner::default())?;
     let listen = format!("127.0.0.1:{}", shepherd_tests::free_port());
     let keys = json!({"listen": listen, "access_key": ACCESS_KEY, "secret_key": SECRET_KEY});
-    let dir = format!("file://{}", ranch.site.path("storage").display());
-    let ranch = ranch.with_storage(&json!({"url": dir, "serve_s3": keys}));
-    let daemon = ranch.start();
+    let dir = format!("file://{}", bench.harness.path("storage").display());
+    let bench = bench.with_storage(&json!({"url": dir, "serve_s3": keys}));
+    let daemon = bench.start();
     let runtime = runtime()?;
     let urls = [format!("http://{listen}"), server.url.clone()];
     let mut rates = [[Vec::new(), Vec::new()], [Vec::new(), Vec::new()]];
@@ -125,7 +125,7 @@ pub(crate) fn endpoint(options: &Options) -> anyhow::Result<Section> {
         section.row(format!("{what} of s3s-fs, not durable"), median(theirs), "MB/s");
     }
     section.row("peak memory of daemon", megabytes(daemon.peak_memory()), "MB");
-    ranch.stop(daemon)?;
+    bench.stop(daemon)?;
     Ok(section)
 }
 

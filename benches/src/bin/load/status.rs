@@ -9,23 +9,23 @@ use shepherd_tests::process;
 
 use crate::Options;
 use crate::bare::Bare;
+use crate::bench_daemon::{BenchDaemon, Runner, get};
 use crate::clients::{self, Client, Step, Window};
 use crate::connection::Answer;
 use crate::percentile::median;
-use crate::ranch::{Ranch, Runner, get};
 use crate::report::{Section, Wanted};
 use crate::usage::report_memory;
 
 pub(crate) fn measure(options: &Options) -> anyhow::Result<Section> {
     let clients = options.clients_or(64);
     let mut section = Section::new(format!("status routes against a bare handler, {clients} clients"));
-    let ranch = Ranch::new(options, &Runner::default())?;
-    let daemon = ranch.start();
-    ranch.warm_up(&daemon)?;
+    let bench = BenchDaemon::new(options, &Runner::default())?;
+    let daemon = bench.start();
+    bench.warm_up(&daemon)?;
     // A turn each for both, as often as asked, in the time of one measurement.
     let turn = options.window().div_f64(2.0 * options.rounds.max(1) as f64);
     for (name, path) in [("/status", "/status"), ("/jobs/ID/status", "/jobs/warm-up/status")] {
-        let body = ranch.wait(daemon.client().try_get(path))?.body;
+        let body = bench.wait(daemon.client().try_get(path))?.body;
         let bare = Bare::start(&body)?;
         let (mut ours, mut theirs, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..options.rounds.max(1) {
@@ -43,7 +43,7 @@ pub(crate) fn measure(options: &Options) -> anyhow::Result<Section> {
         section.row(format!("{name}, bare, cpu each"), of(&theirs, |speed| speed.cpu_micros), "us");
     }
     report_memory(&daemon, &mut section);
-    ranch.stop(daemon)?;
+    bench.stop(daemon)?;
     Ok(section)
 }
 

@@ -6,10 +6,10 @@ use std::rc::Rc;
 use anyhow::ensure;
 
 use crate::Options;
+use crate::bench_daemon::{BenchDaemon, Requests, Runner};
 use crate::clients::{self, Client, Step, Window};
 use crate::connection::Answer;
 use crate::e2e::Ids;
-use crate::ranch::{Ranch, Requests, Runner};
 use crate::report::{Section, Wanted};
 use crate::usage::{Usage, report_memory};
 
@@ -25,8 +25,8 @@ pub(crate) fn measure(options: &Options) -> anyhow::Result<Section> {
 }
 
 fn with_payload(options: &Options, clients: usize, section: &mut Section) -> anyhow::Result<()> {
-    let ranch = Ranch::new(options, &Runner { hold: true, ..Runner::default() })?;
-    let daemon = ranch.start();
+    let bench = BenchDaemon::new(options, &Runner { hold: true, ..Runner::default() })?;
+    let daemon = bench.start();
     let window = Window { from: options.warm_up(), length: options.window() };
     let fillers = fillers(options, clients, Some(options.payload), u64::MAX);
     let mut measured = clients::run(daemon.client().address(), fillers, window, || Usage::now(&daemon))?;
@@ -36,19 +36,19 @@ fn with_payload(options: &Options, clients: usize, section: &mut Section) -> any
     let (before, after) = &measured.readings;
     before.report(after, measured.times.len(), section);
     report_memory(&daemon, section);
-    ranch.kill(daemon);
+    bench.kill(daemon);
     Ok(())
 }
 
 /// Bounded by what is placed, and so without a warm-up.
 fn without_payload(options: &Options, clients: usize, section: &mut Section) -> anyhow::Result<()> {
-    let ranch = Ranch::new(options, &Runner { hold: true, ..Runner::default() })?;
+    let bench = BenchDaemon::new(options, &Runner { hold: true, ..Runner::default() })?;
     let mut placed = Ids::new(options).borrow_mut().clone_empty();
     for _ in 0..PLACED {
-        ranch.site.put(&placed.next(), "inputs/input", "x".repeat(options.payload));
+        bench.harness.put(&placed.next(), "inputs/input", "x".repeat(options.payload));
     }
     rustix::fs::sync();
-    let daemon = ranch.start();
+    let daemon = bench.start();
     let window = Window { from: std::time::Duration::ZERO, length: options.window() };
     let ids = Rc::new(RefCell::new(placed.clone_empty()));
     let fillers = (0..clients).map(|_| Filler::new(None, &ids, PLACED)).collect();
@@ -56,7 +56,7 @@ fn without_payload(options: &Options, clients: usize, section: &mut Section) -> 
     section.wanted("data in storage", measured.per_second(), "1/s", Wanted::AtLeast(20_000.0));
     section.row("data in storage, p50", measured.times.millis(0.5), "ms");
     section.row("data in storage, p99", measured.times.millis(0.99), "ms");
-    ranch.kill(daemon);
+    bench.kill(daemon);
     Ok(())
 }
 

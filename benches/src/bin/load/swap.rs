@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::ensure;
 use serde_json::json;
 use shepherd_tests::docker::{Engine, Image, Recipe, Registry};
-use shepherd_tests::{Model, Script, Site};
+use shepherd_tests::{Harness, Model, Script};
 
 use crate::Options;
 use crate::percentile::median;
@@ -40,15 +40,16 @@ async fn changes(options: &Options) -> anyhow::Result<Section> {
     let count = options.rounds.max(1) * CHANGES;
     let mut by_hand = Vec::new();
     for (name, pull) in [("the image is here", "missing"), ("the registry is asked", "always")] {
-        let site = Site::on_engine(&engine, &registry, json!({"pull": pull, "autoremove_containers": true}));
-        let daemon = site.start().await;
+        let harness =
+            Harness::on_engine(&engine, &registry, json!({"pull": pull, "autoremove_containers": true}));
+        let daemon = harness.start().await;
         let client = daemon.client();
         let mut took = Vec::new();
         for number in 0..count + 2 {
             let job = format!("change-{number}");
             let since = Instant::now();
             client.submit(&job, models[number % 2], &Script::Nothing).await.expect_status(200);
-            site.begun(&job, 1).await;
+            harness.begun(&job, 1).await;
             // The first of each image are not changes, or bring the image into memory.
             if number >= 2 {
                 took.push(millis(since.elapsed()));

@@ -34,7 +34,7 @@ pub(crate) const ARGUMENT: &str = "--process-of-a-slot";
 /// How long killed processes may take to be gone.
 const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often it is looked whether they are, and whether new ones came.
-const LOOK: Duration = Duration::from_millis(10);
+const CHILD_POLL_PERIOD: Duration = Duration::from_millis(10);
 
 /// Runs what it is told to by standard input, until that ends.
 pub(crate) fn run() -> ExitCode {
@@ -137,7 +137,7 @@ impl Running<'_> {
     /// Waits for something to happen.
     fn sleep(&self, phase: &Phase) -> io::Result<()> {
         let mut descriptors = Vec::with_capacity(2);
-        let mut timeout = Some(LOOK);
+        let mut timeout = Some(CHILD_POLL_PERIOD);
         if matches!(phase, Phase::Running) {
             descriptors.push(PollFd::from_borrowed_fd(self.told, PollFlags::IN));
             if let Some(pidfd) = &self.child.pidfd {

@@ -25,7 +25,7 @@ use super::tail::Tail;
 /// How much is read at a time.
 const READ: usize = 64 << 10;
 /// How often a stream is read from before others get their turn, and so does a stop.
-const ROUNDS: usize = 16;
+const MAX_READS_IN_A_ROW: usize = 16;
 /// As much as a pipe that can be written to takes without waiting.
 const ATOMIC: usize = 4096;
 /// The most that is read when the command has ended: no pipe holds more, unless
@@ -33,7 +33,7 @@ const ATOMIC: usize = 4096;
 const MAX_REST: usize = 2 << 20;
 /// How long somebody who reads this process's output may pause when the command has
 /// ended; then the rest is lost to them.
-const PATIENCE: Duration = Duration::from_secs(1);
+const READER_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The output of one command.
 pub(super) struct Streams {
@@ -69,8 +69,8 @@ impl Streams {
 
     /// Passes on what is there.
     pub(super) fn pass_on(&mut self) {
-        self.stdout.pass_on(READ * ROUNDS, |_| {});
-        self.stderr.pass_on(READ * ROUNDS, |bytes| self.tail.push(bytes));
+        self.stdout.pass_on(READ * MAX_READS_IN_A_ROW, |_| {});
+        self.stderr.pass_on(READ * MAX_READS_IN_A_ROW, |bytes| self.tail.push(bytes));
     }
 
     /// What there is to wait for, for the next [`pass_on`](Self::pass_on).
@@ -81,7 +81,7 @@ impl Streams {
     /// The command and all that it started are gone: passes on the rest.
     pub(super) fn finish(&mut self) {
         let mut left = [MAX_REST; 2];
-        let mut until = Instant::now() + PATIENCE;
+        let mut until = Instant::now() + READER_TIMEOUT;
         loop {
             let [out, err] = &mut left;
             let before = self.pending();
@@ -92,7 +92,7 @@ impl Streams {
             }
             let now = Instant::now();
             if self.pending() != before {
-                until = now + PATIENCE;
+                until = now + READER_TIMEOUT;
             } else if now >= until {
                 return;
             }

@@ -1,7 +1,7 @@
 //! The end of what a command wrote to stderr: its error's message.
 
 /// How much of it is kept, in bytes.
-const KEPT: usize = 4 << 10;
+const MAX_TAIL_BYTES: usize = 4 << 10;
 
 #[derive(Default)]
 pub(super) struct Tail {
@@ -12,13 +12,13 @@ pub(super) struct Tail {
 
 impl Tail {
     pub(super) fn push(&mut self, bytes: &[u8]) {
-        let bytes = if bytes.len() > KEPT {
+        let bytes = if bytes.len() > MAX_TAIL_BYTES {
             self.cut = true;
-            &bytes[bytes.len() - KEPT..]
+            &bytes[bytes.len() - MAX_TAIL_BYTES..]
         } else {
             bytes
         };
-        let excess = (self.bytes.len() + bytes.len()).saturating_sub(KEPT);
+        let excess = (self.bytes.len() + bytes.len()).saturating_sub(MAX_TAIL_BYTES);
         if excess > 0 {
             self.cut = true;
             self.bytes.drain(..excess);
@@ -50,7 +50,7 @@ mod tests {
         let mut tail = Tail::default();
         for piece in pieces {
             tail.push(piece);
-            assert!(tail.bytes.len() <= KEPT);
+            assert!(tail.bytes.len() <= MAX_TAIL_BYTES);
         }
         tail.text()
     }
@@ -65,9 +65,9 @@ mod tests {
         for pieces in [vec![&lines[..]], lines.chunks(7).collect(), lines.chunks(5000).collect()] {
             let text = text(&pieces).unwrap();
             assert!(text.starts_with("line ") && text.ends_with("line 999"), "{text}");
-            assert!(text.len() > KEPT - 20);
+            assert!(text.len() > MAX_TAIL_BYTES - 20);
         }
-        let long = "ž".repeat(KEPT);
+        let long = "ž".repeat(MAX_TAIL_BYTES);
         let cut = text(&[long.as_bytes(), b"x"]).unwrap();
         assert!(cut.starts_with('ž') && cut.ends_with('x'));
     }

@@ -11,7 +11,7 @@ use rustix::process::{
 };
 
 /// How often a tree that grows while it is being stopped is looked at again.
-const ROUNDS: usize = 32;
+const MAX_STOP_ROUNDS: usize = 32;
 
 /// A process, told from later ones of the same number by when it began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -52,7 +52,7 @@ impl Asked {
 /// starting others faster than they are killed.
 pub(super) fn kill_all(leader: Option<Pid>) {
     let mut stopped = HashSet::new();
-    for _ in 0..ROUNDS {
+    for _ in 0..MAX_STOP_ROUNDS {
         let Ok(found) = descendants() else {
             if let Some(leader) = leader {
                 let _ = kill_process_group(leader, Signal::KILL);

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use shepherd_config::{Config, S3Storage as S3Config, Secret, ServeS3, StorageConfig};
 use shepherd_core::Shepherd;
 use shepherd_job::{JobId, Timestamp};
-use shepherd_s3::{Credentials, Endpoint, Hosts, Mirror};
+use shepherd_s3::{Credentials, Endpoint, Flusher, Hosts};
 use shepherd_storage::{LocalStorage, S3Credentials, S3Layout, S3Options, S3Storage, Staging, Storage};
 use tokio::net::TcpListener;
 
@@ -86,8 +86,8 @@ async fn listen(serve: &ServeS3) -> anyhow::Result<TcpListener> {
 impl Served {
     /// The endpoint of this storage, which `shepherd` keeps up to date.
     pub(super) fn over(self, shepherd: &Shepherd, min_rate: u64) -> (TcpListener, Endpoint) {
-        let mirror = Arc::new(Queued(shepherd.clone()));
-        let endpoint = Endpoint::new(self.storage, mirror, self.credentials, self.hosts, REGION);
+        let flusher = Arc::new(Queued(shepherd.clone()));
+        let endpoint = Endpoint::new(self.storage, flusher, self.credentials, self.hosts, REGION);
         (self.listener, endpoint.with_min_rate(min_rate))
     }
 }
@@ -96,7 +96,7 @@ impl Served {
 struct Queued(Shepherd);
 
 #[async_trait]
-impl Mirror for Queued {
+impl Flusher for Queued {
     async fn flush(&self, bucket: &JobId) -> Result<(), String> {
         self.0.flush(bucket).await.map_err(|error| error.to_string())
     }

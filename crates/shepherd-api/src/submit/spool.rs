@@ -22,7 +22,7 @@ use crate::submit::fields::Refused;
 /// The largest payload that is held in memory.
 const MAX_HELD: usize = 1 << 20;
 /// What every payload may hold without asking.
-const FREE: usize = 16 * 1024;
+const FREE_BYTES: usize = 16 * 1024;
 /// What all payloads together may hold beyond that.
 const BUDGET: usize = 64 << 20;
 /// How much is written to a file at once.
@@ -106,7 +106,7 @@ impl<'a> Payload<'a> {
     }
 
     fn may_hold(&mut self) -> bool {
-        let wanted = self.text.len().saturating_sub(FREE);
+        let wanted = self.text.len().saturating_sub(FREE_BYTES);
         if self.text.len() > MAX_HELD {
             return false;
         }

@@ -34,7 +34,7 @@ pub(super) fn start(
 ) -> mpsc::UnboundedSender<Commit> {
     let (sender, mut waiting) = mpsc::unbounded_channel();
     let (shared_too, write_back, inputs) = (Arc::clone(shared), Arc::clone(write_back), inputs.clone());
-    shared.tasks.spawn(TaskKind::Pillar, "commits", async move {
+    shared.tasks.spawn(TaskKind::Critical, "commits", async move {
         let mut batch = Vec::new();
         while waiting.recv_many(&mut batch, MAX_BATCH).await > 0 {
             // At the drain the rest is written when all has ended.

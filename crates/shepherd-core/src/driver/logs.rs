@@ -33,7 +33,7 @@ async fn add_to_log(
     late: &Log,
     own: &str,
 ) -> Result<(), ShepherdError> {
-    let _turn = shared.turns.take(id).await;
+    let _lock = shared.publish_locks.lock(id).await;
     // What still rides in the queue would come to storage after this, and in its place.
     write_back.flush(shared, id).await?;
     let mut log = shared.live.new_log();

@@ -92,7 +92,7 @@ async fn publish_outputs(
     let mut backoff = store_backoff();
     loop {
         // A job that was withdrawn and runs again elsewhere has two attempts that publish.
-        let turn = shared.turns.take(job.id()).await;
+        let publish_lock = shared.publish_locks.lock(job.id()).await;
         let tried = async {
             if !is_current(shared, job).await? {
                 return Ok(None);
@@ -106,7 +106,7 @@ async fn publish_outputs(
             shared.storage.publish(job.id(), &outputs, replaces).await.map(Some)
         };
         let tried = tried.await;
-        drop(turn);
+        drop(publish_lock);
         match tried {
             Ok(Some(_)) => break,
             Ok(None) => return Published::Stale,

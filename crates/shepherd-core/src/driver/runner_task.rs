@@ -79,7 +79,7 @@ async fn start(
     model: ModelRef,
     timeout: Duration,
 ) -> Result<(Box<Runner>, Option<u64>), LaunchFailure> {
-    if dirs.is_fenced() {
+    if dirs.is_isolated() {
         let cleared = on_disk(&dirs, WorkDirs::clear).await;
         cleared.map_err(|e| LaunchFailure::Sheep(format!("the sheep's directory cannot be cleared: {e}")))?;
     }

@@ -9,8 +9,8 @@ use tokio::time::Instant;
 
 use crate::retry::Backoff;
 
-const FIRST: Duration = Duration::from_millis(100);
-const LONGEST: Duration = Duration::from_secs(10);
+const FIRST_COOLDOWN: Duration = Duration::from_millis(100);
+const MAX_COOLDOWN: Duration = Duration::from_secs(10);
 /// A model that was left alone so long ago begins anew.
 const FORGOTTEN: Duration = Duration::from_secs(60);
 
@@ -27,7 +27,7 @@ impl ModelCooldowns {
     /// Leaves the model alone from now on, for longer each time.
     pub(super) fn begin(&mut self, model: &ModelRef, now: Instant) {
         self.0.retain(|_, rest| now.saturating_duration_since(rest.until) < FORGOTTEN);
-        let backoff = || Backoff::new(FIRST, LONGEST);
+        let backoff = || Backoff::new(FIRST_COOLDOWN, MAX_COOLDOWN);
         let rest = self.0.entry(model.clone()).or_insert_with(|| Cooldown { until: now, backoff: backoff() });
         rest.until = now + rest.backoff.step();
     }
@@ -64,12 +64,15 @@ mod tests {
         }
         assert_eq!(lengths, [100, 200, 400, 800, 1600, 3200, 6400, 10_000, 10_000]);
         assert_eq!(rests.until(&model("b"), now), None);
-        assert_eq!(rests.all(now), [(model("a"), now + LONGEST)]);
-        assert_eq!((rests.until(&model("a"), now + LONGEST), rests.all(now + LONGEST)), (None, vec![]));
+        assert_eq!(rests.all(now), [(model("a"), now + MAX_COOLDOWN)]);
+        assert_eq!(
+            (rests.until(&model("a"), now + MAX_COOLDOWN), rests.all(now + MAX_COOLDOWN)),
+            (None, vec![])
+        );
         rests.end(&model("a"));
         assert_eq!(rests.until(&model("a"), now), None);
         rests.begin(&model("a"), now);
-        assert_eq!(rests.until(&model("a"), now), Some(now + FIRST));
+        assert_eq!(rests.until(&model("a"), now), Some(now + FIRST_COOLDOWN));
         // Not kept for ever.
         rests.begin(&model("b"), now + 2 * FORGOTTEN);
         assert_eq!(rests.0.len(), 1);

@@ -7,7 +7,7 @@ use rustix::fs::XattrFlags;
 use shepherd_job::{JobId, JobIdRule, ObjectPath};
 use shepherd_storage::Trust;
 
-use super::{Attic, Outputs, WorkDirs};
+use super::{OutputPool, Outputs, WorkDirs};
 
 mod strangers;
 
@@ -29,7 +29,7 @@ pub(crate) fn without_privileges<T: Send>(work: impl FnOnce() -> T + Send) -> T 
 
 fn open(path: &std::path::Path) -> std::io::Result<WorkDirs> {
     let home = path.join("home");
-    WorkDirs::open(&home, Arc::new(Attic::open(path)?), Trust::Ours)
+    WorkDirs::open(&home, Arc::new(OutputPool::open(path)?), Trust::Trusted)
 }
 
 fn job(name: &str) -> JobId {
@@ -193,12 +193,12 @@ fn an_input_that_storage_has_too_is_never_written_over() {
 #[test]
 fn outputs_that_were_read_wait_in_the_attic() {
     let dir = tempfile::tempdir().unwrap();
-    let attic = Arc::new(Attic::open(dir.path()).unwrap());
-    let dirs = WorkDirs::open(&dir.path().join("home"), Arc::clone(&attic), Trust::Ours).unwrap();
+    let output_pool = Arc::new(OutputPool::open(dir.path()).unwrap());
+    let dirs = WorkDirs::open(&dir.path().join("home"), Arc::clone(&output_pool), Trust::Trusted).unwrap();
     dirs.prepare(&job("job-1"), &[]).unwrap();
     fs::write(dir.path().join("home/job-1/outputs/output"), "bye").unwrap();
     small(dirs.collect(&job("job-1"), 100).unwrap());
-    let path = |text| attic.path_of(&job("job-1"), &ObjectPath::parse(text).unwrap());
+    let path = |text| output_pool.path_of(&job("job-1"), &ObjectPath::parse(text).unwrap());
     assert_eq!(fs::read(path("outputs/output").unwrap()).unwrap(), b"bye");
     for no_file_of_ours in
         ["outputs/a/b", "outputs/..", "inputs/input", &format!("outputs/{}", "x".repeat(250))]

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use rustix::path::Arg;
 use shepherd_storage::remove_all;
 
-use super::{WorkDirs, fence};
+use super::{WorkDirs, isolation};
 
 /// Something to be removed.
 #[derive(Debug)]
@@ -68,11 +68,11 @@ impl WorkDirs {
 
     fn move_away(&self, dir: &OwnedFd, name: impl Arg + Copy) -> io::Result<Option<Trash>> {
         let trash = self.name("trash");
-        match fence::rename(dir, name, self.back(), &*trash) {
+        match isolation::rename(dir, name, self.back(), &*trash) {
             Ok(()) => return Ok(Some(Trash { in_root: false, name: trash })),
             Err(Errno::NOENT) => return Ok(None),
             // What belongs to others can only be renamed where it is.
-            Err(_) if self.is_fenced() => {}
+            Err(_) if self.is_isolated() => {}
             Err(errno) => return Err(errno.into()),
         }
         rustix::fs::renameat(dir, name, dir, &trash)?;

@@ -163,7 +163,7 @@ impl Batch {
 async fn remove_files(shared: &Shared, pending: &[Pending]) {
     for Pending { job, objects, .. } in pending {
         for (path, _) in objects.iter().filter(|(path, _)| kind(path) == Kind::Output) {
-            if let Some(file) = shared.attic.path_of(&job.spec.id, path) {
+            if let Some(file) = shared.output_pool.path_of(&job.spec.id, path) {
                 // There is none of a stranger's output.
                 let _ = tokio::fs::remove_file(file).await;
             }
@@ -198,8 +198,8 @@ fn to_store(shared: &Shared, job: &JobRecord, objects: &[SmallObject], inputs: C
         let how = match kind(path) {
             // Only failed jobs have them here: their clients know it, and may have removed all of it.
             Kind::Output if shared.storage_is_remote() => Put::Beside,
-            // There is no file where its name is too long for the attic.
-            Kind::Output => Put::Adopt(shared.attic.path_of(id, path).unwrap_or_default()),
+            // There is no file where its name is too long for the output_pool.
+            Kind::Output => Put::Adopt(shared.output_pool.path_of(id, path).unwrap_or_default()),
             Kind::Log => Put::Beside,
             Kind::Input if inputs == Claim::Stored => continue,
             // Its client may have put a better one in the place of the one that the store still has.

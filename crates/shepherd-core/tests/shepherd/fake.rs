@@ -29,7 +29,7 @@ pub(crate) type Script = Arc<dyn Fn(&mut Io) + Send + Sync>;
 pub(crate) struct FakeSheep {
     home: PathBuf,
     script: Script,
-    is_fenced: bool,
+    is_isolated: bool,
     refusals: Mutex<Vec<SheepError>>,
     lacking: Mutex<HashSet<String>>,
     cause: Arc<Mutex<ExitCause>>,
@@ -183,8 +183,8 @@ impl Sheep for FakeSheep {
         "fake"
     }
 
-    fn is_fenced(&self) -> bool {
-        self.is_fenced
+    fn is_isolated(&self) -> bool {
+        self.is_isolated
     }
 
     fn lacks(&self, model: &ModelRef) -> Option<String> {
@@ -294,14 +294,14 @@ impl Drop for FakeRunner {
 }
 
 /// A shepherd over a queue in memory and a storage in a directory of the test.
-pub(crate) struct Farm {
+pub(crate) struct Harness {
     pub(crate) dir: tempfile::TempDir,
     pub(crate) shepherd: Shepherd,
     pub(crate) storage: Arc<LocalStorage>,
     pub(crate) flock: Vec<Arc<FakeSheep>>,
 }
 
-impl Farm {
+impl Harness {
     pub(crate) async fn with(script: Script) -> Self {
         Self::limits(script, RunnerLimits::default()).await
     }
@@ -325,7 +325,7 @@ impl Farm {
     }
 
     /// The same with one sheep, whose runners are strangers.
-    pub(crate) async fn fenced(
+    pub(crate) async fn isolated(
         script: Script,
         wrap: impl FnOnce(&Arc<LocalStorage>) -> Arc<dyn Storage>,
     ) -> Self {
@@ -345,7 +345,7 @@ impl Farm {
     async fn build(
         scripts: Vec<Script>,
         limits: RunnerLimits,
-        is_fenced: bool,
+        is_isolated: bool,
         wrap: impl FnOnce(&Arc<LocalStorage>) -> Arc<dyn Storage>,
         queue: Arc<MemoryStore>,
         configure: impl FnOnce(&mut Options),
@@ -361,7 +361,7 @@ impl Farm {
             let sheep = Arc::new(FakeSheep {
                 home,
                 script,
-                is_fenced,
+                is_isolated,
                 refusals: Mutex::default(),
                 lacking: Mutex::default(),
                 unfit: Mutex::default(),

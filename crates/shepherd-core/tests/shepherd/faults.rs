@@ -17,7 +17,7 @@ use shepherd_storage::{
 };
 use tokio::sync::Semaphore;
 
-use crate::fake::{Farm, Io, PATIENCE, Script, echoing, file, spec};
+use crate::fake::{Harness, Io, PATIENCE, Script, echoing, file, spec};
 
 /// A local storage that can be made to misbehave.
 pub(crate) struct Faulty {
@@ -191,17 +191,20 @@ impl Storage for Faulty {
     }
 }
 
-/// A farm of one sheep over a storage that `change` made faulty.
-pub(crate) async fn farm(scripts: Vec<Script>, change: impl FnOnce(&mut Faulty)) -> (Farm, Arc<Faulty>) {
+/// A harness of one sheep over a storage that `change` made faulty.
+pub(crate) async fn harness(
+    scripts: Vec<Script>,
+    change: impl FnOnce(&mut Faulty),
+) -> (Harness, Arc<Faulty>) {
     let mut faulty = None;
-    let farm = Farm::over(scripts, RunnerLimits::default(), |local| {
+    let harness = Harness::over(scripts, RunnerLimits::default(), |local| {
         let mut storage = Faulty::new(local);
         change(&mut storage);
         let storage = Arc::new(storage);
         faulty = Some(Arc::clone(&storage));
         storage
     });
-    (farm.await, faulty.unwrap())
+    (harness.await, faulty.unwrap())
 }
 
 fn path(text: &str) -> ObjectPath {
@@ -235,8 +238,8 @@ pub(crate) async fn eventually(mut holds: impl AsyncFnMut() -> bool) {
     tokio::time::timeout(PATIENCE, waiting).await.expect("it comes to hold");
 }
 
-pub(crate) fn exists(farm: &Farm, path: &str) -> bool {
-    farm.dir.path().join("storage").join(path).exists()
+pub(crate) fn exists(harness: &Harness, path: &str) -> bool {
+    harness.dir.path().join("storage").join(path).exists()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -246,25 +249,25 @@ async fn a_withdrawn_attempt_that_still_publishes_does_not_replace_the_winner() 
         faulty.gate = Semaphore::new(0);
         faulty.unpublished = AtomicU32::new(1);
     };
-    let (farm, storage) = farm(vec![large("a"), large("b")], change).await;
-    let id = farm.submit("job-1", "m", "x").await;
+    let (harness, storage) = harness(vec![large("a"), large("b")], change).await;
+    let id = harness.submit("job-1", "m", "x").await;
     storage.at_gate.acquire().await.unwrap().forget();
-    let first = farm.shepherd.job(&id).await.unwrap();
+    let first = harness.shepherd.job(&id).await.unwrap();
     let JobState::Processing { sheep: first, .. } = &first.state else { panic!("{:?}", first.state) };
-    farm.shepherd.cancel(&id).await.unwrap();
+    harness.shepherd.cancel(&id).await.unwrap();
 
     // The same job again, on the other sheep. The first attempt's try fails, and would be repeated.
     let other = if first.as_str() == "sheep-0" { "sheep-1" } else { "sheep-0" };
     let mut again = spec("job-1", "m");
     again.sheep = Some(shepherd_job::SheepId::parse(other).unwrap());
-    farm.shepherd.flush(&id).await.unwrap();
-    let accepted = farm.shepherd.submit(Submit { spec: again, data: Data::Stored }).await.unwrap();
+    harness.shepherd.flush(&id).await.unwrap();
+    let accepted = harness.shepherd.submit(Submit { spec: again, data: Data::Stored }).await.unwrap();
     assert!(matches!(accepted, Accepted::Queued(_)));
     storage.gate.add_permits(9);
-    farm.is_done(&id).await;
+    harness.is_done(&id).await;
     let winner = if other == "sheep-0" { "a" } else { "b" };
-    let output = farm.dir.path().join("storage/job-1/outputs/output");
-    tokio::time::timeout(PATIENCE, farm.shepherd.shutdown(Duration::from_secs(5))).await.unwrap();
+    let output = harness.dir.path().join("storage/job-1/outputs/output");
+    tokio::time::timeout(PATIENCE, harness.shepherd.shutdown(Duration::from_secs(5))).await.unwrap();
     assert_eq!(std::fs::read(output).unwrap(), winner.repeat(100_000).as_bytes());
     let tries = storage.asked.lock().unwrap().iter().filter(|asked| asked.starts_with("publish")).count();
     assert_eq!(tries, 2, "one of each attempt");
@@ -276,16 +279,16 @@ async fn an_attempt_that_is_not_the_jobs_any_more_does_not_try_again() {
         faulty.gate = Semaphore::new(0);
         faulty.unpublished = AtomicU32::new(1);
     };
-    let (farm, storage) = farm(vec![large("a")], change).await;
-    let id = farm.submit("job-1", "m", "x").await;
+    let (harness, storage) = harness(vec![large("a")], change).await;
+    let id = harness.submit("job-1", "m", "x").await;
     storage.at_gate.acquire().await.unwrap().forget();
-    farm.shepherd.cancel(&id).await.unwrap();
+    harness.shepherd.cancel(&id).await.unwrap();
     storage.gate.add_permits(1);
     // The directory is free only once the attempt was given up.
     storage.gate.add_permits(1);
-    let next = farm.submit("job-2", "m", "x").await;
-    farm.is_done(&next).await;
-    farm.shutdown().await;
+    let next = harness.submit("job-2", "m", "x").await;
+    harness.is_done(&next).await;
+    harness.shutdown().await;
     assert!(storage.local.list(&id, "outputs/", None, 9).await.unwrap().is_empty());
     let tries = storage.asked.lock().unwrap().iter().filter(|a| a.starts_with("publish job-1")).count();
     assert_eq!(tries, 1);
@@ -293,37 +296,37 @@ async fn an_attempt_that_is_not_the_jobs_any_more_does_not_try_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn outputs_that_a_failed_sync_may_have_lost_are_made_again() {
-    let (farm, storage) = farm(vec![large("a")], |faulty| faulty.remote = true).await;
+    let (harness, storage) = harness(vec![large("a")], |faulty| faulty.remote = true).await;
     storage.local.put(&id("job-1"), &path("inputs/input"), body("x")).await.unwrap();
-    farm.shepherd.submit(Submit { spec: spec("job-1", "m"), data: Data::Stored }).await.unwrap();
+    harness.shepherd.submit(Submit { spec: spec("job-1", "m"), data: Data::Stored }).await.unwrap();
     storage.lost.store(u32::MAX, Ordering::SeqCst);
     storage.at_gate.acquire().await.unwrap().forget();
     // It has published once; the sync that follows fails, and so do those of the settler.
     let given_back = async || {
-        let record = farm.shepherd.job(&id("job-1")).await.unwrap();
+        let record = harness.shepherd.job(&id("job-1")).await.unwrap();
         matches!(record.state, JobState::Queued { .. })
     };
     eventually(given_back).await;
     storage.lost.store(0, Ordering::SeqCst);
-    farm.is_done(&id("job-1")).await;
+    harness.is_done(&id("job-1")).await;
     let published = storage.asked.lock().unwrap().iter().filter(|asked| asked.starts_with("publish")).count();
     assert_eq!(published, 2);
-    farm.shutdown().await;
+    harness.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_hears_done_finds_all_of_it_in_a_remote_storage() {
-    let (farm, storage) = farm(vec![echoing()], |faulty| faulty.remote = true).await;
+    let (harness, storage) = harness(vec![echoing()], |faulty| faulty.remote = true).await;
     let mut jobs = Vec::new();
     for number in 0..50 {
-        jobs.push(farm.submit(&format!("job-{number}"), "m", "hello").await);
+        jobs.push(harness.submit(&format!("job-{number}"), "m", "hello").await);
     }
     for id in &jobs {
-        farm.is_done(id).await;
-        assert!(exists(&farm, &format!("{id}/outputs/output")));
-        assert!(exists(&farm, &format!("{id}/inputs/input")));
+        harness.is_done(id).await;
+        assert!(exists(&harness, &format!("{id}/outputs/output")));
+        assert!(exists(&harness, &format!("{id}/inputs/input")));
     }
-    farm.shutdown().await;
+    harness.shutdown().await;
     let asked = storage.asked.lock().unwrap();
     assert!(
         asked.iter().filter(|asked| asked.starts_with("publish")).all(|asked| asked.ends_with("Nothing"))
@@ -336,46 +339,46 @@ async fn a_job_that_cannot_be_written_holds_up_no_other() {
         let refused = (0..600).map(|number| id(&format!("sour-{number}")));
         faulty.refused = Mutex::new(refused.collect());
     };
-    let (farm, _storage) = farm(Vec::new(), refuse).await;
+    let (harness, _storage) = harness(Vec::new(), refuse).await;
     for number in 0..600 {
-        farm.submit(&format!("sour-{number}"), "m", "x").await;
+        harness.submit(&format!("sour-{number}"), "m", "x").await;
     }
-    let good = farm.submit("good", "m", "x").await;
-    eventually(async || exists(&farm, "good/inputs/input")).await;
-    assert!(farm.shepherd.flush(&id("sour-0")).await.is_err());
-    farm.shepherd.flush(&good).await.unwrap();
-    assert_eq!(farm.shepherd.unflushed().await.unwrap().len(), 600);
+    let good = harness.submit("good", "m", "x").await;
+    eventually(async || exists(&harness, "good/inputs/input")).await;
+    assert!(harness.shepherd.flush(&id("sour-0")).await.is_err());
+    harness.shepherd.flush(&good).await.unwrap();
+    assert_eq!(harness.shepherd.unflushed().await.unwrap().len(), 600);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn files_are_there_for_those_who_ask() {
     // They follow fast: their outputs ride in the queue's commits.
-    let (farm, _storage) = farm(vec![echoing()], |_| ()).await;
+    let (harness, _storage) = harness(vec![echoing()], |_| ()).await;
     for number in 0..200 {
-        let id = farm.submit(&format!("job-{number}"), "m", "hello").await;
-        farm.is_done(&id).await;
-        farm.shepherd.flush(&id).await.unwrap();
-        assert!(exists(&farm, &format!("{id}/outputs/output")));
-        assert!(exists(&farm, &format!("{id}/{STATUS_OBJECT}")));
+        let id = harness.submit(&format!("job-{number}"), "m", "hello").await;
+        harness.is_done(&id).await;
+        harness.shepherd.flush(&id).await.unwrap();
+        assert!(exists(&harness, &format!("{id}/outputs/output")));
+        assert!(exists(&harness, &format!("{id}/{STATUS_OBJECT}")));
     }
-    farm.shepherd.flush(&id("nobody-knows-it")).await.unwrap();
-    farm.shutdown().await;
+    harness.shepherd.flush(&id("nobody-knows-it")).await.unwrap();
+    harness.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_storage_that_is_away_delays_jobs_and_loses_none() {
-    let (farm, storage) = farm(vec![large("a")], |faulty| faulty.remote = true).await;
-    let jobs = [farm.submit("job-1", "m", "x").await, farm.submit("job-2", "m", "x").await];
+    let (harness, storage) = harness(vec![large("a")], |faulty| faulty.remote = true).await;
+    let jobs = [harness.submit("job-1", "m", "x").await, harness.submit("job-2", "m", "x").await];
     storage.away.store(true, Ordering::SeqCst);
-    let refused = farm.shepherd.submit(Submit { spec: spec("job-3", "m"), data: Data::Stored }).await;
+    let refused = harness.shepherd.submit(Submit { spec: spec("job-3", "m"), data: Data::Stored }).await;
     assert!(refused.is_err(), "nobody can say whether its data is there");
-    eventually(async || !farm.shepherd.readiness().problems.is_empty()).await;
+    eventually(async || !harness.shepherd.readiness().problems.is_empty()).await;
     storage.away.store(false, Ordering::SeqCst);
     for id in &jobs {
-        farm.is_done(id).await;
-        assert_eq!(farm.read(id, "outputs/output").await, "a".repeat(100_000).as_bytes());
+        harness.is_done(id).await;
+        assert_eq!(harness.read(id, "outputs/output").await, "a".repeat(100_000).as_bytes());
     }
-    farm.shutdown().await;
+    harness.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -402,17 +405,17 @@ async fn a_storage_that_is_away_does_not_keep_the_shepherd_from_starting() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_input_that_its_client_mended_is_not_replaced_by_the_old_one() {
-    let (farm, storage) = farm(vec![particular()], |faulty| faulty.remote = true).await;
+    let (harness, storage) = harness(vec![particular()], |faulty| faulty.remote = true).await;
     for number in 0..20 {
-        let id = farm.submit(&format!("job-{number}"), "m", "bad").await;
-        assert_eq!(farm.failure(&id).await.message, "bad input");
+        let id = harness.submit(&format!("job-{number}"), "m", "bad").await;
+        assert_eq!(harness.failure(&id).await.message, "bad input");
         storage.local.put(&id, &path("inputs/input"), body("good")).await.unwrap();
         let again = Submit { spec: spec(id.as_str(), "m"), data: Data::Stored };
-        farm.shepherd.submit(again).await.unwrap();
-        farm.is_done(&id).await;
+        harness.shepherd.submit(again).await.unwrap();
+        harness.is_done(&id).await;
     }
-    let dir = farm.dir.path().join("storage");
-    tokio::time::timeout(PATIENCE, farm.shepherd.shutdown(Duration::from_secs(5))).await.unwrap();
+    let dir = harness.dir.path().join("storage");
+    tokio::time::timeout(PATIENCE, harness.shepherd.shutdown(Duration::from_secs(5))).await.unwrap();
     for number in 0..20 {
         assert_eq!(std::fs::read(dir.join(format!("job-{number}/inputs/input"))).unwrap(), b"good");
     }
@@ -420,19 +423,19 @@ async fn an_input_that_its_client_mended_is_not_replaced_by_the_old_one() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_large_submit_that_broke_off_can_be_repeated() {
-    let (farm, storage) = farm(vec![echoing()], |faulty| faulty.remote = true).await;
+    let (harness, storage) = harness(vec![echoing()], |faulty| faulty.remote = true).await;
     let payload = vec![b'x'; 500_000];
     let submit = || Submit { spec: spec("job-1", "m"), data: Data::Payload(payload.clone().into()) };
     storage.unheard.store(2, Ordering::SeqCst);
     for _ in 0..2 {
-        assert!(farm.shepherd.submit(submit()).await.is_err());
-        assert!(!exists(&farm, "job-1"), "it was never accepted");
+        assert!(harness.shepherd.submit(submit()).await.is_err());
+        assert!(!exists(&harness, "job-1"), "it was never accepted");
     }
-    farm.shepherd.submit(submit()).await.unwrap();
-    farm.is_done(&id("job-1")).await;
-    assert_eq!(farm.read(&id("job-1"), "outputs/output").await, payload);
-    assert_eq!(std::fs::read_dir(farm.dir.path().join("state/incoming")).unwrap().count(), 0);
-    farm.shutdown().await;
+    harness.shepherd.submit(submit()).await.unwrap();
+    harness.is_done(&id("job-1")).await;
+    assert_eq!(harness.read(&id("job-1"), "outputs/output").await, payload);
+    assert_eq!(std::fs::read_dir(harness.dir.path().join("state/incoming")).unwrap().count(), 0);
+    harness.shutdown().await;
 }
 
 /// A runner that fails every job whose input is not `good`.
@@ -454,27 +457,27 @@ async fn an_input_that_its_client_mended_stays_when_the_old_one_could_not_be_sto
         faulty.remote = true;
         faulty.refused = Mutex::new(ids.iter().cloned().collect());
     };
-    let (farm, storage) = farm(vec![particular()], refuse).await;
-    farm.submit("failed", "m", "bad").await;
-    assert_eq!(farm.failure(&ids[0]).await.message, "bad input");
+    let (harness, storage) = harness(vec![particular()], refuse).await;
+    harness.submit("failed", "m", "bad").await;
+    assert_eq!(harness.failure(&ids[0]).await.message, "bad input");
     let mut waits = spec("cancelled", "m");
     waits.model = shepherd_job::ModelRef::parse("other", "1").unwrap();
-    farm.shepherd.submit(Submit { spec: waits, data: Data::Payload("bad".into()) }).await.unwrap();
+    harness.shepherd.submit(Submit { spec: waits, data: Data::Payload("bad".into()) }).await.unwrap();
     // It may have failed before it is cancelled: either way it has ended, and its client knows.
-    let _ = farm.shepherd.cancel(&ids[1]).await;
+    let _ = harness.shepherd.cancel(&ids[1]).await;
     for id in &ids {
-        assert!(farm.shepherd.flush(id).await.is_err(), "the old input is not stored yet");
+        assert!(harness.shepherd.flush(id).await.is_err(), "the old input is not stored yet");
         storage.local.put(id, &path("inputs/input"), body("good")).await.unwrap();
     }
     storage.refused.lock().unwrap().clear();
     for id in &ids {
-        farm.shepherd.flush(id).await.unwrap();
-        assert_eq!(farm.read(id, "inputs/input").await, b"good");
+        harness.shepherd.flush(id).await.unwrap();
+        assert_eq!(harness.read(id, "inputs/input").await, b"good");
         let again = Submit { spec: spec(id.as_str(), "m"), data: Data::Stored };
-        farm.shepherd.submit(again).await.unwrap();
-        farm.is_done(id).await;
+        harness.shepherd.submit(again).await.unwrap();
+        harness.is_done(id).await;
     }
-    farm.shutdown().await;
+    harness.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -483,10 +486,10 @@ async fn a_failure_and_a_cancel_are_told_while_the_storage_takes_no_input() {
         faulty.remote = true;
         faulty.hangs = AtomicBool::new(true);
     };
-    let (working, _storage) = farm(vec![particular()], hang).await;
+    let (working, _storage) = harness(vec![particular()], hang).await;
     let failed = working.submit("failed", "m", "bad").await;
     assert_eq!(working.failure(&failed).await.message, "bad input");
-    let (idle, _storage) = farm(Vec::new(), hang).await;
+    let (idle, _storage) = harness(Vec::new(), hang).await;
     let waits = idle.submit("cancelled", "m", "bad").await;
     let cancelled = tokio::time::timeout(PATIENCE, idle.shepherd.cancel(&waits)).await;
     cancelled.expect("the cancel is answered").unwrap();
@@ -501,32 +504,32 @@ async fn outputs_of_a_failed_job_come_to_a_remote_storage_and_not_when_they_were
             io.fail(&input, "no luck");
         }
     });
-    let (farm, storage) = farm(vec![script], |faulty| faulty.remote = true).await;
+    let (harness, storage) = harness(vec![script], |faulty| faulty.remote = true).await;
     for (name, size) in [("small", 3), ("large", 300_000)] {
-        let id = farm.submit(name, "m", "x").await;
-        assert_eq!(farm.failure(&id).await.message, "no luck");
-        farm.shepherd.flush(&id).await.unwrap();
-        assert_eq!(farm.read(&id, "outputs/output").await.len(), size, "{name}");
+        let id = harness.submit(name, "m", "x").await;
+        assert_eq!(harness.failure(&id).await.message, "no luck");
+        harness.shepherd.flush(&id).await.unwrap();
+        assert_eq!(harness.read(&id, "outputs/output").await.len(), size, "{name}");
     }
     // One whose storage is away fails all the same, and a large output of it is given up.
-    let away = farm.submit("small-2", "m", "x").await;
-    assert_eq!(farm.failure(&away).await.message, "no luck");
+    let away = harness.submit("small-2", "m", "x").await;
+    assert_eq!(harness.failure(&away).await.message, "no luck");
     storage.unpublished.store(u32::MAX, Ordering::SeqCst);
-    farm.shepherd.submit(Submit { spec: spec("large", "m"), data: Data::Stored }).await.unwrap();
-    assert_eq!(farm.failure(&id("large")).await.message, "no luck");
-    let attic = farm.dir.path().join("data/.attic");
-    eventually(async || std::fs::read_dir(&attic).unwrap().count() == 0).await;
-    farm.shutdown().await;
+    harness.shepherd.submit(Submit { spec: spec("large", "m"), data: Data::Stored }).await.unwrap();
+    assert_eq!(harness.failure(&id("large")).await.message, "no luck");
+    let output_pool = harness.dir.path().join("data/.attic");
+    eventually(async || std::fs::read_dir(&output_pool).unwrap().count() == 0).await;
+    harness.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn outputs_that_wait_for_room_in_the_storage_are_told() {
-    let (farm, storage) = farm(vec![large("a")], |faulty| faulty.full = AtomicBool::new(true)).await;
-    let id = farm.submit("job-1", "m", "x").await;
-    let problems = || farm.shepherd.readiness().problems;
+    let (harness, storage) = harness(vec![large("a")], |faulty| faulty.full = AtomicBool::new(true)).await;
+    let id = harness.submit("job-1", "m", "x").await;
+    let problems = || harness.shepherd.readiness().problems;
     eventually(async || problems() == ["the storage is full: the outputs of 1 jobs wait for room"]).await;
     storage.full.store(false, Ordering::SeqCst);
-    farm.is_done(&id).await;
+    harness.is_done(&id).await;
     assert!(problems().is_empty());
-    farm.shutdown().await;
+    harness.shutdown().await;
 }

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::fake::{Farm, PATIENCE, Script, echo, echoing, file, spec};
+use crate::fake::{Harness, PATIENCE, Script, echo, echoing, file, spec};
 use bytes::Bytes;
 use shepherd_core::{Accepted, Data, MAX_STATUS_DOCUMENT, RunnerLimits, SheepState, ShepherdError, Submit};
 use shepherd_job::{JobState, ObjectPath, STATUS_OBJECT, SheepId};
@@ -16,13 +16,13 @@ fn path(text: &str) -> ObjectPath {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_is_done_and_its_files_come_to_storage() {
-    let farm = Farm::with(echoing()).await;
-    let id = farm.submit("job-1", "m", "hello").await;
-    farm.is_done(&id).await;
-    assert_eq!(farm.read(&id, "outputs/output").await, b"hello");
-    assert_eq!(farm.read(&id, "inputs/input").await, b"hello");
-    let dir = farm.dir.path().join("storage/job-1");
-    farm.shepherd.shutdown(Duration::from_secs(5)).await;
+    let harness = Harness::with(echoing()).await;
+    let id = harness.submit("job-1", "m", "hello").await;
+    harness.is_done(&id).await;
+    assert_eq!(harness.read(&id, "outputs/output").await, b"hello");
+    assert_eq!(harness.read(&id, "inputs/input").await, b"hello");
+    let dir = harness.dir.path().join("storage/job-1");
+    harness.shepherd.shutdown(Duration::from_secs(5)).await;
     assert_eq!(std::fs::read(dir.join("outputs/output")).unwrap(), b"hello");
     assert_eq!(std::fs::read(dir.join("inputs/input")).unwrap(), b"hello");
     assert_eq!(std::fs::read(dir.join(STATUS_OBJECT)).unwrap(), b"Done");
@@ -30,43 +30,43 @@ async fn a_job_is_done_and_its_files_come_to_storage() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn many_jobs_stream_through_one_runner() {
-    let farm = Arc::new(Farm::with(echoing()).await);
+    let harness = Arc::new(Harness::with(echoing()).await);
     let mut clients = tokio::task::JoinSet::new();
     for client in 0..16 {
-        let farm = Arc::clone(&farm);
+        let harness = Arc::clone(&harness);
         clients.spawn(async move {
             for number in 0..50 {
                 let text = format!("{client}-{number}");
-                let id = farm.submit(&format!("job-{text}"), "m", &text).await;
-                farm.is_done(&id).await;
-                assert_eq!(farm.read(&id, "outputs/output").await, text.as_bytes());
+                let id = harness.submit(&format!("job-{text}"), "m", &text).await;
+                harness.is_done(&id).await;
+                assert_eq!(harness.read(&id, "outputs/output").await, text.as_bytes());
             }
         });
     }
     while let Some(client) = clients.join_next().await {
         client.unwrap();
     }
-    assert_eq!(farm.flock[0].launches(), 1);
+    assert_eq!(harness.flock[0].launches(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failing_job_carries_its_message_and_disturbs_nobody() {
-    let farm = Farm::with(Arc::new(|io| {
+    let harness = Harness::with(Arc::new(|io| {
         while let Some(input) = io.next() {
             if input.job.as_str() == "bad" { io.fail(&input, "no such luck") } else { io.done(&input) }
         }
     }))
     .await;
-    let (bad, good) = (farm.submit("bad", "m", "x").await, farm.submit("good", "m", "x").await);
-    assert_eq!(farm.failure(&bad).await.message, "no such luck");
-    farm.is_done(&good).await;
-    assert_eq!(farm.flock[0].launches(), 1);
-    farm.shutdown().await;
+    let (bad, good) = (harness.submit("bad", "m", "x").await, harness.submit("good", "m", "x").await);
+    assert_eq!(harness.failure(&bad).await.message, "no such luck");
+    harness.is_done(&good).await;
+    assert_eq!(harness.flock[0].launches(), 1);
+    harness.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn inputs_in_storage_are_staged_and_large_outputs_published() {
-    let farm = Farm::with(Arc::new(|io| {
+    let harness = Harness::with(Arc::new(|io| {
         while let Some(input) = io.next() {
             assert_eq!(std::fs::read(file(&input, "inputs/a/b")).unwrap(), b"deep");
             std::fs::create_dir(file(&input, "outputs/sub")).unwrap();
@@ -77,66 +77,66 @@ async fn inputs_in_storage_are_staged_and_large_outputs_published() {
     .await;
     let spec = spec("job-1", "m");
     let id = spec.id.clone();
-    farm.storage.put(&id, &path("inputs/a/b"), body("deep")).await.unwrap();
-    farm.shepherd.submit(Submit { spec, data: Data::Stored }).await.unwrap();
-    farm.is_done(&id).await;
-    assert_eq!(farm.read(&id, "outputs/sub/large").await, vec![7; 300_000]);
-    farm.shutdown().await;
+    harness.storage.put(&id, &path("inputs/a/b"), body("deep")).await.unwrap();
+    harness.shepherd.submit(Submit { spec, data: Data::Stored }).await.unwrap();
+    harness.is_done(&id).await;
+    assert_eq!(harness.read(&id, "outputs/sub/large").await, vec![7; 300_000]);
+    harness.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_large_payload_goes_through_storage() {
-    let farm = Farm::with(echoing()).await;
+    let harness = Harness::with(echoing()).await;
     let payload = vec![b'x'; 2_000_000];
     let submit = |data| Submit { spec: spec("job-1", "m"), data };
     let pieces: Vec<_> = payload.chunks(100_000).map(|c| Ok(Bytes::copy_from_slice(c))).collect();
     let stream = Data::Stream(Box::pin(futures::stream::iter(pieces)));
-    farm.shepherd.submit(submit(stream)).await.unwrap();
+    harness.shepherd.submit(submit(stream)).await.unwrap();
     let id = spec("job-1", "m").id;
-    farm.is_done(&id).await;
-    assert_eq!(farm.read(&id, "outputs/output").await, payload);
-    let again = farm.shepherd.submit(submit(Data::Payload(payload.into()))).await;
+    harness.is_done(&id).await;
+    assert_eq!(harness.read(&id, "outputs/output").await, payload);
+    let again = harness.shepherd.submit(submit(Data::Payload(payload.into()))).await;
     assert!(matches!(again, Err(ShepherdError::AlreadySubmitted)), "{again:?}");
-    farm.shutdown().await;
+    harness.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_payload_that_breaks_off_leaves_nothing_behind() {
-    let farm = Farm::with(echoing()).await;
+    let harness = Harness::with(echoing()).await;
     let pieces = vec![Ok(Bytes::from_static(b"half")), Err(std::io::Error::other("gone"))];
     let data = Data::Stream(Box::pin(futures::stream::iter(pieces)));
-    assert!(farm.shepherd.submit(Submit { spec: spec("job-1", "m"), data }).await.is_err());
+    assert!(harness.shepherd.submit(Submit { spec: spec("job-1", "m"), data }).await.is_err());
     let id = spec("job-1", "m").id;
-    assert!(matches!(farm.shepherd.job(&id).await, Err(ShepherdError::UnknownJob)));
-    assert!(!farm.storage.contains(&id).await.unwrap());
-    assert_eq!(std::fs::read_dir(farm.dir.path().join("state/incoming")).unwrap().count(), 0);
-    farm.submit("job-1", "m", "whole").await;
-    farm.is_done(&id).await;
+    assert!(matches!(harness.shepherd.job(&id).await, Err(ShepherdError::UnknownJob)));
+    assert!(!harness.storage.contains(&id).await.unwrap());
+    assert_eq!(std::fs::read_dir(harness.dir.path().join("state/incoming")).unwrap().count(), 0);
+    harness.submit("job-1", "m", "whole").await;
+    harness.is_done(&id).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bad_submits_are_refused_and_leave_nothing_behind() {
-    let farm = Farm::with(echoing()).await;
+    let harness = Harness::with(echoing()).await;
     let pinned =
         shepherd_job::JobSpec { sheep: Some(SheepId::parse("nobody").unwrap()), ..spec("job-1", "m") };
-    let refused = farm.shepherd.submit(Submit { spec: pinned, data: Data::Payload("x".into()) }).await;
+    let refused = harness.shepherd.submit(Submit { spec: pinned, data: Data::Payload("x".into()) }).await;
     assert!(matches!(refused, Err(ShepherdError::UnknownSheep(_))), "{refused:?}");
-    let refused = farm.shepherd.submit(Submit { spec: spec("job-1", "m"), data: Data::Stored }).await;
+    let refused = harness.shepherd.submit(Submit { spec: spec("job-1", "m"), data: Data::Stored }).await;
     assert!(matches!(refused, Err(ShepherdError::NoData)), "{refused:?}");
-    assert!(matches!(farm.shepherd.job(&spec("job-1", "m").id).await, Err(ShepherdError::UnknownJob)));
+    assert!(matches!(harness.shepherd.job(&spec("job-1", "m").id).await, Err(ShepherdError::UnknownJob)));
 
     let taken = spec("taken", "m");
-    farm.storage.put(&taken.id, &path("inputs/input"), body("mine")).await.unwrap();
-    let refused = farm.shepherd.submit(Submit { spec: taken, data: Data::Payload("x".into()) }).await;
+    harness.storage.put(&taken.id, &path("inputs/input"), body("mine")).await.unwrap();
+    let refused = harness.shepherd.submit(Submit { spec: taken, data: Data::Payload("x".into()) }).await;
     assert!(matches!(refused, Err(ShepherdError::AlreadySubmitted)), "{refused:?}");
-    farm.shutdown().await;
+    harness.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_finished_job_runs_again_and_its_outputs_are_replaced() {
     let runs = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&runs);
-    let farm = Farm::with(Arc::new(move |io| {
+    let harness = Harness::with(Arc::new(move |io| {
         while let Some(input) = io.next() {
             let run = counted.fetch_add(1, Ordering::SeqCst);
             std::fs::write(file(&input, &format!("outputs/run-{run}")), "x").unwrap();
@@ -144,13 +144,14 @@ async fn a_finished_job_runs_again_and_its_outputs_are_replaced() {
         }
     }))
     .await;
-    let id = farm.submit("job-1", "m", "hello").await;
-    farm.is_done(&id).await;
-    let again = farm.shepherd.submit(Submit { spec: spec("job-1", "m"), data: Data::Stored }).await.unwrap();
+    let id = harness.submit("job-1", "m", "hello").await;
+    harness.is_done(&id).await;
+    let again =
+        harness.shepherd.submit(Submit { spec: spec("job-1", "m"), data: Data::Stored }).await.unwrap();
     assert!(matches!(again, Accepted::Queued(_)), "{again:?}");
-    farm.is_done(&id).await;
-    farm.shepherd.shutdown(Duration::from_secs(5)).await;
-    let listed = farm.storage.list(&id, "outputs/", None, 10).await.unwrap();
+    harness.is_done(&id).await;
+    harness.shepherd.shutdown(Duration::from_secs(5)).await;
+    let listed = harness.storage.list(&id, "outputs/", None, 10).await.unwrap();
     let names: Vec<&str> = listed.iter().map(|meta| meta.path.as_str()).collect();
     assert_eq!(names, ["outputs/run-1"]);
 }
@@ -161,7 +162,7 @@ async fn a_live_job_is_not_run_twice() {
     let wait = Mutex::new(wait);
     let runs = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&runs);
-    let farm = Farm::with(Arc::new(move |io| {
+    let harness = Harness::with(Arc::new(move |io| {
         while let Some(input) = io.next() {
             counted.fetch_add(1, Ordering::SeqCst);
             wait.lock().unwrap().recv().unwrap();
@@ -169,13 +170,14 @@ async fn a_live_job_is_not_run_twice() {
         }
     }))
     .await;
-    let id = farm.submit("job-1", "m", "hello").await;
-    let again = farm.shepherd.submit(Submit { spec: spec("job-1", "m"), data: Data::Stored }).await.unwrap();
+    let id = harness.submit("job-1", "m", "hello").await;
+    let again =
+        harness.shepherd.submit(Submit { spec: spec("job-1", "m"), data: Data::Stored }).await.unwrap();
     assert!(matches!(again, Accepted::Live(_)), "{again:?}");
     release.send(()).unwrap();
-    farm.is_done(&id).await;
+    harness.is_done(&id).await;
     assert_eq!(runs.load(Ordering::SeqCst), 1);
-    farm.shutdown().await;
+    harness.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -183,7 +185,7 @@ async fn models_that_alternate_in_the_queue_are_not_swapped_for_each_job() {
     let order = Arc::new(Mutex::new(Vec::new()));
     let (open, gate) = tokio::sync::watch::channel(false);
     let seen = Arc::clone(&order);
-    let farm = Farm::with(Arc::new(move |io| {
+    let harness = Harness::with(Arc::new(move |io| {
         while let Some(input) = io.next() {
             // All jobs are queued before the first one ends.
             while !*gate.borrow() {
@@ -196,22 +198,22 @@ async fn models_that_alternate_in_the_queue_are_not_swapped_for_each_job() {
     .await;
     let mut ids = Vec::new();
     for (number, model) in ["a", "b", "a", "a", "c", "a", "b", "c"].into_iter().enumerate() {
-        ids.push(farm.submit(&format!("job-{number}"), model, "x").await);
+        ids.push(harness.submit(&format!("job-{number}"), model, "x").await);
     }
     open.send_replace(true);
     for id in &ids {
-        farm.is_done(id).await;
+        harness.is_done(id).await;
     }
     assert_eq!(order.lock().unwrap().concat(), "aaaabbcc");
-    assert_eq!(farm.flock[0].launches(), 3);
-    assert_eq!(farm.flock[0].vacated(), 2, "nobody waits for how a runner ended that another follows");
-    farm.shutdown().await;
+    assert_eq!(harness.flock[0].launches(), 3);
+    assert_eq!(harness.flock[0].vacated(), 2, "nobody waits for how a runner ended that another follows");
+    harness.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn data_removed_while_the_job_is_queued_fails_it_and_no_other() {
     let (open, gate) = tokio::sync::watch::channel(false);
-    let farm = Farm::with(Arc::new(move |io| {
+    let harness = Harness::with(Arc::new(move |io| {
         while let Some(input) = io.next() {
             while !*gate.borrow() {
                 std::thread::yield_now();
@@ -225,33 +227,33 @@ async fn data_removed_while_the_job_is_queued_fails_it_and_no_other() {
     let mut ids = Vec::new();
     for name in ["first", "second", "third", "fourth"] {
         let spec = spec(name, "m");
-        farm.storage.put(&spec.id, &path("inputs/input"), body("x")).await.unwrap();
+        harness.storage.put(&spec.id, &path("inputs/input"), body("x")).await.unwrap();
         ids.push(spec.id.clone());
-        farm.shepherd.submit(Submit { spec, data: Data::Stored }).await.unwrap();
+        harness.shepherd.submit(Submit { spec, data: Data::Stored }).await.unwrap();
     }
-    farm.storage.remove(&ids[2]).await.unwrap();
+    harness.storage.remove(&ids[2]).await.unwrap();
     open.send_replace(true);
-    assert_eq!(farm.failure(&ids[2]).await.message, "Data for job `third` does not exist");
-    farm.is_done(&ids[0]).await;
-    farm.is_done(&ids[3]).await;
-    farm.shutdown().await;
+    assert_eq!(harness.failure(&ids[2]).await.message, "Data for job `third` does not exist");
+    harness.is_done(&ids[0]).await;
+    harness.is_done(&ids[3]).await;
+    harness.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_that_waits_for_its_time_is_taken_when_it_comes() {
-    let farm = Farm::with(echoing()).await;
-    let warm = farm.submit("warm", "m", "x").await;
-    farm.is_done(&warm).await;
+    let harness = Harness::with(echoing()).await;
+    let warm = harness.submit("warm", "m", "x").await;
+    harness.is_done(&warm).await;
     // Inputs that cannot be read make the job wait; nothing else happens afterwards.
     let spec = spec("job-1", "m");
-    let (id, inputs) = (spec.id.clone(), farm.dir.path().join("storage/job-1/inputs"));
-    farm.storage.put(&id, &path("inputs/input"), body("hello")).await.unwrap();
-    let home = farm.dir.path().join("data/sheep-0/job-1");
+    let (id, inputs) = (spec.id.clone(), harness.dir.path().join("storage/job-1/inputs"));
+    harness.storage.put(&id, &path("inputs/input"), body("hello")).await.unwrap();
+    let home = harness.dir.path().join("data/sheep-0/job-1");
     std::fs::create_dir_all(home.join("in-the-way")).unwrap();
-    farm.shepherd.submit(Submit { spec, data: Data::Stored }).await.unwrap();
+    harness.shepherd.submit(Submit { spec, data: Data::Stored }).await.unwrap();
     let given_back = async {
         loop {
-            let record = farm.shepherd.job(&id).await.unwrap();
+            let record = harness.shepherd.job(&id).await.unwrap();
             if matches!(record.state, JobState::Queued { not_before: Some(_), .. }) {
                 break;
             }
@@ -261,8 +263,8 @@ async fn a_job_that_waits_for_its_time_is_taken_when_it_comes() {
     tokio::time::timeout(PATIENCE, given_back).await.unwrap();
     std::fs::remove_dir_all(&home).unwrap();
     assert!(inputs.join("input").exists());
-    farm.is_done(&id).await;
-    farm.shutdown().await;
+    harness.is_done(&id).await;
+    harness.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -278,12 +280,12 @@ async fn two_sheep_share_the_work_of_slow_jobs() {
             }
         })
     };
-    let farm = Farm::flock(vec![script(), script()], RunnerLimits::default()).await;
-    let ids = [farm.submit("job-1", "m", "x").await, farm.submit("job-2", "m", "x").await];
+    let harness = Harness::flock(vec![script(), script()], RunnerLimits::default()).await;
+    let ids = [harness.submit("job-1", "m", "x").await, harness.submit("job-2", "m", "x").await];
     for id in &ids {
-        farm.is_done(id).await;
+        harness.is_done(id).await;
     }
-    farm.shutdown().await;
+    harness.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -298,14 +300,14 @@ async fn a_pinned_job_runs_on_its_sheep() {
             }
         })
     };
-    let farm = Farm::flock(vec![script("0"), script("1")], RunnerLimits::default()).await;
+    let harness = Harness::flock(vec![script("0"), script("1")], RunnerLimits::default()).await;
     let pinned =
         shepherd_job::JobSpec { sheep: Some(SheepId::parse("sheep-1").unwrap()), ..spec("job-1", "m") };
     let id = pinned.id.clone();
-    farm.shepherd.submit(Submit { spec: pinned, data: Data::Payload("x".into()) }).await.unwrap();
-    farm.is_done(&id).await;
+    harness.shepherd.submit(Submit { spec: pinned, data: Data::Payload("x".into()) }).await.unwrap();
+    harness.is_done(&id).await;
     assert_eq!(*names.lock().unwrap(), ["1"]);
-    farm.shutdown().await;
+    harness.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -319,15 +321,15 @@ async fn a_job_that_only_a_busy_sheep_may_take_leaves_the_others_in_peace() {
             io.done(&input);
         }
     });
-    let farm = Farm::flock(vec![Arc::clone(&script), script], RunnerLimits::default()).await;
+    let harness = Harness::flock(vec![Arc::clone(&script), script], RunnerLimits::default()).await;
     let mut ids = Vec::new();
     for (name, sheep) in [("warm", "sheep-1"), ("long", "sheep-0"), ("next", "sheep-0"), ("third", "sheep-0")]
     {
         let pinned = shepherd_job::JobSpec { sheep: Some(SheepId::parse(sheep).unwrap()), ..spec(name, "m") };
         ids.push(pinned.id.clone());
-        farm.shepherd.submit(Submit { spec: pinned, data: Data::Payload("x".into()) }).await.unwrap();
+        harness.shepherd.submit(Submit { spec: pinned, data: Data::Payload("x".into()) }).await.unwrap();
     }
-    farm.is_done(&ids[0]).await;
+    harness.is_done(&ids[0]).await;
     // Both have the model; the idle one must not be woken over and over for what it may not take.
     let metrics = tokio::runtime::Handle::current().metrics();
     let polls = || (0..metrics.num_workers()).map(|w| metrics.worker_park_unpark_count(w)).sum::<u64>();
@@ -336,26 +338,26 @@ async fn a_job_that_only_a_busy_sheep_may_take_leaves_the_others_in_peace() {
     assert!(polls() - before < 500, "{} wakes in a quiet moment", polls() - before);
     open.send_replace(true);
     for id in &ids {
-        farm.is_done(id).await;
+        harness.is_done(id).await;
     }
-    farm.shutdown().await;
+    harness.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_that_was_cancelled_over_and_over_still_runs_again() {
-    let farm = Farm::with(echoing()).await;
+    let harness = Harness::with(echoing()).await;
     let spec = spec("job-1", "m");
     let id = spec.id.clone();
-    farm.storage.put(&id, &path("inputs/input"), body("hello")).await.unwrap();
+    harness.storage.put(&id, &path("inputs/input"), body("hello")).await.unwrap();
     for _ in 0..50 {
         // Wherever the cancel meets the job, in the queue, made ready, running or published.
-        farm.shepherd.submit(Submit { spec: spec.clone(), data: Data::Stored }).await.unwrap();
-        let cancelled = farm.shepherd.cancel(&id).await;
+        harness.shepherd.submit(Submit { spec: spec.clone(), data: Data::Stored }).await.unwrap();
+        let cancelled = harness.shepherd.cancel(&id).await;
         assert!(matches!(cancelled, Ok(_) | Err(ShepherdError::Finished)), "{cancelled:?}");
-        farm.shepherd.submit(Submit { spec: spec.clone(), data: Data::Stored }).await.unwrap();
-        farm.is_done(&id).await;
+        harness.shepherd.submit(Submit { spec: spec.clone(), data: Data::Stored }).await.unwrap();
+        harness.is_done(&id).await;
     }
-    farm.shutdown().await;
+    harness.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -363,7 +365,7 @@ async fn a_drain_lets_running_jobs_finish_and_gives_the_others_back() {
     let (started, has_started) = std::sync::mpsc::channel();
     let started = Mutex::new(started);
     let (open, gate) = tokio::sync::watch::channel(false);
-    let farm = Farm::with(Arc::new(move |io| {
+    let harness = Harness::with(Arc::new(move |io| {
         while let Some(input) = io.next() {
             started.lock().unwrap().send(()).unwrap();
             while !*gate.borrow() {
@@ -373,26 +375,26 @@ async fn a_drain_lets_running_jobs_finish_and_gives_the_others_back() {
         }
     }))
     .await;
-    let (first, second) = (farm.submit("first", "m", "x").await, farm.submit("second", "m", "x").await);
+    let (first, second) = (harness.submit("first", "m", "x").await, harness.submit("second", "m", "x").await);
     tokio::task::spawn_blocking(move || has_started.recv_timeout(PATIENCE).unwrap()).await.unwrap();
-    let shepherd = farm.shepherd.clone();
+    let shepherd = harness.shepherd.clone();
     let drained = tokio::spawn(async move { shepherd.shutdown(PATIENCE).await });
-    while farm.shepherd.readiness().problems.is_empty() {
+    while harness.shepherd.readiness().problems.is_empty() {
         tokio::task::yield_now().await;
     }
     let refused =
-        farm.shepherd.submit(Submit { spec: spec("late", "m"), data: Data::Payload("x".into()) }).await;
+        harness.shepherd.submit(Submit { spec: spec("late", "m"), data: Data::Payload("x".into()) }).await;
     assert!(matches!(refused, Err(ShepherdError::ShuttingDown)), "{refused:?}");
     open.send_replace(true);
     drained.await.unwrap();
-    assert!(matches!(farm.shepherd.job(&first).await.unwrap().state, JobState::Done { .. }));
-    assert!(matches!(farm.shepherd.job(&second).await.unwrap().state, JobState::Queued { .. }));
-    assert!(farm.shepherd.flock().iter().all(|sheep| sheep.state == SheepState::Stopped));
+    assert!(matches!(harness.shepherd.job(&first).await.unwrap().state, JobState::Done { .. }));
+    assert!(matches!(harness.shepherd.job(&second).await.unwrap().state, JobState::Queued { .. }));
+    assert!(harness.shepherd.flock().iter().all(|sheep| sheep.state == SheepState::Stopped));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_runner_with_several_slots_gets_several_jobs() {
-    let farm = Farm::with(Arc::new(|io| {
+    let harness = Harness::with(Arc::new(|io| {
         io.ready.slots = 2;
         while let (Some(first), Some(second)) = (io.next(), io.next()) {
             // The order of answers is the runner's.
@@ -401,32 +403,32 @@ async fn a_runner_with_several_slots_gets_several_jobs() {
         }
     }))
     .await;
-    let ids = [farm.submit("job-1", "m", "x").await, farm.submit("job-2", "m", "x").await];
+    let ids = [harness.submit("job-1", "m", "x").await, harness.submit("job-2", "m", "x").await];
     for id in &ids {
-        farm.is_done(id).await;
+        harness.is_done(id).await;
     }
-    farm.shutdown().await;
+    harness.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_status_document_that_only_storage_has_is_read_whatever_its_size() {
-    let farm = Farm::with(echoing()).await;
+    let harness = Harness::with(echoing()).await;
     let id = spec("old", "m").id;
-    assert!(matches!(farm.shepherd.stored_status(&id).await, Err(ShepherdError::UnknownJob)));
+    assert!(matches!(harness.shepherd.stored_status(&id).await, Err(ShepherdError::UnknownJob)));
     for (size, is_read) in [(0, true), (300_000, true), (MAX_STATUS_DOCUMENT + 1, false)] {
         let document = Bytes::from(vec![b'x'; size]);
-        farm.storage.put(&id, &path(STATUS_OBJECT), body(document.clone())).await.unwrap();
-        match farm.shepherd.stored_status(&id).await {
+        harness.storage.put(&id, &path(STATUS_OBJECT), body(document.clone())).await.unwrap();
+        match harness.shepherd.stored_status(&id).await {
             Ok(read) => assert!(is_read && read == document, "{size}"),
             Err(error) => assert!(!is_read && matches!(error, ShepherdError::UnknownJob), "{size}: {error}"),
         }
     }
-    farm.shutdown().await;
+    harness.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn outputs_of_a_failed_job_are_kept() {
-    let farm = Farm::with(Arc::new(|io| {
+    let harness = Harness::with(Arc::new(|io| {
         while let Some(input) = io.next() {
             let name = input.job.as_str();
             let size = if name.starts_with("large") { 300_000 } else { 3 };
@@ -439,23 +441,23 @@ async fn outputs_of_a_failed_job_are_kept() {
     }))
     .await;
     for (name, size) in [("small", 3), ("large", 300_000), ("small-dies", 3), ("large-dies", 300_000)] {
-        let id = farm.submit(name, "m", "x").await;
-        farm.failure(&id).await;
-        assert_eq!(farm.read(&id, "outputs/output").await.len(), size, "{name}");
-        farm.shepherd.flush(&id).await.unwrap();
-        let output = farm.dir.path().join("storage").join(name).join("outputs/output");
+        let id = harness.submit(name, "m", "x").await;
+        harness.failure(&id).await;
+        assert_eq!(harness.read(&id, "outputs/output").await.len(), size, "{name}");
+        harness.shepherd.flush(&id).await.unwrap();
+        let output = harness.dir.path().join("storage").join(name).join("outputs/output");
         assert_eq!(std::fs::metadata(output).unwrap().len(), size as u64, "{name}");
     }
-    farm.shutdown().await;
+    harness.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn files_come_to_storage_under_a_load_that_never_pauses() {
-    let farm = Arc::new(Farm::with(echoing()).await);
-    let first = farm.submit("first", "m", "hello").await;
+    let harness = Arc::new(Harness::with(echoing()).await);
+    let first = harness.submit("first", "m", "hello").await;
     let is_over = Arc::new(AtomicBool::new(false));
     let load = tokio::spawn({
-        let (farm, is_over) = (Arc::clone(&farm), Arc::clone(&is_over));
+        let (harness, is_over) = (Arc::clone(&harness), Arc::clone(&is_over));
         async move {
             for number in 0.. {
                 if is_over.load(Ordering::SeqCst) {
@@ -463,28 +465,28 @@ async fn files_come_to_storage_under_a_load_that_never_pauses() {
                 }
                 // Two at once, so that there is always one under way.
                 let [one, two] = ["a", "b"].map(|which| format!("job-{which}-{number}"));
-                let (one, two) = tokio::join!(farm.submit(&one, "m", "x"), farm.submit(&two, "m", "x"));
-                tokio::join!(farm.is_done(&one), farm.is_done(&two));
+                let (one, two) = tokio::join!(harness.submit(&one, "m", "x"), harness.submit(&two, "m", "x"));
+                tokio::join!(harness.is_done(&one), harness.is_done(&two));
             }
             unreachable!("the load ends when it is told to");
         }
     });
-    let document = farm.dir.path().join("storage/first").join(STATUS_OBJECT);
+    let document = harness.dir.path().join("storage/first").join(STATUS_OBJECT);
     let comes = async {
         while !std::fs::read(&document).is_ok_and(|document| document == b"Done") {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    farm.is_done(&first).await;
+    harness.is_done(&first).await;
     tokio::time::timeout(PATIENCE, comes).await.expect("the load does not hold it up");
     is_over.store(true, Ordering::SeqCst);
     load.await.unwrap();
-    farm.shepherd.shutdown(Duration::from_secs(5)).await;
+    harness.shepherd.shutdown(Duration::from_secs(5)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_runner_writes_into_its_input_does_not_reach_the_stored_one() {
-    let farm = Farm::with(Arc::new(|io| {
+    let harness = Harness::with(Arc::new(|io| {
         while let Some(input) = io.next() {
             echo(&input);
             std::fs::write(file(&input, "inputs/input"), "changed").unwrap();
@@ -493,12 +495,12 @@ async fn what_a_runner_writes_into_its_input_does_not_reach_the_stored_one() {
     }))
     .await;
     let id = spec("job-1", "m").id;
-    farm.storage.put(&id, &path("inputs/input"), body("as it was")).await.unwrap();
+    harness.storage.put(&id, &path("inputs/input"), body("as it was")).await.unwrap();
     for _ in 0..2 {
-        farm.shepherd.submit(Submit { spec: spec("job-1", "m"), data: Data::Stored }).await.unwrap();
-        farm.is_done(&id).await;
-        assert_eq!(farm.read(&id, "outputs/output").await, b"as it was");
-        assert_eq!(farm.read(&id, "inputs/input").await, b"as it was");
+        harness.shepherd.submit(Submit { spec: spec("job-1", "m"), data: Data::Stored }).await.unwrap();
+        harness.is_done(&id).await;
+        assert_eq!(harness.read(&id, "outputs/output").await, b"as it was");
+        assert_eq!(harness.read(&id, "inputs/input").await, b"as it was");
     }
-    farm.shutdown().await;
+    harness.shutdown().await;
 }

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::fake::{Farm, PATIENCE, Script, echo, echoing, spec};
+use crate::fake::{Harness, PATIENCE, Script, echo, echoing, spec};
 use shepherd_core::{Data, Options, RemovedSheep, RunnerLimits, ShepherdError, Submit, UnknownModels};
 use shepherd_job::{JobId, JobState, SheepId, Timestamp};
 use shepherd_queue::{Existing, JobStore as _, MemoryStore, NewJob};
@@ -20,82 +20,82 @@ fn loading(load: Duration) -> Script {
     })
 }
 
-async fn submit(farm: &Farm, name: &str, model: &str, priority: i32) -> JobId {
+async fn submit(harness: &Harness, name: &str, model: &str, priority: i32) -> JobId {
     let mut spec = spec(name, model);
     spec.priority = priority;
     let id = spec.id.clone();
-    farm.shepherd.submit(Submit { spec, data: Data::Payload("x".into()) }).await.unwrap();
+    harness.shepherd.submit(Submit { spec, data: Data::Payload("x".into()) }).await.unwrap();
     id
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn jobs_of_two_models_with_mixed_priorities_all_run_and_few_runners_start() {
-    let farm = Farm::limits(loading(Duration::from_millis(300)), RunnerLimits::default()).await;
+    let harness = Harness::limits(loading(Duration::from_millis(300)), RunnerLimits::default()).await;
     let mut jobs = Vec::new();
     for (number, (model, priority)) in [("b", 0), ("a", 2), ("b", -1), ("a", -1)].into_iter().enumerate() {
-        jobs.push(submit(&farm, &format!("job-{number}"), model, priority).await);
+        jobs.push(submit(&harness, &format!("job-{number}"), model, priority).await);
     }
     for id in &jobs {
-        farm.is_done(id).await;
+        harness.is_done(id).await;
     }
     // One for `b` at the most that the more urgent `a` has ended, then `a`, `b` and `a`.
-    assert!(farm.flock[0].launches() <= 4, "{} launches", farm.flock[0].launches());
-    farm.shutdown().await;
+    assert!(harness.flock[0].launches() <= 4, "{} launches", harness.flock[0].launches());
+    harness.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_goes_to_a_sheep_that_has_its_model() {
-    let farm = Farm::flock(vec![echoing(), echoing()], RunnerLimits::default()).await;
-    farm.flock[0].lose("b");
-    farm.flock[1].lose("a");
+    let harness = Harness::flock(vec![echoing(), echoing()], RunnerLimits::default()).await;
+    harness.flock[0].lose("b");
+    harness.flock[1].lose("a");
     let mut jobs = Vec::new();
     for number in 0..20 {
-        jobs.push(farm.submit(&format!("job-{number}"), ["a", "b"][number % 2], "x").await);
+        jobs.push(harness.submit(&format!("job-{number}"), ["a", "b"][number % 2], "x").await);
     }
     for id in &jobs {
-        farm.is_done(id).await;
+        harness.is_done(id).await;
     }
-    assert_eq!(farm.flock.iter().map(|sheep| sheep.launches()).collect::<Vec<_>>(), [1, 1]);
-    farm.shutdown().await;
+    assert_eq!(harness.flock.iter().map(|sheep| sheep.launches()).collect::<Vec<_>>(), [1, 1]);
+    harness.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_whose_model_no_sheep_has_is_refused_with_the_reasons() {
-    let farm = Farm::flock(vec![echoing(), echoing()], RunnerLimits::default()).await;
-    farm.flock[0].lose("m");
+    let harness = Harness::flock(vec![echoing(), echoing()], RunnerLimits::default()).await;
+    harness.flock[0].lose("m");
     let mut spec = spec("job-1", "m");
     spec.sheep = Some(SheepId::parse("sheep-0").unwrap());
     let data = || Data::Payload("x".into());
-    let refused = farm.shepherd.submit(Submit { spec: spec.clone(), data: data() }).await;
+    let refused = harness.shepherd.submit(Submit { spec: spec.clone(), data: data() }).await;
     let Err(ShepherdError::UnknownModel(reason)) = refused else { panic!("{refused:?}") };
     assert_eq!(
         reason, "No sheep can run the model `m:1` for this job: sheep `sheep-0` does not have `m:1`",
         "the other sheep is not asked"
     );
-    assert!(matches!(farm.shepherd.job(&spec.id).await, Err(ShepherdError::UnknownJob)));
-    assert!(!farm.dir.path().join("storage/job-1").exists());
+    assert!(matches!(harness.shepherd.job(&spec.id).await, Err(ShepherdError::UnknownJob)));
+    assert!(!harness.dir.path().join("storage/job-1").exists());
 
     // The other one has it, until it loses it, too.
     spec.sheep = None;
-    farm.shepherd.submit(Submit { spec: spec.clone(), data: data() }).await.unwrap();
-    farm.is_done(&spec.id).await;
-    farm.shutdown().await;
+    harness.shepherd.submit(Submit { spec: spec.clone(), data: data() }).await.unwrap();
+    harness.is_done(&spec.id).await;
+    harness.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_waits_for_its_model_where_that_is_configured() {
     let wait = |options: &mut Options| options.unknown_models = UnknownModels::Wait;
-    let farm = Farm::configured(vec![echoing()], Arc::default(), wait).await;
-    farm.flock[0].lose("late");
-    let late = farm.submit("late", "late", "x").await;
+    let harness = Harness::configured(vec![echoing()], Arc::default(), wait).await;
+    harness.flock[0].lose("late");
+    let late = harness.submit("late", "late", "x").await;
     for number in 0..9 {
-        let id = farm.submit(&format!("job-{number}"), "m", "x").await;
-        farm.is_done(&id).await;
+        let id = harness.submit(&format!("job-{number}"), "m", "x").await;
+        harness.is_done(&id).await;
     }
-    assert!(matches!(farm.shepherd.job(&late).await.unwrap().state, JobState::Queued { .. }));
-    farm.flock[0].gain("late");
-    farm.is_done(&late).await;
-    farm.shutdown().await;
+    assert!(matches!(harness.shepherd.job(&late).await.unwrap().state, JobState::Queued { .. }));
+    harness.flock[0].gain("late");
+    harness.is_done(&late).await;
+    harness.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -108,15 +108,15 @@ async fn a_job_whose_model_vanishes_after_its_submit_fails_with_the_reason() {
             io.done(&input);
         }
     });
-    let farm = Farm::with(script).await;
-    let first = farm.submit("first", "m", "x").await;
-    let second = farm.submit("second", "gone", "x").await;
-    farm.flock[0].lose("gone");
+    let harness = Harness::with(script).await;
+    let first = harness.submit("first", "m", "x").await;
+    let second = harness.submit("second", "gone", "x").await;
+    harness.flock[0].lose("gone");
     release.send(()).unwrap();
-    farm.is_done(&first).await;
-    let error = farm.failure(&second).await;
+    harness.is_done(&first).await;
+    let error = harness.failure(&second).await;
     assert_eq!(error.message, "Failed to start sheep for this job (Cannot load model `gone:1`.)");
-    farm.shutdown().await;
+    harness.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -128,28 +128,28 @@ async fn a_sheep_that_cannot_start_runners_costs_no_job_while_another_can() {
             }
         });
         let limits = RunnerLimits { start_timeout: Duration::from_millis(500), ..RunnerLimits::default() };
-        let farm = Farm::flock(vec![fails, echoing()], limits).await;
+        let harness = Harness::flock(vec![fails, echoing()], limits).await;
         for round in 0..3 {
             let mut jobs = Vec::new();
             for number in 0..20 {
-                jobs.push(farm.submit(&format!("job-{round}-{number}"), "m", "x").await);
+                jobs.push(harness.submit(&format!("job-{round}-{number}"), "m", "x").await);
             }
             for id in &jobs {
-                farm.is_done(id).await;
+                harness.is_done(id).await;
             }
         }
-        farm.shutdown().await;
+        harness.shutdown().await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_model_that_no_sheep_can_start_fails_its_jobs_after_each_has_tried() {
     let dies = || -> Script { Arc::new(|_| {}) };
-    let farm = Farm::flock(vec![dies(), dies()], RunnerLimits::default()).await;
-    let id = farm.submit("job-1", "m", "x").await;
-    assert_eq!(farm.failure(&id).await.exception_type, "RunnerDied");
-    assert_eq!(farm.flock.iter().map(|sheep| sheep.launches()).collect::<Vec<_>>(), [1, 1]);
-    farm.shutdown().await;
+    let harness = Harness::flock(vec![dies(), dies()], RunnerLimits::default()).await;
+    let id = harness.submit("job-1", "m", "x").await;
+    assert_eq!(harness.failure(&id).await.exception_type, "RunnerDied");
+    assert_eq!(harness.flock.iter().map(|sheep| sheep.launches()).collect::<Vec<_>>(), [1, 1]);
+    harness.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -168,20 +168,20 @@ async fn no_job_waits_for_a_load_while_another_sheep_is_ready() {
             io.done(&input);
         }
     });
-    let farm = Farm::flock(vec![Arc::clone(&script), script], RunnerLimits::default()).await;
-    let first = farm.submit("first", "m", "x").await;
-    farm.is_done(&first).await;
+    let harness = Harness::flock(vec![Arc::clone(&script), script], RunnerLimits::default()).await;
+    let first = harness.submit("first", "m", "x").await;
+    harness.is_done(&first).await;
     let mut jobs = Vec::new();
     for number in 0..30 {
-        jobs.push(farm.submit(&format!("job-{number}"), "m", "x").await);
+        jobs.push(harness.submit(&format!("job-{number}"), "m", "x").await);
     }
     for id in &jobs {
-        farm.is_done(id).await;
+        harness.is_done(id).await;
     }
-    let launches: usize = farm.flock.iter().map(|sheep| sheep.launches()).sum();
+    let launches: usize = harness.flock.iter().map(|sheep| sheep.launches()).sum();
     assert_eq!(launches, 2, "another sheep loads the model for so many jobs");
     drop(over);
-    farm.shutdown().await;
+    harness.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -197,13 +197,13 @@ async fn two_jobs_of_a_model_that_loads_for_long_start_two_sheep() {
             io.done(&input);
         }
     });
-    let farm = Farm::flock(vec![Arc::clone(&script), script], RunnerLimits::default()).await;
-    let jobs = [farm.submit("job-1", "m", "x").await, farm.submit("job-2", "m", "x").await];
+    let harness = Harness::flock(vec![Arc::clone(&script), script], RunnerLimits::default()).await;
+    let jobs = [harness.submit("job-1", "m", "x").await, harness.submit("job-2", "m", "x").await];
     for id in &jobs {
-        farm.is_done(id).await;
+        harness.is_done(id).await;
     }
     drop(load);
-    farm.shutdown().await;
+    harness.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -211,7 +211,7 @@ async fn an_urgent_job_overtakes_those_that_were_made_ready_because_others_were_
     let (release, released) = std::sync::mpsc::channel::<()>();
     let (released, order) = (Mutex::new(released), Arc::<Mutex<Vec<String>>>::default());
     let seen = Arc::clone(&order);
-    let farm = Farm::with(Arc::new(move |io| {
+    let harness = Harness::with(Arc::new(move |io| {
         while let Some(input) = io.next() {
             if !input.job.as_str().starts_with("quick") {
                 seen.lock().unwrap().push(input.job.to_string());
@@ -223,32 +223,32 @@ async fn an_urgent_job_overtakes_those_that_were_made_ready_because_others_were_
     .await;
     let mut jobs = Vec::new();
     for number in 0..200 {
-        jobs.push(farm.submit(&format!("quick-{number}"), "m", "x").await);
+        jobs.push(harness.submit(&format!("quick-{number}"), "m", "x").await);
     }
     for id in &jobs {
-        farm.is_done(id).await;
+        harness.is_done(id).await;
     }
     for number in 0..20 {
-        farm.submit(&format!("slow-{number}"), "m", "x").await;
+        harness.submit(&format!("slow-{number}"), "m", "x").await;
     }
     while order.lock().unwrap().is_empty() {
         tokio::task::yield_now().await;
     }
-    let urgent = submit(&farm, "urgent", "m", 5).await;
+    let urgent = submit(&harness, "urgent", "m", 5).await;
     let is_claimed = async {
-        while matches!(farm.shepherd.job(&urgent).await.unwrap().state, JobState::Queued { .. }) {
+        while matches!(harness.shepherd.job(&urgent).await.unwrap().state, JobState::Queued { .. }) {
             tokio::task::yield_now().await;
         }
     };
     tokio::time::timeout(PATIENCE, is_claimed).await.expect("room is made for it");
     (0..30).for_each(|_| release.send(()).unwrap());
-    farm.is_done(&urgent).await;
+    harness.is_done(&urgent).await;
     assert_eq!(order.lock().unwrap()[1], "urgent");
-    farm.shutdown().await;
+    harness.shutdown().await;
 }
 
 /// A shepherd that finds a job for a sheep that it does not have.
-async fn with_a_job_of_a_removed_sheep(policy: RemovedSheep) -> (Farm, JobId) {
+async fn with_a_job_of_a_removed_sheep(policy: RemovedSheep) -> (Harness, JobId) {
     let mut spec = spec("left", "m");
     spec.sheep = Some(SheepId::parse("gone").unwrap());
     let id = spec.id.clone();
@@ -258,39 +258,39 @@ async fn with_a_job_of_a_removed_sheep(policy: RemovedSheep) -> (Farm, JobId) {
     let queue = Arc::new(MemoryStore::new());
     queue.submit(vec![job]).await.unwrap();
     let configure = |options: &mut Options| options.removed_sheep = policy;
-    (Farm::configured(vec![echoing()], queue, configure).await, id)
+    (Harness::configured(vec![echoing()], queue, configure).await, id)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_of_a_removed_sheep_waits_and_that_is_told() {
-    let (farm, left) = with_a_job_of_a_removed_sheep(RemovedSheep::Wait).await;
-    let id = farm.submit("job-1", "m", "x").await;
-    farm.is_done(&id).await;
-    assert!(matches!(farm.shepherd.job(&left).await.unwrap().state, JobState::Queued { .. }));
-    let readiness = farm.shepherd.readiness();
+    let (harness, left) = with_a_job_of_a_removed_sheep(RemovedSheep::Wait).await;
+    let id = harness.submit("job-1", "m", "x").await;
+    harness.is_done(&id).await;
+    assert!(matches!(harness.shepherd.job(&left).await.unwrap().state, JobState::Queued { .. }));
+    let readiness = harness.shepherd.readiness();
     assert_eq!(readiness.notices, ["1 job waits for the sheep `gone`, which is not configured"]);
     assert!(readiness.problems.is_empty());
-    farm.shepherd.cancel(&left).await.unwrap();
-    farm.shutdown().await;
+    harness.shepherd.cancel(&left).await.unwrap();
+    harness.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_of_a_removed_sheep_fails_where_that_is_configured() {
-    let (farm, left) = with_a_job_of_a_removed_sheep(RemovedSheep::Fail).await;
+    let (harness, left) = with_a_job_of_a_removed_sheep(RemovedSheep::Fail).await;
     assert_eq!(
-        farm.failure(&left).await.message,
+        harness.failure(&left).await.message,
         "The sheep `gone`, which the job is for, is not configured"
     );
-    assert!(farm.shepherd.readiness().notices.is_empty());
-    assert_eq!(farm.flock[0].launches(), 0);
-    farm.shutdown().await;
+    assert!(harness.shepherd.readiness().notices.is_empty());
+    assert_eq!(harness.flock[0].launches(), 0);
+    harness.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_of_a_removed_sheep_goes_to_any_where_that_is_configured() {
-    let (farm, left) = with_a_job_of_a_removed_sheep(RemovedSheep::Unpin).await;
-    farm.is_done(&left).await;
-    farm.shutdown().await;
+    let (harness, left) = with_a_job_of_a_removed_sheep(RemovedSheep::Unpin).await;
+    harness.is_done(&left).await;
+    harness.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -306,49 +306,49 @@ async fn a_job_of_low_priority_gets_its_share_under_urgent_ones_of_its_model() {
         }
     });
     let configure = |options: &mut Options| options.max_wait = Duration::from_millis(1);
-    let farm = Farm::configured(vec![script], Arc::default(), configure).await;
-    let first = submit(&farm, "first", "m", 9).await;
-    let low = submit(&farm, "low", "m", 0).await;
+    let harness = Harness::configured(vec![script], Arc::default(), configure).await;
+    let first = submit(&harness, "first", "m", 9).await;
+    let low = submit(&harness, "low", "m", 0).await;
     let mut jobs = Vec::new();
     for number in 0..100 {
-        jobs.push(submit(&farm, &format!("urgent-{number}"), "m", 9).await);
+        jobs.push(submit(&harness, &format!("urgent-{number}"), "m", 9).await);
     }
     (0..200).for_each(|_| release.send(()).unwrap());
     for id in jobs.iter().chain([&first, &low]) {
-        farm.is_done(id).await;
+        harness.is_done(id).await;
     }
     let place = order.lock().unwrap().iter().position(|id| id == "low").unwrap();
     assert!(place < 50, "it came as number {place}");
-    farm.shutdown().await;
+    harness.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_model_of_low_priority_gets_its_share_under_a_stream_of_urgent_jobs_of_another() {
     let configure = |options: &mut Options| options.max_wait = Duration::from_millis(300);
     let script = loading(Duration::from_millis(400));
-    let farm = Farm::configured(vec![script], Arc::default(), configure).await;
-    let low = submit(&farm, "low", "b", 0).await;
+    let harness = Harness::configured(vec![script], Arc::default(), configure).await;
+    let low = submit(&harness, "low", "b", 0).await;
     let stream = async {
         for number in 0.. {
-            submit(&farm, &format!("urgent-{number}"), "a", 9).await;
+            submit(&harness, &format!("urgent-{number}"), "a", 9).await;
             if number % 50 == 49 {
-                let id = submit(&farm, &format!("last-{number}"), "a", 9).await;
+                let id = submit(&harness, &format!("last-{number}"), "a", 9).await;
                 // There is always one in the queue.
-                farm.shepherd.job(&id).await.unwrap();
+                harness.shepherd.job(&id).await.unwrap();
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         }
     };
     tokio::select! {
-        () = farm.is_done(&low) => {}
+        () = harness.is_done(&low) => {}
         () = stream => {}
     }
-    let _ = tokio::time::timeout(PATIENCE, farm.shepherd.shutdown(Duration::from_secs(1))).await;
+    let _ = tokio::time::timeout(PATIENCE, harness.shepherd.shutdown(Duration::from_secs(1))).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flock_that_cannot_run_anything_is_not_ready_and_says_why_before_a_job_comes() {
-    let farm = Farm::flock(vec![echoing(), echoing()], RunnerLimits::default()).await;
+    let harness = Harness::flock(vec![echoing(), echoing()], RunnerLimits::default()).await;
     let until = async |holds: &dyn Fn() -> bool| {
         let waiting = async {
             while !holds() {
@@ -357,16 +357,16 @@ async fn a_flock_that_cannot_run_anything_is_not_ready_and_says_why_before_a_job
         };
         tokio::time::timeout(PATIENCE, waiting).await.expect("it comes to hold");
     };
-    farm.flock[0].is_fit(Some("the engine is away"));
-    until(&|| farm.shepherd.flock()[0].problem.as_deref() == Some("the engine is away")).await;
-    assert!(farm.shepherd.readiness().problems.is_empty(), "the other one can");
-    farm.flock[1].is_fit(Some("no runner"));
-    until(&|| !farm.shepherd.readiness().problems.is_empty()).await;
+    harness.flock[0].is_fit(Some("the engine is away"));
+    until(&|| harness.shepherd.flock()[0].problem.as_deref() == Some("the engine is away")).await;
+    assert!(harness.shepherd.readiness().problems.is_empty(), "the other one can");
+    harness.flock[1].is_fit(Some("no runner"));
+    until(&|| !harness.shepherd.readiness().problems.is_empty()).await;
     assert_eq!(
-        farm.shepherd.readiness().problems,
+        harness.shepherd.readiness().problems,
         ["no sheep can run anything: `sheep-0`: the engine is away; `sheep-1`: no runner"]
     );
-    farm.flock[1].is_fit(None);
-    until(&|| farm.shepherd.readiness().problems.is_empty()).await;
-    farm.shutdown().await;
+    harness.flock[1].is_fit(None);
+    until(&|| harness.shepherd.readiness().problems.is_empty()).await;
+    harness.shutdown().await;
 }

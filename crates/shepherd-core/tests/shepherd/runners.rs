@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::fake::{Farm, Io, PATIENCE, Script, echo, echoing, spec};
+use crate::fake::{Harness, Io, PATIENCE, Script, echo, echoing, spec};
 use shepherd_core::{RunnerLimits, ShepherdError};
 use shepherd_job::{Attempt, JobError, JobState};
 use shepherd_protocol::{CANCELLED, FromRunner, ToRunner};
@@ -51,34 +51,35 @@ fn dying() -> Script {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_runner_that_dies_fails_its_job_and_no_other() {
-    let farm = Farm::with(dying()).await;
+    let harness = Harness::with(dying()).await;
     let (before, bad, after) = (
-        farm.submit("before", "m", "x").await,
-        farm.submit("bad", "m", "x").await,
-        farm.submit("after", "m", "x").await,
+        harness.submit("before", "m", "x").await,
+        harness.submit("bad", "m", "x").await,
+        harness.submit("after", "m", "x").await,
     );
-    let error = farm.failure(&bad).await;
+    let error = harness.failure(&bad).await;
     assert_eq!(error.message, DIED);
     assert_eq!(error.exception_traceback, "exited with code 3; it last wrote: working on bad");
-    farm.is_done(&before).await;
-    farm.is_done(&after).await;
-    assert_eq!(farm.flock[0].launches(), 2);
-    farm.shutdown().await;
+    harness.is_done(&before).await;
+    harness.is_done(&after).await;
+    assert_eq!(harness.flock[0].launches(), 2);
+    harness.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_whose_runner_died_is_tried_again_within_the_limit() {
-    let farm = Farm::limits(dying(), RunnerLimits { crash_retries: 2, ..RunnerLimits::default() }).await;
-    let bad = farm.submit("bad", "m", "x").await;
-    assert_eq!(farm.failure(&bad).await.message, DIED);
-    assert_eq!(farm.flock[0].launches(), 3);
-    farm.shutdown().await;
+    let harness =
+        Harness::limits(dying(), RunnerLimits { crash_retries: 2, ..RunnerLimits::default() }).await;
+    let bad = harness.submit("bad", "m", "x").await;
+    assert_eq!(harness.failure(&bad).await.message, DIED);
+    assert_eq!(harness.flock[0].launches(), 3);
+    harness.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn jobs_sent_ahead_of_a_death_are_not_blamed() {
     // Fast enough to be sent jobs ahead; then it dies with all of them in hand.
-    let farm = Farm::with(Arc::new(|io| {
+    let harness = Harness::with(Arc::new(|io| {
         io.ready.ahead = 32;
         io.ready.batch = 32;
         while let Some(input) = io.next() {
@@ -92,22 +93,22 @@ async fn jobs_sent_ahead_of_a_death_are_not_blamed() {
     let mut others = Vec::new();
     for number in 0..200 {
         let name = if number == 100 { "bad".to_owned() } else { format!("job-{number}") };
-        let id = farm.submit(&name, "m", "x").await;
+        let id = harness.submit(&name, "m", "x").await;
         if number != 100 {
             others.push(id);
         }
     }
-    assert_eq!(farm.failure(&spec("bad", "m").id).await.message, DIED);
+    assert_eq!(harness.failure(&spec("bad", "m").id).await.message, DIED);
     for id in others {
-        farm.is_done(&id).await;
+        harness.is_done(&id).await;
     }
-    farm.shutdown().await;
+    harness.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn jobs_that_ran_beside_the_one_that_killed_their_runner_are_not_blamed() {
     let lives = AtomicUsize::new(0);
-    let farm = Farm::with(Arc::new(move |io| {
+    let harness = Harness::with(Arc::new(move |io| {
         io.ready.slots = 4;
         if lives.fetch_add(1, Ordering::SeqCst) == 0 {
             // All of them are in work.
@@ -126,17 +127,17 @@ async fn jobs_that_ran_beside_the_one_that_killed_their_runner_are_not_blamed() 
     .await;
     let mut others = Vec::new();
     for name in ["job-1", "bad", "job-2", "job-3"] {
-        let id = farm.submit(name, "m", "x").await;
+        let id = harness.submit(name, "m", "x").await;
         if name != "bad" {
             others.push(id);
         }
     }
-    assert_eq!(farm.failure(&spec("bad", "m").id).await.message, DIED);
+    assert_eq!(harness.failure(&spec("bad", "m").id).await.message, DIED);
     for id in others {
-        farm.is_done(&id).await;
+        harness.is_done(&id).await;
     }
-    assert_eq!(farm.flock[0].launches(), 3);
-    farm.shutdown().await;
+    assert_eq!(harness.flock[0].launches(), 3);
+    harness.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -144,7 +145,7 @@ async fn jobs_that_a_runner_gives_up_because_it_ends_go_to_the_next_without_blam
     let lives = AtomicUsize::new(0);
     let after = Arc::new(AtomicUsize::new(0));
     let got = Arc::clone(&after);
-    let farm = Farm::with(Arc::new(move |io| {
+    let harness = Harness::with(Arc::new(move |io| {
         if lives.fetch_add(1, Ordering::SeqCst) > 0 {
             return echoing()(io);
         }
@@ -157,17 +158,17 @@ async fn jobs_that_a_runner_gives_up_because_it_ends_go_to_the_next_without_blam
         }
     }))
     .await;
-    let jobs = [farm.submit("one", "m", "x").await, farm.submit("two", "m", "x").await];
+    let jobs = [harness.submit("one", "m", "x").await, harness.submit("two", "m", "x").await];
     for job in jobs {
-        let record = farm.finished(&job).await;
+        let record = harness.finished(&job).await;
         assert!(
             matches!(record.state, JobState::Done { history, .. } if history.crashes == 0),
             "{:?}",
             record.state
         );
     }
-    assert_eq!((farm.flock[0].launches(), after.load(Ordering::SeqCst)), (2, 0));
-    farm.shutdown().await;
+    assert_eq!((harness.flock[0].launches(), after.load(Ordering::SeqCst)), (2, 0));
+    harness.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -185,16 +186,16 @@ async fn a_job_has_started_when_its_runner_began_it_and_knows_its_limit() {
     });
     for limit in [Some(LIMIT), None] {
         let limits = RunnerLimits { run_timeout: limit, ..RunnerLimits::default() };
-        let farm = Farm::limits(Arc::clone(&script), limits).await;
-        let jobs = [farm.submit("one", "m", "x").await, farm.submit("two", "m", "x").await];
+        let harness = Harness::limits(Arc::clone(&script), limits).await;
+        let jobs = [harness.submit("one", "m", "x").await, harness.submit("two", "m", "x").await];
         let mut started = Vec::new();
         for job in &jobs {
-            match farm.finished(job).await.state {
+            match harness.finished(job).await.state {
                 JobState::Done { started_at, .. } => started.push(started_at),
                 ref other => panic!("{other:?}"),
             }
         }
-        farm.shutdown().await;
+        harness.shutdown().await;
         let seen = std::mem::take(&mut *seen.lock().unwrap());
         let first_ended = seen[0].0.duration_since(UNIX_EPOCH).unwrap().as_micros();
         let second_began = u128::try_from(started[1].as_micros()).unwrap();
@@ -210,30 +211,31 @@ async fn a_job_has_started_when_its_runner_began_it_and_knows_its_limit() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_for_a_job_it_never_had_ends_the_runner() {
-    let farm = Farm::with(but_for_bad(|io, _| io.done_as("another", Attempt { epoch: 1, number: 1 }))).await;
-    let (bad, after) = (farm.submit("bad", "m", "x").await, farm.submit("after", "m", "x").await);
-    let error = farm.failure(&bad).await;
+    let harness =
+        Harness::with(but_for_bad(|io, _| io.done_as("another", Attempt { epoch: 1, number: 1 }))).await;
+    let (bad, after) = (harness.submit("bad", "m", "x").await, harness.submit("after", "m", "x").await);
+    let error = harness.failure(&bad).await;
     assert!(error.message.contains("does not have: `another`"), "{}", error.message);
-    farm.is_done(&after).await;
-    assert_eq!(farm.flock[0].launches(), 2);
-    farm.shutdown().await;
+    harness.is_done(&after).await;
+    assert_eq!(harness.flock[0].launches(), 2);
+    harness.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stale_answer_never_finishes_a_job() {
-    let farm = Farm::with(but_for_bad(|io, input| {
+    let harness = Harness::with(but_for_bad(|io, input| {
         let stale = Attempt { epoch: 0, ..input.attempt };
         io.done_as(input.job.as_str(), stale);
     }))
     .await;
-    let bad = farm.submit("bad", "m", "x").await;
-    assert!(farm.failure(&bad).await.message.contains("does not have"));
-    farm.shutdown().await;
+    let bad = harness.submit("bad", "m", "x").await;
+    assert!(harness.failure(&bad).await.message.contains("does not have"));
+    harness.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_given_twice_counts_once() {
-    let farm = Farm::with(Arc::new(|io| {
+    let harness = Harness::with(Arc::new(|io| {
         while let Some(input) = io.next() {
             io.done(&input);
             io.fail(&input, "changed its mind");
@@ -242,46 +244,46 @@ async fn an_answer_given_twice_counts_once() {
     }))
     .await;
     for number in 0..20 {
-        let id = farm.submit(&format!("job-{number}"), "m", "x").await;
-        farm.is_done(&id).await;
+        let id = harness.submit(&format!("job-{number}"), "m", "x").await;
+        harness.is_done(&id).await;
     }
-    assert_eq!(farm.flock[0].launches(), 1);
-    farm.shutdown().await;
+    assert_eq!(harness.flock[0].launches(), 1);
+    harness.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_runner_that_falls_silent_is_ended() {
     let silent = RunnerLimits { heartbeat_timeout: HASTY, ..RunnerLimits::default() };
     // It reads on, and answers nothing, not even pings.
-    let farm = Farm::limits(but_for_bad(|io, _| while io.hear().is_some() {}), silent).await;
-    let (bad, after) = (farm.submit("bad", "m", "x").await, farm.submit("after", "m", "x").await);
-    assert!(farm.failure(&bad).await.message.contains("did not answer"), "silence is the reason");
-    farm.is_done(&after).await;
-    farm.shutdown().await;
+    let harness = Harness::limits(but_for_bad(|io, _| while io.hear().is_some() {}), silent).await;
+    let (bad, after) = (harness.submit("bad", "m", "x").await, harness.submit("after", "m", "x").await);
+    assert!(harness.failure(&bad).await.message.contains("did not answer"), "silence is the reason");
+    harness.is_done(&after).await;
+    harness.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_that_runs_too_long_fails_though_its_runner_answers_pings() {
     let limited = RunnerLimits { run_timeout: Some(HASTY), ..RunnerLimits::default() };
-    let farm = Farm::limits(
+    let harness = Harness::limits(
         but_for_bad(|io, _| {
             io.next();
         }),
         limited,
     )
     .await;
-    let bad = farm.submit("bad", "m", "x").await;
-    assert!(farm.failure(&bad).await.message.contains("longer than its limit"));
-    let after = farm.submit("after", "m", "x").await;
-    farm.is_done(&after).await;
-    farm.shutdown().await;
+    let bad = harness.submit("bad", "m", "x").await;
+    assert!(harness.failure(&bad).await.message.contains("longer than its limit"));
+    let after = harness.submit("after", "m", "x").await;
+    harness.is_done(&after).await;
+    harness.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cancelled_job_is_over_at_once_and_its_late_answer_is_void() {
     let (started, has_started) = std::sync::mpsc::channel();
     let started = Mutex::new(started);
-    let farm = Farm::with(Arc::new(move |io| {
+    let harness = Harness::with(Arc::new(move |io| {
         while let Some(input) = io.next() {
             if input.job.as_str() == "bad" {
                 started.lock().unwrap().send(()).unwrap();
@@ -296,24 +298,24 @@ async fn a_cancelled_job_is_over_at_once_and_its_late_answer_is_void() {
         }
     }))
     .await;
-    let bad = farm.submit("bad", "m", "x").await;
+    let bad = harness.submit("bad", "m", "x").await;
     tokio::task::spawn_blocking(move || has_started.recv_timeout(PATIENCE).unwrap()).await.unwrap();
-    let record = farm.shepherd.cancel(&bad).await.unwrap();
+    let record = harness.shepherd.cancel(&bad).await.unwrap();
     assert!(matches!(record.state, JobState::Cancelled { started_at: Some(_), .. }));
-    let after = farm.submit("after", "m", "x").await;
-    farm.is_done(&after).await;
-    assert!(matches!(farm.finished(&bad).await.state, JobState::Cancelled { .. }));
-    assert_eq!(farm.shepherd.cancel(&bad).await.unwrap(), record, "to cancel again changes nothing");
-    assert!(matches!(farm.shepherd.cancel(&after).await, Err(ShepherdError::Finished)));
-    assert_eq!(farm.flock[0].launches(), 1, "a runner that lets go goes on");
-    farm.shutdown().await;
+    let after = harness.submit("after", "m", "x").await;
+    harness.is_done(&after).await;
+    assert!(matches!(harness.finished(&bad).await.state, JobState::Cancelled { .. }));
+    assert_eq!(harness.shepherd.cancel(&bad).await.unwrap(), record, "to cancel again changes nothing");
+    assert!(matches!(harness.shepherd.cancel(&after).await, Err(ShepherdError::Finished)));
+    assert_eq!(harness.flock[0].launches(), 1, "a runner that lets go goes on");
+    harness.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_runner_that_does_not_let_go_of_a_cancelled_job_is_ended() {
     let (started, has_started) = std::sync::mpsc::channel();
     let started = Mutex::new(started);
-    let farm = Farm::limits(
+    let harness = Harness::limits(
         but_for_bad(move |io, _| {
             started.lock().unwrap().send(()).unwrap();
             io.next();
@@ -326,68 +328,68 @@ async fn a_runner_that_does_not_let_go_of_a_cancelled_job_is_ended() {
         },
     )
     .await;
-    let bad = farm.submit("bad", "m", "x").await;
+    let bad = harness.submit("bad", "m", "x").await;
     tokio::task::spawn_blocking(move || has_started.recv_timeout(PATIENCE).unwrap()).await.unwrap();
-    farm.shepherd.cancel(&bad).await.unwrap();
-    let after = farm.submit("after", "m", "x").await;
-    farm.is_done(&after).await;
-    assert_eq!(farm.flock[0].launches(), 2);
-    farm.shutdown().await;
+    harness.shepherd.cancel(&bad).await.unwrap();
+    let after = harness.submit("after", "m", "x").await;
+    harness.is_done(&after).await;
+    assert_eq!(harness.flock[0].launches(), 2);
+    harness.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_model_that_cannot_be_loaded_fails_its_jobs_only() {
-    let farm = Farm::with(echoing()).await;
-    farm.flock[0].refuse(SheepError::Model("Cannot load model `m:1`.".to_owned()));
-    let bad = farm.submit("bad", "m", "x").await;
+    let harness = Harness::with(echoing()).await;
+    harness.flock[0].refuse(SheepError::Model("Cannot load model `m:1`.".to_owned()));
+    let bad = harness.submit("bad", "m", "x").await;
     assert_eq!(
-        farm.failure(&bad).await.message,
+        harness.failure(&bad).await.message,
         "Failed to start sheep for this job (Cannot load model `m:1`.)"
     );
-    let after = farm.submit("after", "m", "x").await;
-    farm.is_done(&after).await;
-    farm.shutdown().await;
+    let after = harness.submit("after", "m", "x").await;
+    harness.is_done(&after).await;
+    harness.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_model_that_cannot_be_had_is_not_shown_as_the_sheeps() {
-    let farm = Farm::with(echoing()).await;
-    let model = || farm.shepherd.flock()[0].model.as_ref().map(|model| model.name().to_owned());
+    let harness = Harness::with(echoing()).await;
+    let model = || harness.shepherd.flock()[0].model.as_ref().map(|model| model.name().to_owned());
     let refuse = async |name: &str| {
-        farm.flock[0].refuse(SheepError::Model("no such model".to_owned()));
-        let id = farm.submit(name, "missing", "x").await;
-        farm.failure(&id).await;
+        harness.flock[0].refuse(SheepError::Model("no such model".to_owned()));
+        let id = harness.submit(name, "missing", "x").await;
+        harness.failure(&id).await;
         // The outcome is durable a little after the sheep knows it, never before.
         model()
     };
     assert_eq!(refuse("job-1").await, None);
-    let id = farm.submit("job-2", "good", "x").await;
-    farm.is_done(&id).await;
+    let id = harness.submit("job-2", "good", "x").await;
+    harness.is_done(&id).await;
     assert_eq!(refuse("job-3").await.as_deref(), Some("good"));
-    farm.shutdown().await;
+    harness.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_edited_model_gets_a_new_runner_before_its_next_job() {
-    let farm = Farm::with(echoing()).await;
+    let harness = Harness::with(echoing()).await;
     for (number, launches) in [(1, 1), (2, 1)] {
-        let id = farm.submit(&format!("job-{number}"), "m", "x").await;
-        farm.is_done(&id).await;
-        assert_eq!(farm.flock[0].launches(), launches);
+        let id = harness.submit(&format!("job-{number}"), "m", "x").await;
+        harness.is_done(&id).await;
+        assert_eq!(harness.flock[0].launches(), launches);
     }
-    farm.flock[0].edit_models();
+    harness.flock[0].edit_models();
     for (number, launches) in [(3, 2), (4, 2)] {
-        let id = farm.submit(&format!("job-{number}"), "m", "x").await;
-        farm.is_done(&id).await;
-        assert_eq!(farm.flock[0].launches(), launches);
+        let id = harness.submit(&format!("job-{number}"), "m", "x").await;
+        harness.is_done(&id).await;
+        assert_eq!(harness.flock[0].launches(), launches);
     }
-    assert_eq!(farm.flock[0].vacated(), 1, "it was asked to end");
-    farm.shutdown().await;
+    assert_eq!(harness.flock[0].vacated(), 1, "it was asked to end");
+    harness.shutdown().await;
 }
 
 /// A model whose runners do this rests ever longer, and the sheep works for others meanwhile.
 async fn is_left_alone(misdeed: fn(&mut Io)) {
-    let farm = Farm::with(Arc::new(move |io| {
+    let harness = Harness::with(Arc::new(move |io| {
         if io.model.name() == "bad" {
             return misdeed(io);
         }
@@ -400,14 +402,14 @@ async fn is_left_alone(misdeed: fn(&mut Io)) {
     let mut bad = Vec::new();
     // Their rests would be a minute in all.
     for number in 0..12 {
-        bad.push(farm.submit(&format!("bad-{number}"), "bad", "x").await);
+        bad.push(harness.submit(&format!("bad-{number}"), "bad", "x").await);
     }
-    farm.failure(&bad[0]).await;
-    let good = farm.submit("good", "good", "x").await;
-    farm.is_done(&good).await;
-    let last = &farm.shepherd.job(&bad[11]).await.unwrap().state;
+    harness.failure(&bad[0]).await;
+    let good = harness.submit("good", "good", "x").await;
+    harness.is_done(&good).await;
+    let last = &harness.shepherd.job(&bad[11]).await.unwrap().state;
     assert!(matches!(last, JobState::Queued { .. }), "{last:?}");
-    farm.shutdown().await;
+    harness.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -422,37 +424,37 @@ async fn a_model_whose_runners_die_does_not_keep_the_sheep_from_others() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sheep_that_cannot_run_rests_and_its_jobs_wait() {
-    let farm = Farm::with(echoing()).await;
-    farm.flock[0].refuse(SheepError::Unavailable("port 9001 is in use".to_owned()));
-    let id = farm.submit("job-1", "m", "x").await;
+    let harness = Harness::with(echoing()).await;
+    harness.flock[0].refuse(SheepError::Unavailable("port 9001 is in use".to_owned()));
+    let id = harness.submit("job-1", "m", "x").await;
     let problem = async {
-        while farm.shepherd.flock()[0].problem.is_none() {
+        while harness.shepherd.flock()[0].problem.is_none() {
             tokio::task::yield_now().await;
         }
-        farm.shepherd.flock()[0].problem.clone().unwrap()
+        harness.shepherd.flock()[0].problem.clone().unwrap()
     };
     assert_eq!(tokio::time::timeout(PATIENCE, problem).await.unwrap(), "port 9001 is in use");
-    farm.is_done(&id).await;
-    assert_eq!(farm.shepherd.flock()[0].problem, None);
-    farm.shutdown().await;
+    harness.is_done(&id).await;
+    assert_eq!(harness.shepherd.flock()[0].problem, None);
+    harness.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_runner_that_dies_before_it_is_ready_fails_the_job() {
-    let farm = Farm::with(Arc::new(|_| {})).await;
-    let id = farm.submit("job-1", "m", "x").await;
-    let error = farm.failure(&id).await;
+    let harness = Harness::with(Arc::new(|_| {})).await;
+    let id = harness.submit("job-1", "m", "x").await;
+    let error = harness.failure(&id).await;
     assert_eq!(
         error.message,
         "the runner exited with code 3 before it was ready: last words (Sheep container died without notice)"
     );
     assert_eq!(error.exception_traceback, "exited with code 3; it last wrote: last words");
-    farm.shutdown().await;
+    harness.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_runner_that_is_never_ready_fails_the_job() {
-    let farm = Farm::limits(
+    let harness = Harness::limits(
         Arc::new(|io| {
             io.ready.name = "never".to_owned();
             std::thread::sleep(HASTY * 3);
@@ -460,14 +462,14 @@ async fn a_runner_that_is_never_ready_fails_the_job() {
         RunnerLimits { start_timeout: HASTY, ..RunnerLimits::default() },
     )
     .await;
-    let id = farm.submit("job-1", "m", "x").await;
-    assert!(farm.failure(&id).await.message.contains("not ready within"));
-    farm.shutdown().await;
+    let id = harness.submit("job-1", "m", "x").await;
+    assert!(harness.failure(&id).await.message.contains("not ready within"));
+    harness.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn progress_and_unknown_chatter_disturb_nothing() {
-    let farm = Farm::with(Arc::new(|io| {
+    let harness = Harness::with(Arc::new(|io| {
         while let Some(input) = io.next() {
             let (job, attempt) = (input.job.to_string(), Some(input.attempt));
             io.say(FromRunner::Progress { job, attempt, fraction: Some(0.5), message: None });
@@ -476,23 +478,23 @@ async fn progress_and_unknown_chatter_disturb_nothing() {
         }
     }))
     .await;
-    let id = farm.submit("job-1", "m", "x").await;
-    farm.is_done(&id).await;
-    farm.shutdown().await;
+    let id = harness.submit("job-1", "m", "x").await;
+    harness.is_done(&id).await;
+    harness.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_that_does_not_end_in_time_is_given_back_at_the_drain() {
-    let farm = Farm::with(but_for_bad(|io, _| {
+    let harness = Harness::with(but_for_bad(|io, _| {
         io.next();
     }))
     .await;
-    let id = farm.submit("bad", "m", "x").await;
-    while farm.shepherd.flock()[0].job.is_none() {
+    let id = harness.submit("bad", "m", "x").await;
+    while harness.shepherd.flock()[0].job.is_none() {
         tokio::task::yield_now().await;
     }
-    farm.shepherd.shutdown(Duration::from_millis(500)).await;
-    match &farm.shepherd.job(&id).await.unwrap().state {
+    harness.shepherd.shutdown(Duration::from_millis(500)).await;
+    match &harness.shepherd.job(&id).await.unwrap().state {
         JobState::Queued { history, .. } => assert_eq!((history.attempts, history.crashes), (1, 0)),
         other => panic!("{other:?}"),
     }
@@ -507,7 +509,7 @@ async fn a_job_whose_idle_runner_was_ended_from_outside_runs_again() {
         ExitCause::Code(0),
     ] {
         let lives = AtomicUsize::new(0);
-        let farm = Farm::with(Arc::new(move |io| {
+        let harness = Harness::with(Arc::new(move |io| {
             while let Some(input) = io.next() {
                 if lives.fetch_add(1, Ordering::SeqCst) == 0 {
                     return;
@@ -516,21 +518,21 @@ async fn a_job_whose_idle_runner_was_ended_from_outside_runs_again() {
             }
         }))
         .await;
-        farm.flock[0].exit_with(cause);
-        let id = farm.submit("job-1", "m", "x").await;
-        farm.is_done(&id).await;
-        farm.shutdown().await;
+        harness.flock[0].exit_with(cause);
+        let id = harness.submit("job-1", "m", "x").await;
+        harness.is_done(&id).await;
+        harness.shutdown().await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_that_has_its_runner_killed_whenever_it_begins_fails() {
-    let farm = Farm::with(dying()).await;
-    farm.flock[0].exit_with(ExitCause::OutOfMemory { limit: None });
-    let bad = farm.submit("bad", "m", "x").await;
-    assert_eq!(farm.failure(&bad).await.exception_type, "RunnerDied");
-    assert_eq!(farm.flock[0].launches(), 2);
-    farm.shutdown().await;
+    let harness = Harness::with(dying()).await;
+    harness.flock[0].exit_with(ExitCause::OutOfMemory { limit: None });
+    let bad = harness.submit("bad", "m", "x").await;
+    assert_eq!(harness.failure(&bad).await.exception_type, "RunnerDied");
+    assert_eq!(harness.flock[0].launches(), 2);
+    harness.shutdown().await;
 }
 
 /// A runner that ends when the test says so, though it has a job.
@@ -547,22 +549,22 @@ fn ending(end: std::sync::mpsc::Receiver<()>) -> Script {
 async fn a_runner_that_gets_the_signal_to_drain_too_costs_no_job() {
     for runner_first in [true, false] {
         let (end, ended) = std::sync::mpsc::channel();
-        let farm = Farm::with(ending(ended)).await;
-        farm.flock[0].exit_with(ExitCause::Code(0));
-        let id = farm.submit("job-1", "m", "x").await;
-        while farm.shepherd.flock()[0].job.is_none() {
+        let harness = Harness::with(ending(ended)).await;
+        harness.flock[0].exit_with(ExitCause::Code(0));
+        let id = harness.submit("job-1", "m", "x").await;
+        while harness.shepherd.flock()[0].job.is_none() {
             tokio::task::yield_now().await;
         }
         // Long enough that the job has begun for sure.
         tokio::time::sleep(HASTY).await;
-        let shutdown = farm.shepherd.shutdown(Duration::from_secs(5));
+        let shutdown = harness.shepherd.shutdown(Duration::from_secs(5));
         if runner_first {
             end.send(()).unwrap();
             shutdown.await;
         } else {
             tokio::join!(shutdown, async { end.send(()).unwrap() });
         }
-        match &farm.shepherd.job(&id).await.unwrap().state {
+        match &harness.shepherd.job(&id).await.unwrap().state {
             JobState::Queued { history, .. } => assert_eq!((history.attempts, history.crashes), (1, 0)),
             other => panic!("{other:?}"),
         }
@@ -581,14 +583,14 @@ async fn answers_of_other_slots_give_a_job_no_more_time() {
             }
         }
     });
-    let farm = Farm::limits(script, limits).await;
-    let bad = farm.submit("bad", "m", "x").await;
+    let harness = Harness::limits(script, limits).await;
+    let bad = harness.submit("bad", "m", "x").await;
     let mut others = Vec::new();
     for number in 0..100 {
-        others.push(farm.submit(&format!("job-{number}"), "m", "x").await);
+        others.push(harness.submit(&format!("job-{number}"), "m", "x").await);
     }
-    assert!(farm.failure(&bad).await.message.contains("longer than its limit"));
-    let last = &farm.shepherd.job(&others[99]).await.unwrap().state;
+    assert!(harness.failure(&bad).await.message.contains("longer than its limit"));
+    let last = &harness.shepherd.job(&others[99]).await.unwrap().state;
     assert!(matches!(last, JobState::Queued { .. }), "{last:?}");
-    farm.shutdown().await;
+    harness.shutdown().await;
 }

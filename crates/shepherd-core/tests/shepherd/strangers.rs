@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use shepherd_protocol::Input;
 use tokio::sync::Semaphore;
 
-use crate::fake::{Farm, Io, Script, echo, file};
+use crate::fake::{Harness, Io, Script, echo, file};
 use crate::faults::Faulty;
 
 fn names(dir: &str) -> Vec<String> {
@@ -47,11 +47,11 @@ async fn the_next_model_sees_nothing_of_the_one_before() {
             std::fs::write(file(input, "inputs/another"), "x").unwrap();
         }
     });
-    let farm = Farm::fenced(script, |local| Arc::clone(local) as _).await;
+    let harness = Harness::isolated(script, |local| Arc::clone(local) as _).await;
     for (name, model) in [("job-1", "hoarder"), ("job-2", "hoarder"), ("job-3", "m"), ("job-4", "m")] {
-        let id = farm.submit(name, model, name).await;
-        farm.is_done(&id).await;
-        assert_eq!(farm.read(&id, "outputs/output").await, name.as_bytes());
+        let id = harness.submit(name, model, name).await;
+        harness.is_done(&id).await;
+        assert_eq!(harness.read(&id, "outputs/output").await, name.as_bytes());
     }
     let seen: Vec<_> = std::mem::take(&mut *seen.lock().unwrap());
     let by = |model: &str| -> Vec<Vec<String>> {
@@ -59,7 +59,7 @@ async fn the_next_model_sees_nothing_of_the_one_before() {
     };
     assert_eq!(by("hoarder")[0], ["job-1"]);
     assert_eq!(by("m"), [["job-3"], ["job-4"]]);
-    farm.shutdown().await;
+    harness.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -69,24 +69,24 @@ async fn outputs_that_wait_for_the_storage_are_out_of_reach() {
         std::fs::write(file(input, "outputs/output"), io.model.name().repeat(100_000)).unwrap();
     });
     let mut faulty = None;
-    let farm = Farm::fenced(script, |local| {
+    let harness = Harness::isolated(script, |local| {
         let mut storage = Faulty::new(local);
         storage.gate = Semaphore::new(0);
         let storage = Arc::new(storage);
         faulty = Some(Arc::clone(&storage));
         storage
     });
-    let (farm, storage) = (farm.await, faulty.unwrap());
-    let first = farm.submit("job-1", "a", "x").await;
+    let (harness, storage) = (harness.await, faulty.unwrap());
+    let first = harness.submit("job-1", "a", "x").await;
     storage.at_gate.acquire().await.unwrap().forget();
-    let second = farm.submit("job-2", "b", "x").await;
+    let second = harness.submit("job-2", "b", "x").await;
     storage.at_gate.acquire().await.unwrap().forget();
     storage.gate.add_permits(2);
     for (id, model) in [(first, "a"), (second, "b")] {
-        farm.is_done(&id).await;
-        assert!(farm.read(&id, "outputs/output").await == model.repeat(100_000).as_bytes());
+        harness.is_done(&id).await;
+        assert!(harness.read(&id, "outputs/output").await == model.repeat(100_000).as_bytes());
     }
     let seen: Vec<_> = seen.lock().unwrap().iter().map(|(_, names)| names.clone()).collect();
     assert_eq!(seen, [["job-1"], ["job-2"]]);
-    farm.shutdown().await;
+    harness.shutdown().await;
 }

@@ -8,7 +8,7 @@ use shepherd_job::{Phase, STATUS_OBJECT};
 use shepherd_queue::ListQuery;
 
 use crate::fake::{PATIENCE, echoing, file, spec};
-use crate::faults::{eventually, exists, farm};
+use crate::faults::{eventually, exists, harness};
 
 /// How many outputs of [`OUTPUT`] bytes may be pending before no more come.
 const FIT: usize = (64 << 20) / OUTPUT + 1;
@@ -19,24 +19,24 @@ const WHILE: Duration = Duration::from_millis(300);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn files_come_to_storage_while_jobs_never_pause() {
-    let (farm, _storage) = farm(vec![echoing()], |_| ()).await;
+    let (harness, _storage) = harness(vec![echoing()], |_| ()).await;
     let ends = AtomicBool::new(false);
     let load = async {
         for number in 0.. {
-            let id = farm.submit(&format!("job-{number}"), "m", "x").await;
-            farm.is_done(&id).await;
+            let id = harness.submit(&format!("job-{number}"), "m", "x").await;
+            harness.is_done(&id).await;
             if ends.load(Ordering::SeqCst) {
                 break;
             }
         }
     };
     let look = async {
-        eventually(async || exists(&farm, &format!("job-0/{STATUS_OBJECT}"))).await;
+        eventually(async || exists(&harness, &format!("job-0/{STATUS_OBJECT}"))).await;
         ends.store(true, Ordering::SeqCst);
     };
     tokio::join!(load, look);
-    assert!(exists(&farm, "job-0/outputs/output"));
-    farm.shutdown().await;
+    assert!(exists(&harness, "job-0/outputs/output"));
+    harness.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -52,27 +52,27 @@ async fn objects_that_take_too_much_room_hold_outcomes_and_submits_back() {
             io.done(&input);
         }
     });
-    let (farm, storage) = farm(vec![script], |_| ()).await;
+    let (harness, storage) = harness(vec![script], |_| ()).await;
     storage.takes_nothing.store(true, Ordering::SeqCst);
     for number in 0..JOBS {
-        farm.submit(&format!("job-{number}"), "m", "x").await;
+        harness.submit(&format!("job-{number}"), "m", "x").await;
     }
     begins.store(true, Ordering::SeqCst);
     let done = async || {
         let query = ListQuery { phases: vec![Phase::Done], limit: JOBS, ..ListQuery::default() };
-        farm.shepherd.jobs(query).await.unwrap().len()
+        harness.shepherd.jobs(query).await.unwrap().len()
     };
     eventually(async || done().await >= FIT).await;
     let last = spec(&format!("job-{}", JOBS - 1), "m").id;
-    let held = tokio::time::timeout(WHILE, farm.shepherd.finished(&last)).await;
+    let held = tokio::time::timeout(WHILE, harness.shepherd.finished(&last)).await;
     assert!(held.is_err(), "no job ends whose output has no room");
-    let late = tokio::time::timeout(WHILE, farm.submit("late", "m", "x")).await;
+    let late = tokio::time::timeout(WHILE, harness.submit("late", "m", "x")).await;
     assert!(late.is_err(), "no job is accepted whose input has no room");
     storage.takes_nothing.store(false, Ordering::SeqCst);
-    tokio::time::timeout(PATIENCE, farm.shepherd.finished(&last)).await.unwrap().unwrap();
+    tokio::time::timeout(PATIENCE, harness.shepherd.finished(&last)).await.unwrap().unwrap();
     // The client had gone; its job was accepted all the same.
     let late = spec("late", "m").id;
-    eventually(async || farm.shepherd.job(&late).await.is_ok()).await;
-    farm.is_done(&late).await;
-    farm.shutdown().await;
+    eventually(async || harness.shepherd.job(&late).await.is_ok()).await;
+    harness.is_done(&late).await;
+    harness.shutdown().await;
 }

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::{Wire, mend};
+use super::{Wire, lossy_utf8};
 use crate::{Garbage, MAX_BATCH};
 
 /// What goes around and between the messages of a frame.
@@ -90,7 +90,7 @@ pub(crate) fn decode<M: Wire>(frame: &[u8], mut sink: impl FnMut(Result<M, Garba
                 sink(M::read(record).map_err(|reason| Garbage::new(reason, frame)));
             }
         }
-        Err(_) => decode_apart(&mend::text(frame), sink),
+        Err(_) => decode_apart(&lossy_utf8::text(frame), sink),
     }
 }
 

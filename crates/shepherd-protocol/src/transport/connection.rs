@@ -37,7 +37,7 @@ use crate::handshake::Awaited;
 use crate::{Error, Event, FromRunner, Garbage, Peer, Ready, SendError, ToRunner, Token};
 
 /// How long after an attempt that failed the next one is made, first and at most.
-const RETRY: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(50));
+const RECONNECT_DELAY: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(50));
 /// How many bytes may wait for a runner that does not read.
 const MAX_OUTGOING: usize = 4 << 20;
 /// A turn of reading ends after as many events, pieces of the wire, or bytes of messages. The
@@ -152,7 +152,7 @@ impl Connection {
                 shared,
                 stage: Stage::Dialling(dial(address.clone())),
                 address,
-                retry: RETRY.0,
+                retry: RECONNECT_DELAY.0,
                 events: VecDeque::new(),
                 turn: Turn::Idle,
                 token: None,
@@ -396,7 +396,7 @@ impl Receiver {
 
     fn wait(&mut self) {
         self.stage = Stage::Waiting(Box::pin(sleep(self.retry)));
-        self.retry = (self.retry * 2).min(RETRY.1);
+        self.retry = (self.retry * 2).min(RECONNECT_DELAY.1);
     }
 
     fn open(&mut self, stream: Stream) {
@@ -502,7 +502,7 @@ impl Receiver {
                 Ok(Some(0))
             }
             Piece::Body(body) => {
-                self.retry = RETRY.0;
+                self.retry = RECONNECT_DELAY.0;
                 match &self.proof {
                     Proof::Settled(_) => {}
                     Proof::Unknown => {

@@ -30,14 +30,14 @@ pub struct RunnerSender {
 pub struct RunnerReceiver {
     link: Arc<Link>,
     token: Option<Token>,
-    guest: Guest,
+    peer: Peer,
     connection: u64,
     items: VecDeque<Item>,
     events: VecDeque<Event<ToRunner>>,
 }
 
 /// Who is connected, as far as the receiver has read.
-enum Guest {
+enum Peer {
     /// Nobody, or somebody who was told to go.
     None,
     /// Somebody who has until then to prove that it is the shepherd.
@@ -70,7 +70,7 @@ impl RunnerSocket {
             receiver: RunnerReceiver {
                 link,
                 token,
-                guest: Guest::None,
+                peer: Peer::None,
                 connection: 0,
                 items: VecDeque::new(),
                 events: VecDeque::new(),
@@ -165,9 +165,9 @@ impl RunnerReceiver {
             if let Some(event) = self.next_decoded() {
                 return Ok(event);
             }
-            let by = match &self.guest {
-                Guest::Challenged(_, by) => until.min(*by),
-                Guest::None | Guest::Shepherd => until,
+            let by = match &self.peer {
+                Peer::Challenged(_, by) => until.min(*by),
+                Peer::None | Peer::Shepherd => until,
             };
             match self.link.wait_drain(&mut self.items, by.saturating_duration_since(Instant::now())) {
                 Err(RecvError::Timeout) if by < until => self.turn_away(),
@@ -185,21 +185,21 @@ impl RunnerReceiver {
                 Item::Up(connection) => {
                     self.connection = connection;
                     if self.token.is_none() {
-                        self.guest = Guest::Shepherd;
+                        self.peer = Peer::Shepherd;
                         return Some(Event::Connected);
                     }
                     let challenge = Challenge::new();
                     self.link.greet(connection, challenge.message());
-                    self.guest = Guest::Challenged(challenge, later(PROOF_TIMEOUT));
+                    self.peer = Peer::Challenged(challenge, later(PROOF_TIMEOUT));
                 }
                 Item::Down => {
-                    if let Guest::Shepherd = std::mem::replace(&mut self.guest, Guest::None) {
+                    if let Peer::Shepherd = std::mem::replace(&mut self.peer, Peer::None) {
                         return Some(Event::Disconnected);
                     }
                 }
-                Item::Frame(connection, frame) => match &self.guest {
-                    Guest::None => {}
-                    Guest::Challenged(challenge, _) => {
+                Item::Frame(connection, frame) => match &self.peer {
+                    Peer::None => {}
+                    Peer::Challenged(challenge, _) => {
                         let answer = self.token.as_ref().and_then(|token| challenge.answer(token, &frame));
                         let Some(answer) = answer else {
                             self.turn_away();
@@ -207,10 +207,10 @@ impl RunnerReceiver {
                         };
                         self.link.greet(connection, answer);
                         self.link.admit(connection);
-                        self.guest = Guest::Shepherd;
+                        self.peer = Peer::Shepherd;
                         return Some(Event::Connected);
                     }
-                    Guest::Shepherd => {
+                    Peer::Shepherd => {
                         // Every shepherd of this protocol takes full frames.
                         self.link.set_batch(connection, MAX_BATCH);
                         let events = &mut self.events;
@@ -224,7 +224,7 @@ impl RunnerReceiver {
     }
 
     fn turn_away(&mut self) {
-        self.guest = Guest::None;
+        self.peer = Peer::None;
         self.link.turn_away(self.connection);
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use super::PAUSE;
+use super::FLUSH_DELAY;
 use crate::Job;
 
 /// Jobs that printed something, for the thread that sends it.
@@ -40,7 +40,7 @@ impl Noted {
         while state.jobs.is_empty() && !state.closed {
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
-        let until = Instant::now() + PAUSE;
+        let until = Instant::now() + FLUSH_DELAY;
         while !state.closed {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {

@@ -13,14 +13,14 @@ use super::shutdown;
 use super::work::{Cancelling, Work};
 
 /// How often a runner without a shepherd looks whether it is an orphan.
-const LOOK: Duration = Duration::from_secs(1);
+const ORPHAN_CHECK_PERIOD: Duration = Duration::from_secs(1);
 
 /// Reads until the socket is closed.
 pub(super) fn run(mut receiver: RunnerReceiver, work: &Arc<Work>, answers: &Answers, grace: Duration) {
     let parent = getppid();
     let mut connected = false;
     loop {
-        match receiver.recv(LOOK) {
+        match receiver.recv(ORPHAN_CHECK_PERIOD) {
             Ok(Event::Connected) => {
                 connected = true;
                 work.connected(receiver.connection());

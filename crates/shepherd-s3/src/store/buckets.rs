@@ -51,7 +51,7 @@ impl Store {
         let prefix = input.prefix.clone().unwrap_or_default();
         let after = input.continuation_token.unwrap_or_default();
         // First: what becomes a directory meanwhile is found below.
-        let unflushed = self.mirror.unflushed().await.map_err(unavailable)?;
+        let unflushed = self.flusher.unflushed().await.map_err(unavailable)?;
         // Of others than bucket names there are no buckets.
         let unflushed =
             unflushed.into_iter().filter(|(id, _)| JobId::parse(id.as_str(), JobIdRule::Bucket).is_ok());

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use shepherd_s3::{Credentials, Drained, Endpoint, Hosts, Mirror, NoMirror, ServeOptions, serve};
+use shepherd_s3::{Credentials, Drained, Endpoint, Flusher, Hosts, NoFlusher, ServeOptions, serve};
 use shepherd_storage::LocalStorage;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -26,19 +26,19 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) async fn start() -> Self {
-        Self::with(Arc::new(NoMirror)).await
+        Self::with(Arc::new(NoFlusher)).await
     }
 
-    pub(crate) async fn with(mirror: Arc<dyn Mirror>) -> Self {
-        Self::over(TempDir::new().unwrap(), mirror).await
+    pub(crate) async fn with(flusher: Arc<dyn Flusher>) -> Self {
+        Self::over(TempDir::new().unwrap(), flusher).await
     }
 
-    async fn over(outer: TempDir, mirror: Arc<dyn Mirror>) -> Self {
+    async fn over(outer: TempDir, flusher: Arc<dyn Flusher>) -> Self {
         let dir = outer.path().join("storage");
         let storage = Arc::new(LocalStorage::open(&dir).unwrap());
         let keys = Credentials::new(ACCESS_KEY, SECRET_KEY);
         let hosts = Hosts::new(["s3.example.com".to_owned()]);
-        let endpoint = Endpoint::new(storage, mirror, keys, hosts, "us-east-1");
+        let endpoint = Endpoint::new(storage, flusher, keys, hosts, "us-east-1");
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();
@@ -52,7 +52,7 @@ impl Server {
     pub(crate) async fn restart(self) -> Self {
         let _ = self.stop.send(());
         assert_eq!(self.served.await.unwrap(), Drained { aborted: 0 });
-        Self::over(self.outer, Arc::new(NoMirror)).await
+        Self::over(self.outer, Arc::new(NoFlusher)).await
     }
 
     pub(crate) fn client(&self) -> Client {

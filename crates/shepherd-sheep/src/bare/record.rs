@@ -12,7 +12,7 @@ use shepherd_job::SheepId;
 
 use super::group::Group;
 use super::process::Tree;
-use super::{BareOptions, PATIENCE};
+use super::{BareOptions, KILL_TIMEOUT};
 use crate::SheepError;
 use crate::endpoint::remove_private;
 
@@ -96,7 +96,7 @@ impl RecordFile {
         let Some(record) = self.read()? else { return Ok(()) };
         if record.boot_id == boot_id() {
             let group = record.group.as_deref().and_then(|path| Group::recorded(&record.run, path));
-            let ended = Tree::new(&record.run, record.leader, group).end(PATIENCE).map_err(|e| {
+            let ended = Tree::new(&record.run, record.leader, group).end(KILL_TIMEOUT).map_err(|e| {
                 SheepError::Unavailable(format!("sheep `{}` had an earlier runner: {e}", self.sheep))
             })?;
             if ended > 0 {

@@ -50,7 +50,7 @@ impl Run {
         self.target.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The minder forked the runner.
+    /// The monitor forked the runner.
     pub(super) fn born(&self, leader: Pid, output: Output) {
         *self.output.lock().unwrap_or_else(PoisonError::into_inner) = Some(output);
         let mut target = self.target();
@@ -79,7 +79,7 @@ impl Run {
         &self.at_work
     }
 
-    /// The minder is about to reap the runner.
+    /// The monitor is about to reap the runner.
     pub(super) fn dead(&self) {
         self.target().leader = None;
     }
@@ -100,7 +100,7 @@ impl Run {
         exit.map_or_else(|_| Exit::unknown(), |exit| exit.clone().unwrap_or_else(Exit::unknown))
     }
 
-    pub(super) fn doom(&self) {
+    pub(super) fn kill(&self) {
         let mut target = self.target();
         target.doomed = true;
         if let Some(leader) = target.leader {
@@ -123,7 +123,7 @@ impl Run {
 
 fn signal(leader: Pid, signal: Signal) {
     // The unreaped leader keeps its group in being; only a runner that changed its
-    // user can refuse, and the minder then finds it alive and says so.
+    // user can refuse, and the monitor then finds it alive and says so.
     let _ = rustix::process::kill_process_group(leader, signal);
 }
 
@@ -159,7 +159,7 @@ impl Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.run.doom();
+        self.run.kill();
     }
 }
 
@@ -245,11 +245,11 @@ impl RunningSheep for Handle {
         if let Ok(exit) = tokio::time::timeout(grace, self.run.ended()).await {
             return exit;
         }
-        self.run.doom();
+        self.run.kill();
         self.run.ended().await
     }
 
     fn kill(&mut self) {
-        self.run.doom();
+        self.run.kill();
     }
 }

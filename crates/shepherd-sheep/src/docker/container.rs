@@ -16,15 +16,15 @@ use futures::StreamExt as _;
 use super::engine::{Engine, Trouble};
 
 /// For what the engine looks up.
-const LOOK: Duration = Duration::from_secs(10);
+const INSPECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// For what it tells the container's processes.
-const TELL: Duration = Duration::from_secs(10);
+const SIGNAL_TIMEOUT: Duration = Duration::from_secs(10);
 /// For making one, which may mean copying an image's volumes; and for removing one.
 const MAKE: Duration = Duration::from_secs(60);
 /// For hearing of what happened already.
-const RUMOUR: Duration = Duration::from_secs(1);
+const RECENT_EVENT_TIMEOUT: Duration = Duration::from_secs(1);
 /// For starting one: drivers of GPUs take their time.
-const START: Duration = Duration::from_secs(120);
+const START_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// A container that may be there.
 #[derive(Clone)]
@@ -71,7 +71,7 @@ pub(super) async fn list(
     if !filters.is_empty() {
         options = options.filters(&HashMap::from([("label", filters)]));
     }
-    ask(engine, LOOK, async |docker| docker.list_containers(Some(options.build())).await).await
+    ask(engine, INSPECT_TIMEOUT, async |docker| docker.list_containers(Some(options.build())).await).await
 }
 
 impl Container {
@@ -106,13 +106,13 @@ impl Container {
     }
 
     pub(super) async fn start(&self) -> Result<(), Trouble> {
-        ask(&self.engine, START, async |docker| docker.start_container(&self.key, None).await).await
+        ask(&self.engine, START_TIMEOUT, async |docker| docker.start_container(&self.key, None).await).await
     }
 
     /// What there is of it, if it is there.
     pub(super) async fn inspect(&self) -> Result<Option<Seen>, Trouble> {
         let inspect = async |docker: &Docker| docker.inspect_container(&self.key, None).await;
-        let seen = match ask(&self.engine, LOOK, inspect).await {
+        let seen = match ask(&self.engine, INSPECT_TIMEOUT, inspect).await {
             Ok(seen) => seen,
             Err(trouble) if trouble.is_status(404) => return Ok(None),
             Err(trouble) => return Err(trouble),
@@ -132,8 +132,9 @@ impl Container {
     /// Sends its first process a signal; none where it does not run.
     pub(super) async fn signal(&self, signal: &str) -> Result<(), Trouble> {
         let options = KillContainerOptionsBuilder::default().signal(signal).build();
-        let told =
-            ask(&self.engine, TELL, async |docker| docker.kill_container(&self.key, Some(options)).await);
+        let told = ask(&self.engine, SIGNAL_TIMEOUT, async |docker| {
+            docker.kill_container(&self.key, Some(options)).await
+        });
         match told.await {
             Err(trouble) if trouble.is_status(404) || trouble.is_status(409) => Ok(()),
             answer => answer,
@@ -141,7 +142,7 @@ impl Container {
     }
 
     pub(super) async fn unpause(&self) -> Result<(), Trouble> {
-        ask(&self.engine, TELL, async |docker| docker.unpause_container(&self.key).await).await
+        ask(&self.engine, SIGNAL_TIMEOUT, async |docker| docker.unpause_container(&self.key).await).await
     }
 
     /// Kills its processes, paused or not; they may take a moment to go.
@@ -190,6 +191,6 @@ impl Container {
         // From the beginning: the engine keeps its latest events for those who ask later.
         let options = EventsOptionsBuilder::default().since("1").filters(&filters).build();
         let mut events = Box::pin(docker.events(Some(options)));
-        matches!(tokio::time::timeout(RUMOUR, events.next()).await, Ok(Some(Ok(_))))
+        matches!(tokio::time::timeout(RECENT_EVENT_TIMEOUT, events.next()).await, Ok(Some(Ok(_))))
     }
 }

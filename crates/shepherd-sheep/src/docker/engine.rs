@@ -6,8 +6,8 @@
 //! refused ([`Trouble`]).
 
 mod tls;
+mod transport;
 mod trouble;
-mod wire;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -17,8 +17,8 @@ use std::time::Duration;
 use bollard::Docker;
 use shepherd_job::{ModelRef, SheepId};
 
+use self::transport::Transport;
 pub(super) use self::trouble::Trouble;
-use self::wire::Wire;
 use super::images::Images;
 use crate::SheepError;
 
@@ -118,17 +118,17 @@ struct Inner {
 /// A way to ask the engine. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Link {
-    wire: Arc<Wire>,
+    transport: Arc<Transport>,
     docker: Docker,
 }
 
 impl Link {
     fn new(host: EngineHost) -> Result<Self, SheepError> {
-        Self::over(Arc::new(Wire::new(host)?))
+        Self::over(Arc::new(Transport::new(host)?))
     }
 
-    fn over(wire: Arc<Wire>) -> Result<Self, SheepError> {
-        let carrier = Arc::clone(&wire);
+    fn over(transport: Arc<Transport>) -> Result<Self, SheepError> {
+        let carrier = Arc::clone(&transport);
         let docker = Docker::connect_with_custom_transport(
             move |request| Arc::clone(&carrier).send(request),
             // A place for the path to be in; the wire knows where the engine is.
@@ -137,18 +137,18 @@ impl Link {
             bollard::API_DEFAULT_VERSION,
         )
         .map_err(|e| SheepError::Misconfigured(format!("the engine's client cannot be made: {e}")))?;
-        Ok(Self { wire, docker })
+        Ok(Self { transport, docker })
     }
 
     /// See [`Engine::reached`].
     pub(super) async fn reached(&self) -> Result<&Docker, Trouble> {
-        self.wire.ready().await?;
+        self.transport.ready().await?;
         Ok(&self.docker)
     }
 
     /// See [`Engine::unavailable`].
     pub(super) fn unavailable(&self, trouble: &Trouble) -> SheepError {
-        let host = self.wire.host();
+        let host = self.transport.host();
         SheepError::Unavailable(match trouble {
             Trouble::Lost(why) | Trouble::Late(why) => {
                 format!("the container engine at {host} does not answer: {why}")
@@ -160,12 +160,12 @@ impl Link {
 
     /// See [`Engine::answer`].
     pub(super) async fn answer(&self) -> Result<(), Trouble> {
-        Ok(self.wire.ping().await.map(drop)?)
+        Ok(self.transport.ping().await.map(drop)?)
     }
 
     /// See [`Engine::answers`].
     pub(super) async fn answers(&self, within: Duration) -> bool {
-        tokio::time::timeout(within, self.wire.ping()).await.is_ok_and(|answer| answer.is_ok())
+        tokio::time::timeout(within, self.transport.ping()).await.is_ok_and(|answer| answer.is_ok())
     }
 }
 

@@ -57,11 +57,11 @@ const BRIEF: Duration = Duration::from_secs(3);
 
 /// The images of one engine.
 pub(super) struct Images {
-    shelf: Arc<Shelf>,
+    store: Arc<ImageStore>,
 }
 
 /// What a pull needs, whoever waits for it.
-struct Shelf {
+struct ImageStore {
     options: Arc<EngineOptions>,
     link: Link,
     record: Arc<Record>,
@@ -97,9 +97,16 @@ impl Images {
             usage: usage.clone(),
             turn: Arc::default(),
         };
-        let shelf =
-            Shelf { options, link, record, usage, budget, pulls: Pulls::default(), away: Mutex::default() };
-        Ok(Self { shelf: Arc::new(shelf) })
+        let store = ImageStore {
+            options,
+            link,
+            record,
+            usage,
+            budget,
+            pulls: Pulls::default(),
+            away: Mutex::default(),
+        };
+        Ok(Self { store: Arc::new(store) })
     }
 
     /// See [`Engine::prefetch`](super::Engine::prefetch).
@@ -129,13 +136,13 @@ impl Images {
         pull: Pull,
         activity: &Activity,
     ) -> Result<ImageInUse, SheepError> {
-        let shelf = &self.shelf;
-        let name = ImageName::of(&shelf.options.registry, model)?;
-        let hold = shelf.usage.hold(&name.to_string()).await;
+        let store = &self.store;
+        let name = ImageName::of(&store.options.registry, model)?;
+        let hold = store.usage.hold(&name.to_string()).await;
         let here = match pull {
             Pull::Always => None,
             Pull::Missing | Pull::Never => {
-                shelf.find(&name).await.map_err(|trouble| shelf.link.unavailable(&trouble))?
+                store.find(&name).await.map_err(|trouble| store.link.unavailable(&trouble))?
             }
         };
         let id = match (here, pull) {
@@ -147,10 +154,10 @@ impl Images {
             }
             (None, Pull::Always | Pull::Missing) => {
                 hold.await_pull();
-                let begin = |tell| Arc::clone(shelf).pull(name.clone(), tell);
-                let (pull, phrase) = shelf.pulls.join(&name, begin);
+                let begin = |tell| Arc::clone(store).pull(name.clone(), tell);
+                let (pull, phrase) = store.pulls.join(&name, begin);
                 watched(pull, phrase, activity).await.map_err(|failure| match failure {
-                    Failure::Engine(trouble) => shelf.link.unavailable(&trouble),
+                    Failure::Engine(trouble) => store.link.unavailable(&trouble),
                     Failure::Away(_) | Failure::Silent(_) | Failure::Full | Failure::Refused(_) => {
                         SheepError::Model(failure.sentence(&name))
                     }
@@ -176,7 +183,7 @@ pub(super) async fn within<T>(
     }
 }
 
-impl Shelf {
+impl ImageStore {
     /// The id of the image that has this name now, where one has it.
     async fn find(&self, name: &ImageName) -> Result<Option<String>, Trouble> {
         let docker = self.link.reached().await?;

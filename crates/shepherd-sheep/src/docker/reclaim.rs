@@ -3,7 +3,7 @@
 //! A sheep's containers may run under another user (`user`). What that user closes to the
 //! daemon's group can be neither removed nor opened by the daemon, and its socket, which
 //! no file system makes writable to a group by itself, not be dialled. The engine makes
-//! them the daemon's own ([`Void`]).
+//! them the daemon's own ([`ChownContainer`]).
 //!
 //! An engine that maps users (userns-remap, rootless) gives files to others than it is
 //! told; there, what is closed to us stays.
@@ -19,23 +19,23 @@ use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use tokio::time::Instant;
 
+use super::chown_container::{Change, ChownContainer};
 use super::engine::{Engine, Trouble};
 use super::spec::Us;
-use super::void::{Change, Void};
 use super::{DockerOptions, spec};
 
 /// So deep below a name is looked, which is as often as the engine is asked: what is closed shows what is in
 /// it only once it is open. Removing what is open brings the rest up.
-const DEPTH: usize = 32;
+const MAX_DEPTH: usize = 32;
 /// So many directories are opened in one go.
-const MOST: usize = 10_000;
+const MAX_DIRS_AT_ONCE: usize = 10_000;
 /// How often a socket that is not there yet is looked for: nobody says that it is.
-const LOOK: Duration = Duration::from_millis(50);
+const SOCKET_POLL_PERIOD: Duration = Duration::from_millis(50);
 
 /// The engine takes no longer paths. What lies deeper comes up when what is above it is removed.
-const LONGEST: usize = 3_800;
+const MAX_PATH_BYTES: usize = 3_800;
 /// After so long no other layer is begun.
-const PATIENCE: Duration = Duration::from_secs(30);
+const RECLAIM_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// To open a directory as that.
 const DIR: OFlags = OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
@@ -50,9 +50,9 @@ pub(super) async fn directories(
     home: &Path,
     names: &[OsString],
 ) -> Result<bool, Trouble> {
-    let mut void = None;
+    let mut chown = None;
     let mut before = Vec::new();
-    let by = Instant::now() + PATIENCE;
+    let by = Instant::now() + RECLAIM_TIMEOUT;
     let outcome = loop {
         let closed = match closed(home.to_owned(), names.to_owned()).await {
             Ok(closed) => closed,
@@ -66,10 +66,10 @@ pub(super) async fn directories(
             break Err(Trouble::Garbled("it gave them to another user than it was told".to_owned()));
         }
         let changes: Vec<Change<'_>> = closed.iter().map(|path| Change::Directory(path)).collect();
-        let changed = match &void {
-            Some(void) => Void::change(void, &changes).await,
-            None => match Void::on(engine, options, container, home).await {
-                Ok(made) => void.insert(made).change(&changes).await,
+        let changed = match &chown {
+            Some(chown) => ChownContainer::change(chown, &changes).await,
+            None => match ChownContainer::on(engine, options, container, home).await {
+                Ok(made) => chown.insert(made).change(&changes).await,
                 Err(trouble) => Err(trouble),
             },
         };
@@ -81,8 +81,8 @@ pub(super) async fn directories(
             break Ok(());
         }
     };
-    if let Some(void) = void {
-        void.done().await;
+    if let Some(chown) = chown {
+        chown.done().await;
     }
     match outcome {
         Ok(()) => Ok(!before.is_empty()),
@@ -105,7 +105,7 @@ pub(super) async fn socket(engine: &Engine, options: &DockerOptions, socket: Pat
         if let Ok(stat) = rustix::fs::lstat(&socket) {
             break stat;
         }
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(SOCKET_POLL_PERIOD).await;
     };
     if is_ours(&stat) || is_open(&stat, Mode::WGRP, Mode::WOTH) {
         return;
@@ -114,10 +114,10 @@ pub(super) async fn socket(engine: &Engine, options: &DockerOptions, socket: Pat
     let given = async {
         let run = uuid::Uuid::now_v7().simple().to_string();
         let container = spec::name(&engine.options().instance, options.id.as_str(), &run);
-        let void = Void::on(engine, options, &container, home).await?;
+        let chown = ChownContainer::on(engine, options, &container, home).await?;
         let second = [name.as_bytes(), b".ours"].concat();
-        let changed = void.change(&[Change::Other { path: name.as_bytes(), name: &second }]).await;
-        void.done().await;
+        let changed = chown.change(&[Change::Other { path: name.as_bytes(), name: &second }]).await;
+        chown.done().await;
         // The first name does.
         let _ = std::fs::remove_file(home.join(OsStr::from_bytes(&second)));
         changed
@@ -136,7 +136,7 @@ async fn closed(home: PathBuf, names: Vec<OsString>) -> io::Result<Vec<Vec<u8>>>
         let home = rustix::fs::open(&home, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
         let mut found = Vec::new();
         for name in &names {
-            look(&home, name.as_bytes(), name.as_bytes(), DEPTH, &mut found)?;
+            look(&home, name.as_bytes(), name.as_bytes(), MAX_DEPTH, &mut found)?;
         }
         Ok(found)
     });
@@ -157,7 +157,7 @@ fn look(
         Err(errno) => return Err(errno),
     };
     let is_directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
-    if !is_directory || found.len() >= MOST || path.len() > LONGEST {
+    if !is_directory || found.len() >= MAX_DIRS_AT_ONCE || path.len() > MAX_PATH_BYTES {
         return Ok(());
     }
     if !is_ours(&stat) && !is_open(&stat, Mode::RWXG, Mode::RWXO) {

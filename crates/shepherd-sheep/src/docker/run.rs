@@ -19,14 +19,14 @@ const PRINT_DELAY: Duration = Duration::from_millis(10);
 
 /// What the shepherd wants of a runner. It only ever goes forward.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Wish {
-    /// To live.
+pub(super) enum Desired {
+    /// To run.
     #[default]
-    Life,
-    /// To end by itself.
-    End,
-    /// To be dead.
-    Death,
+    Run,
+    /// To stop by itself.
+    Stop,
+    /// To be killed.
+    Kill,
 }
 
 /// What both sides know of a run.
@@ -41,7 +41,7 @@ pub(super) struct Run {
     /// Whether nothing but its processes is in another's way: the engine holds nothing for
     /// the container, such as a port.
     is_free_at_death: bool,
-    wish: watch::Sender<Wish>,
+    desired: watch::Sender<Desired>,
     is_vacated: watch::Sender<bool>,
     exit: watch::Sender<Option<Exit>>,
 }
@@ -64,22 +64,22 @@ impl Run {
         &self.container
     }
 
-    pub(super) fn want(&self, wish: Wish) {
-        self.wish.send_if_modified(|now| {
-            let is_new = wish > *now;
-            *now = wish.max(*now);
+    pub(super) fn want(&self, desired: Desired) {
+        self.desired.send_if_modified(|now| {
+            let is_new = desired > *now;
+            *now = desired.max(*now);
             is_new
         });
     }
 
-    pub(super) fn wish(&self) -> Wish {
-        *self.wish.borrow()
+    pub(super) fn desired(&self) -> Desired {
+        *self.desired.borrow()
     }
 
     /// Resolves once at least this is wanted.
-    pub(super) async fn wanted(&self, wish: Wish) {
+    pub(super) async fn wanted(&self, desired: Desired) {
         // The sender is a field of `self`: it is not dropped meanwhile.
-        let _ = self.wish.subscribe().wait_for(|now| *now >= wish).await;
+        let _ = self.desired.subscribe().wait_for(|now| *now >= desired).await;
     }
 
     /// The kernel says that all its processes are gone.
@@ -147,7 +147,7 @@ impl Drop for Handle {
     fn drop(&mut self) {
         // The dead need not be killed.
         if !self.run.is_vacated() {
-            self.run.want(Wish::Death);
+            self.run.want(Desired::Kill);
         }
     }
 }
@@ -183,23 +183,23 @@ impl RunningSheep for Handle {
     }
 
     async fn stop(&mut self, grace: Duration) -> Exit {
-        self.run.want(Wish::End);
+        self.run.want(Desired::Stop);
         if let Ok(exit) = tokio::time::timeout(grace, self.run.ended()).await {
             return exit;
         }
-        self.run.want(Wish::Death);
+        self.run.want(Desired::Kill);
         self.run.ended().await
     }
 
     async fn vacate(&mut self, grace: Duration) {
-        self.run.want(Wish::End);
+        self.run.want(Desired::Stop);
         if tokio::time::timeout(grace, self.run.vacated()).await.is_err() {
-            self.run.want(Wish::Death);
+            self.run.want(Desired::Kill);
             self.run.vacated().await;
         }
     }
 
     fn kill(&mut self) {
-        self.run.want(Wish::Death);
+        self.run.want(Desired::Kill);
     }
 }

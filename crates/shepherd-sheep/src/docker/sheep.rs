@@ -15,18 +15,18 @@ use tracing::instrument::WithSubscriber as _;
 use super::activity::Activity;
 use super::engine::Engine;
 use super::logs::{Logs, SharedPrinted};
-use super::minder::{self, Plan};
-use super::run::{Ending, Handle, Run, Wish};
+use super::monitor::{self, Plan};
+use super::run::{Desired, Ending, Handle, Run};
 use super::spec::{self, Us};
 use super::sweep::{self, Unswept};
 use super::{DockerOptions, reclaim};
-use crate::endpoint::{Endpoint, Guest, make_home};
+use crate::endpoint::{Endpoint, Trust, make_home};
 use crate::lines::AtWork;
 use crate::{RunningSheep, Sheep, SheepError, Transport};
 
 /// How long a launch waits for an earlier runner that was killed. It goes at once where the
 /// engine obeys.
-const PATIENCE: Duration = Duration::from_secs(20);
+const EARLIER_RUNNER_TIMEOUT: Duration = Duration::from_secs(20);
 
 type Runs = Vec<Arc<Run>>;
 
@@ -39,7 +39,7 @@ pub struct DockerSheep {
     /// lock makes launches and sweeps take turns.
     runs: Arc<Mutex<Runs>>,
     /// Whether it was said that other users' directories stay.
-    is_robbed: AtomicBool,
+    warned_foreign: AtomicBool,
 }
 
 impl DockerSheep {
@@ -55,7 +55,7 @@ impl DockerSheep {
             engine,
             activity: Activity::default(),
             runs: Arc::default(),
-            is_robbed: AtomicBool::new(false),
+            warned_foreign: AtomicBool::new(false),
         }
     }
 
@@ -65,10 +65,10 @@ impl DockerSheep {
         runs.retain(|run| !run.has_ended());
         if let Some(run) = runs.iter().find(|run| !run.is_vacated()).cloned() {
             let id = &self.options.id;
-            if run.wish() != Wish::Death {
+            if run.desired() != Desired::Kill {
                 return Err(SheepError::Unavailable(format!("the runner of sheep `{id}` is still running")));
             }
-            if tokio::time::timeout(PATIENCE, run.vacated()).await.is_err() {
+            if tokio::time::timeout(EARLIER_RUNNER_TIMEOUT, run.vacated()).await.is_err() {
                 return Err(self.stays());
             }
             runs.retain(|run| !run.has_ended());
@@ -85,7 +85,7 @@ impl DockerSheep {
             }
             Ok(runs)
         };
-        tokio::time::timeout(PATIENCE, all).await.unwrap_or_else(|_| Err(self.stays()))
+        tokio::time::timeout(EARLIER_RUNNER_TIMEOUT, all).await.unwrap_or_else(|_| Err(self.stays()))
     }
 
     fn stays(&self) -> SheepError {
@@ -99,9 +99,9 @@ impl DockerSheep {
     /// alone, and named.
     async fn endpoint(&self, run: &str) -> Result<Endpoint, SheepError> {
         let options = &self.options;
-        make_home(&options.data_root, Guest::Stranger)?;
+        make_home(&options.data_root, Trust::Untrusted)?;
         match options.transport {
-            Transport::Ipc => Endpoint::ipc(&options.data_root, Guest::Stranger, run),
+            Transport::Ipc => Endpoint::ipc(&options.data_root, Trust::Untrusted, run),
             Transport::Tcp => match Endpoint::tcp(Ipv4Addr::LOCALHOST, options.port) {
                 Err(SheepError::Unavailable(_)) => Err(sweep::port_in_use(&self.engine, options.port).await),
                 outcome => outcome,
@@ -116,7 +116,7 @@ impl Sheep for DockerSheep {
         "docker"
     }
 
-    fn is_fenced(&self) -> bool {
+    fn is_isolated(&self) -> bool {
         true
     }
 
@@ -167,7 +167,7 @@ impl Sheep for DockerSheep {
             Err(trouble) => {
                 let (sheep, dir) = (&self.options.id, dir.display());
                 let why = "other users' directories cannot be had back from the engine, and stay";
-                if self.is_robbed.swap(true, Ordering::Relaxed) {
+                if self.warned_foreign.swap(true, Ordering::Relaxed) {
                     tracing::debug!(%sheep, %dir, %trouble, "{why}");
                 } else {
                     tracing::warn!(%sheep, %dir, %trouble, "{why}");
@@ -220,7 +220,7 @@ impl Sheep for DockerSheep {
         drop(runs);
         // Nobody holds this task: it goes on when nobody waits for it, and ends when nothing
         // of the run is left. Every way out of it ends the run, which is all that is awaited.
-        tokio::spawn(minder::mind(plan, run, started).with_current_subscriber());
+        tokio::spawn(monitor::mind(plan, run, started).with_current_subscriber());
         let broke = || SheepError::Unavailable("the launch of the runner broke off".to_owned());
         handle.endpoint = outcome.await.map_err(|_| broke())??;
         Ok(Box::new(handle))

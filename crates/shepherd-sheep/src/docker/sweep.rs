@@ -17,7 +17,7 @@ use crate::SheepError;
 use crate::endpoint::remove_private;
 
 /// How long a container may take to go.
-const PATIENCE: Duration = Duration::from_secs(30);
+const REMOVE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Why a sweep came to nothing.
 pub(super) enum Unswept {
@@ -49,7 +49,7 @@ pub(super) async fn sweep(
         let name = name_of(&summary);
         let Some(id) = summary.id.clone().filter(|_| is_ours && !in_care.contains(&name)) else { continue };
         let container = Container::known(engine, id);
-        let ended = tokio::time::timeout(PATIENCE, end(&container)).await;
+        let ended = tokio::time::timeout(REMOVE_TIMEOUT, end(&container)).await;
         let trouble = match ended {
             Ok(Ok(())) => None,
             Ok(Err(trouble @ (Trouble::Lost(_) | Trouble::Late(_)))) => return Err(Unswept::Away(trouble)),

@@ -10,7 +10,7 @@ use bollard::models::ContainerCreateBody;
 
 use super::container::Container;
 use super::engine::{Engine, Trouble};
-use super::{sweep, void};
+use super::{chown_container, sweep};
 
 /// Makes and starts what `body` describes of an empty image, under this name, and removes it.
 ///
@@ -30,7 +30,7 @@ pub(super) async fn of_empty_image(
         ..body
     };
     let tried = async {
-        void::create(&mut container, body).await?;
+        chown_container::create(&mut container, body).await?;
         container.start().await
     };
     let tried = tried.await;

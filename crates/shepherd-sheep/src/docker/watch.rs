@@ -21,14 +21,14 @@ use super::backoff::Backoff;
 use super::container::Container;
 use super::engine::Trouble;
 use super::process::Init;
-use super::run::{Run, Wish};
+use super::run::{Desired, Run};
 
 /// How long the engine may take to hear of a death that the kernel told of.
 const HEARSAY: Duration = Duration::from_secs(5);
 /// A connection to another machine can be lost without a sign.
-const SIGN_OF_LIFE: Duration = Duration::from_secs(30);
+const WATCH_CHECK_PERIOD: Duration = Duration::from_secs(30);
 /// The engine is given so long to kill a container before the kernel is asked to.
-const OBEDIENCE: Duration = Duration::from_secs(3);
+const ENGINE_KILL_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// What is known of a container's end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,7 +128,7 @@ impl<'a> Watch<'a> {
                 },
                 Err(_) => return Next::Death(Death::Found),
             },
-            () = tokio::time::sleep(SIGN_OF_LIFE), if self.init.get().is_none() => return Next::Look,
+            () = tokio::time::sleep(WATCH_CHECK_PERIOD), if self.init.get().is_none() => return Next::Look,
         };
         match answer {
             Ok(code) => Next::Death(Death::Told(code)),
@@ -138,7 +138,7 @@ impl<'a> Watch<'a> {
                     return Next::Death(Death::Removed);
                 }
                 tracing::debug!(container = self.container.key(), %trouble, "the engine stopped watching a container");
-                if since.elapsed() > SIGN_OF_LIFE {
+                if since.elapsed() > WATCH_CHECK_PERIOD {
                     backoff.reset();
                 }
                 tokio::select! {
@@ -175,12 +175,12 @@ impl<'a> Watch<'a> {
 
     /// Ends the container when that is wished.
     async fn obey(&self) -> Infallible {
-        self.run.wanted(Wish::End).await;
+        self.run.wanted(Desired::Stop).await;
         tokio::select! {
             () = self.ask_to_end() => {}
-            () = self.run.wanted(Wish::Death) => {}
+            () = self.run.wanted(Desired::Kill) => {}
         }
-        self.run.wanted(Wish::Death).await;
+        self.run.wanted(Desired::Kill).await;
         let mut backoff = Backoff::new();
         loop {
             let killing = async {
@@ -191,7 +191,7 @@ impl<'a> Watch<'a> {
                 }
                 killed
             };
-            if let Ok(Err(trouble)) = tokio::time::timeout(OBEDIENCE, killing).await {
+            if let Ok(Err(trouble)) = tokio::time::timeout(ENGINE_KILL_TIMEOUT, killing).await {
                 tracing::debug!(container = self.container.key(), %trouble, "the engine does not kill a container");
             }
             if let Some(init) = self.init.get() {

@@ -1,7 +1,7 @@
 //! Bare sheep with real processes: shell scripts stand for runners.
 #![allow(clippy::unwrap_used)] // the helpers of tests are tests too
 
-mod pasture;
+mod fixture;
 
 use std::fs::File;
 use std::os::fd::AsFd as _;
@@ -9,13 +9,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use pasture::{DEADLINE, LONG, Pasture, is_there, launch, lives, model, options, refusal, script, until};
+use fixture::{BareFixture, DEADLINE, LONG, is_there, launch, lives, model, options, refusal, script, until};
 use shepherd_job::ModelRef;
 use shepherd_sheep::{BareSheep, ExitCause, Sheep, SheepError, Transport};
 
 #[tokio::test]
 async fn the_runner_gets_what_it_needs_and_no_more() {
-    let mut pasture = Pasture::new(&script(
+    let mut fixture = BareFixture::new(&script(
         r#"pwd | write cwd
 readlink /proc/self/fd/0 | write stdin
 env | write env
@@ -23,27 +23,27 @@ for arg in "$@"; do echo "$arg"; done | write args
 echo $$ | write pid
 exec sleep 1000"#,
     ));
-    pasture.options.devices = ["/dev/nvidia1", "/dev/nvidia0", "/dev/nvidiactl"].map(str::to_owned).to_vec();
-    pasture.options.port = 9123;
+    fixture.options.devices = ["/dev/nvidia1", "/dev/nvidia0", "/dev/nvidiactl"].map(str::to_owned).to_vec();
+    fixture.options.port = 9123;
     // A descriptor that no library marked as not to be inherited.
     let leak = File::open("/dev/zero").unwrap();
     let leak = rustix::io::dup(leak.as_fd()).unwrap();
-    let mut running = launch(&pasture.sheep()).await;
-    let pid = pasture.pid("pid").await;
+    let mut running = launch(&fixture.sheep()).await;
+    let pid = fixture.pid("pid").await;
 
-    assert_eq!(pasture.read("args"), "-p\n9123\nm/1/config.yaml\n");
+    assert_eq!(fixture.read("args"), "-p\n9123\nm/1/config.yaml\n");
     assert_eq!(
-        Path::new(pasture.read("cwd").trim()),
-        pasture.options.working_directory.canonicalize().unwrap()
+        Path::new(fixture.read("cwd").trim()),
+        fixture.options.working_directory.canonicalize().unwrap()
     );
-    assert_eq!(pasture.read("stdin"), "/dev/null\n");
+    assert_eq!(fixture.read("stdin"), "/dev/null\n");
     let endpoint = running.endpoint().to_owned();
     assert!(
-        endpoint.starts_with(&format!("ipc://{}/.runner-", pasture.path("data/dolly").display())),
+        endpoint.starts_with(&format!("ipc://{}/.runner-", fixture.path("data/dolly").display())),
         "{endpoint}"
     );
-    assert_eq!(running.io_data_root(), pasture.path("data/dolly"));
-    let env = pasture.read("env");
+    assert_eq!(running.io_data_root(), fixture.path("data/dolly"));
+    let env = fixture.read("env");
     for line in [
         "CUDA_VISIBLE_DEVICES=1,0",
         &format!("SHEPHERD_LISTEN={endpoint}"),
@@ -68,22 +68,22 @@ exec sleep 1000"#,
     let exit = running.stop(LONG).await;
     assert_eq!(exit.cause, ExitCause::Signal(15));
     assert!(!is_there(pid), "the runner is reaped");
-    assert!(!pasture.record().exists());
+    assert!(!fixture.record().exists());
 }
 
 #[tokio::test]
 async fn an_empty_version_is_legal() {
-    let pasture = Pasture::new("echo \"$3\" >&2");
-    std::fs::write(pasture.path("models/m/config.yaml"), "").unwrap();
-    let exit = pasture.sheep().launch(&ModelRef::parse("m", "").unwrap()).await.unwrap().exited().await;
+    let fixture = BareFixture::new("echo \"$3\" >&2");
+    std::fs::write(fixture.path("models/m/config.yaml"), "").unwrap();
+    let exit = fixture.sheep().launch(&ModelRef::parse("m", "").unwrap()).await.unwrap().exited().await;
     assert_eq!((exit.cause, exit.log_tail.as_str()), (ExitCause::Code(0), "m/config.yaml"));
 }
 
 #[tokio::test]
 async fn a_missing_model_is_told_in_the_words_that_clients_know() {
-    let pasture = Pasture::new("");
-    let sheep = pasture.sheep();
-    let file = pasture.path("models/absent/2/config.yaml");
+    let fixture = BareFixture::new("");
+    let sheep = fixture.sheep();
+    let file = fixture.path("models/absent/2/config.yaml");
     let expected = "Cannot load model `absent:2`, file `absent/2/config.yaml` does not exist.";
     let error = refusal(&sheep, &ModelRef::parse("absent", "2").unwrap()).await;
     assert!(matches!(&error, SheepError::Model(m) if m == expected), "{error}");
@@ -97,9 +97,9 @@ async fn a_missing_model_is_told_in_the_words_that_clients_know() {
 
 #[tokio::test]
 async fn a_runner_that_cannot_be_started_is_named() {
-    let mut pasture = Pasture::new("");
-    pasture.options.runner_command = vec!["no-such-runner-anywhere".to_owned()];
-    let error = refusal(&pasture.sheep(), &model()).await;
+    let mut fixture = BareFixture::new("");
+    fixture.options.runner_command = vec!["no-such-runner-anywhere".to_owned()];
+    let error = refusal(&fixture.sheep(), &model()).await;
     let beside = std::env::current_exe().unwrap().parent().unwrap().display().to_string();
     let text = error.to_string();
     assert!(matches!(error, SheepError::Misconfigured(_)));
@@ -108,23 +108,23 @@ async fn a_runner_that_cannot_be_started_is_named() {
         "{text}"
     );
 
-    pasture.options.runner_command = Vec::new();
-    assert!(matches!(refusal(&pasture.sheep(), &model()).await, SheepError::Misconfigured(_)));
+    fixture.options.runner_command = Vec::new();
+    assert!(matches!(refusal(&fixture.sheep(), &model()).await, SheepError::Misconfigured(_)));
 
     // Found, and not to be started: its interpreter is missing.
-    let broken = pasture.path("broken");
+    let broken = fixture.path("broken");
     std::fs::copy("/bin/sh", &broken).unwrap();
     std::fs::write(&broken, "#!/no/such/interpreter\n").unwrap();
-    pasture.options.runner_command = vec![broken.to_str().unwrap().to_owned()];
-    let error = refusal(&pasture.sheep(), &model()).await;
+    fixture.options.runner_command = vec![broken.to_str().unwrap().to_owned()];
+    let error = refusal(&fixture.sheep(), &model()).await;
     assert!(error.to_string().contains("cannot start the runner"), "{error}");
-    assert!(!pasture.record().exists());
+    assert!(!fixture.record().exists());
 }
 
 #[tokio::test]
 async fn a_runner_that_exits_at_once_leaves_its_code_and_last_words() {
-    let pasture = Pasture::new("echo to stdout; echo Traceback >&2; echo 'ValueError: no' >&2; exit 7");
-    let sheep = pasture.sheep();
+    let fixture = BareFixture::new("echo to stdout; echo Traceback >&2; echo 'ValueError: no' >&2; exit 7");
+    let sheep = fixture.sheep();
     let mut running = launch(&sheep).await;
     let exit = running.exited().await;
     assert_eq!(exit.to_string(), "exited with code 7; it last wrote: Traceback\nValueError: no");
@@ -132,41 +132,41 @@ async fn a_runner_that_exits_at_once_leaves_its_code_and_last_words() {
     assert_eq!(running.stop(LONG).await, exit);
     running.kill();
 
-    let pasture = Pasture::new("echo only stdout; kill -SEGV $$");
-    let exit = launch(&pasture.sheep()).await.exited().await;
+    let fixture = BareFixture::new("echo only stdout; kill -SEGV $$");
+    let exit = launch(&fixture.sheep()).await.exited().await;
     assert_eq!((exit.cause, exit.log_tail.as_str()), (ExitCause::Signal(11), "only stdout"));
 }
 
 #[tokio::test]
 async fn output_is_appended_to_the_files() {
-    let mut pasture = Pasture::new("echo out; echo err >&2; exit 1");
-    pasture.options.stdout_file = Some(pasture.path("out.log"));
-    pasture.options.stderr_file = Some(pasture.path("err.log"));
-    let sheep = pasture.sheep();
-    std::fs::write(pasture.path("out.log"), "before\n").unwrap();
+    let mut fixture = BareFixture::new("echo out; echo err >&2; exit 1");
+    fixture.options.stdout_file = Some(fixture.path("out.log"));
+    fixture.options.stderr_file = Some(fixture.path("err.log"));
+    let sheep = fixture.sheep();
+    std::fs::write(fixture.path("out.log"), "before\n").unwrap();
     for _ in 0..2 {
         assert_eq!(launch(&sheep).await.exited().await.log_tail, "err");
     }
-    assert_eq!(pasture.read("out.log"), "before\nout\nout\n");
-    assert_eq!(pasture.read("err.log"), "err\nerr\n");
+    assert_eq!(fixture.read("out.log"), "before\nout\nout\n");
+    assert_eq!(fixture.read("err.log"), "err\nerr\n");
 
     // One file for both is as good.
-    pasture.options.stderr_file = pasture.options.stdout_file.clone();
-    assert_eq!(launch(&pasture.sheep()).await.exited().await.log_tail, "out\nerr");
+    fixture.options.stderr_file = fixture.options.stdout_file.clone();
+    assert_eq!(launch(&fixture.sheep()).await.exited().await.log_tail, "out\nerr");
 
-    pasture.options.stderr_file = Some(pasture.path("missing/logs/err.log"));
-    launch(&pasture.sheep()).await.exited().await;
-    assert_eq!(pasture.read("missing/logs/err.log"), "err\n", "its directory is made");
+    fixture.options.stderr_file = Some(fixture.path("missing/logs/err.log"));
+    launch(&fixture.sheep()).await.exited().await;
+    assert_eq!(fixture.read("missing/logs/err.log"), "err\n", "its directory is made");
 }
 
 #[tokio::test]
 async fn a_log_file_that_cannot_be_opened_fails_jobs() {
-    let mut pasture = Pasture::new("");
-    let pipe = pasture.path("pipe");
+    let mut fixture = BareFixture::new("");
+    let pipe = fixture.path("pipe");
     assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
-    for file in [pasture.path("runner.sh/err.log"), pasture.path("models"), pipe] {
-        pasture.options.stderr_file = Some(file);
-        let error = refusal(&pasture.sheep(), &model()).await;
+    for file in [fixture.path("runner.sh/err.log"), fixture.path("models"), pipe] {
+        fixture.options.stderr_file = Some(file);
+        let error = refusal(&fixture.sheep(), &model()).await;
         let named = "cannot open the `stderr_file` of sheep `dolly`";
         assert!(matches!(&error, SheepError::Model(text) if text.contains(named)), "{error}");
     }
@@ -174,20 +174,20 @@ async fn a_log_file_that_cannot_be_opened_fails_jobs() {
 
 #[tokio::test]
 async fn much_output_stops_nobody() {
-    let pasture = Pasture::new("head -c 10000000 /dev/zero | tr '\\0' x; echo; echo the end");
-    let exit = launch(&pasture.sheep()).await.exited().await;
+    let fixture = BareFixture::new("head -c 10000000 /dev/zero | tr '\\0' x; echo; echo the end");
+    let exit = launch(&fixture.sheep()).await.exited().await;
     assert_eq!((exit.cause, exit.log_tail.as_str()), (ExitCause::Code(0), "the end"));
 }
 
 #[tokio::test]
 async fn a_runner_that_ends_when_asked_is_not_killed() {
-    let pasture = Pasture::new(&script(
+    let fixture = BareFixture::new(&script(
         r#"trap 'echo bye >&2; exit 5' TERM
 echo $$ | write pid
 while :; do sleep 0.01; done"#,
     ));
-    let mut running = launch(&pasture.sheep()).await;
-    pasture.pid("pid").await;
+    let mut running = launch(&fixture.sheep()).await;
+    fixture.pid("pid").await;
     let exit = running.stop(LONG).await;
     assert_eq!(exit.cause, ExitCause::Code(5));
     // The shell may also tell of its `sleep`, which was asked as well.
@@ -196,18 +196,19 @@ while :; do sleep 0.01; done"#,
 
 #[tokio::test]
 async fn a_runner_that_does_not_end_when_asked_is_killed() {
-    let pasture = Pasture::new(&script("trap '' TERM\necho $$ | write pid\nwhile :; do sleep 1000; done"));
-    let mut running = launch(&pasture.sheep()).await;
-    let pid = pasture.pid("pid").await;
+    let fixture =
+        BareFixture::new(&script("trap '' TERM\necho $$ | write pid\nwhile :; do sleep 1000; done"));
+    let mut running = launch(&fixture.sheep()).await;
+    let pid = fixture.pid("pid").await;
     assert_eq!(running.stop(Duration::from_millis(20)).await.cause, ExitCause::Signal(9));
     assert!(!is_there(pid));
 }
 
 #[tokio::test]
 async fn a_stopped_runner_ends_too() {
-    let pasture = Pasture::new(&script("echo $$ | write pid\nkill -STOP $$\n"));
-    let mut running = launch(&pasture.sheep()).await;
-    let pid = pasture.pid("pid").await;
+    let fixture = BareFixture::new(&script("echo $$ | write pid\nkill -STOP $$\n"));
+    let mut running = launch(&fixture.sheep()).await;
+    let pid = fixture.pid("pid").await;
     until(|| std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap().contains(") T ")).await;
     assert_eq!(running.stop(LONG).await.cause, ExitCause::Signal(15));
 }
@@ -222,20 +223,20 @@ while ! [ -e "$DIR/leave" ]; do sleep 0.01; done
 "#;
 
 /// The runner, its child, and one that left its session.
-async fn family(pasture: &Pasture) -> [i32; 3] {
-    [pasture.pid("pid").await, pasture.pid("child").await, pasture.pid("daemon").await]
+async fn family(fixture: &BareFixture) -> [i32; 3] {
+    [fixture.pid("pid").await, fixture.pid("child").await, fixture.pid("daemon").await]
 }
 
 /// Launches the family in another process, which is killed. Returns when the runner
 /// has gone with it.
-async fn orphans(pasture: &Pasture) -> [i32; 2] {
+async fn orphans(fixture: &BareFixture) -> [i32; 2] {
     let mut daemon = Command::new(std::env::current_exe().unwrap())
         .args(["--ignored", "--exact", "daemon_that_is_killed"])
-        .env("SHEPHERD_TEST_DIR", pasture.dir.path())
+        .env("SHEPHERD_TEST_DIR", fixture.dir.path())
         .stdout(Stdio::null())
         .spawn()
         .unwrap();
-    let [runner, child, orphan] = family(pasture).await;
+    let [runner, child, orphan] = family(fixture).await;
     daemon.kill().unwrap();
     daemon.wait().unwrap();
     until(|| !lives(runner)).await;
@@ -246,9 +247,9 @@ async fn orphans(pasture: &Pasture) -> [i32; 2] {
 #[tokio::test]
 async fn descendants_end_with_their_runner() {
     for end in ["stop", "kill", "drop", "death"] {
-        let pasture = Pasture::new(&script(FAMILY));
-        let mut running = launch(&pasture.sheep()).await;
-        let family = family(&pasture).await;
+        let fixture = BareFixture::new(&script(FAMILY));
+        let mut running = launch(&fixture.sheep()).await;
+        let family = family(&fixture).await;
         assert!(family.iter().all(|pid| lives(*pid)));
         match end {
             "stop" => {
@@ -260,17 +261,17 @@ async fn descendants_end_with_their_runner() {
             }
             "drop" => drop(running),
             _ => {
-                std::fs::write(pasture.path("leave"), "").unwrap();
+                std::fs::write(fixture.path("leave"), "").unwrap();
                 running.exited().await;
             }
         }
         if end == "drop" {
             until(|| family.iter().all(|pid| !lives(*pid))).await;
-            until(|| !pasture.record().exists() && !is_there(family[0])).await;
+            until(|| !fixture.record().exists() && !is_there(family[0])).await;
         }
         assert!(family.iter().all(|pid| !lives(*pid)), "{end}: {family:?}");
         assert!(!is_there(family[0]), "{end}: the runner is reaped");
-        assert!(!pasture.record().exists());
+        assert!(!fixture.record().exists());
     }
 }
 
@@ -297,9 +298,9 @@ fn is_grouped(pid: i32) -> bool {
 #[tokio::test]
 async fn a_process_that_hides_in_every_way_ends_with_its_runner() {
     for end in ["stop", "drop", "death"] {
-        let pasture = Pasture::new(&script(HERMIT));
-        let mut running = launch(&pasture.sheep()).await;
-        let [runner, hermit] = [pasture.pid("pid").await, pasture.pid("hermit").await];
+        let fixture = BareFixture::new(&script(HERMIT));
+        let mut running = launch(&fixture.sheep()).await;
+        let [runner, hermit] = [fixture.pid("pid").await, fixture.pid("hermit").await];
         if !is_grouped(runner) {
             let hermit = rustix::process::Pid::from_raw(hermit).unwrap();
             return rustix::process::kill_process(hermit, rustix::process::Signal::KILL).unwrap();
@@ -310,11 +311,11 @@ async fn a_process_that_hides_in_every_way_ends_with_its_runner() {
             "stop" => drop(running.stop(LONG).await),
             "drop" => drop(running),
             _ => {
-                std::fs::write(pasture.path("leave"), "").unwrap();
+                std::fs::write(fixture.path("leave"), "").unwrap();
                 running.exited().await;
             }
         }
-        until(|| !pasture.record().exists()).await;
+        until(|| !fixture.record().exists()).await;
         assert!(!lives(hermit), "{end}");
         let name = group.lines().find_map(|line| line.strip_prefix("0::")).unwrap().to_owned();
         let mounts = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
@@ -324,20 +325,20 @@ async fn a_process_that_hides_in_every_way_ends_with_its_runner() {
 
 #[tokio::test]
 async fn a_process_that_hid_from_a_killed_daemon_is_ended_by_the_next() {
-    let pasture = Pasture::new(&script(HERMIT));
+    let fixture = BareFixture::new(&script(HERMIT));
     let mut daemon = Command::new(std::env::current_exe().unwrap())
         .args(["--ignored", "--exact", "daemon_that_is_killed"])
-        .env("SHEPHERD_TEST_DIR", pasture.dir.path())
+        .env("SHEPHERD_TEST_DIR", fixture.dir.path())
         .stdout(Stdio::null())
         .spawn()
         .unwrap();
-    let [runner, hermit] = [pasture.pid("pid").await, pasture.pid("hermit").await];
+    let [runner, hermit] = [fixture.pid("pid").await, fixture.pid("hermit").await];
     let is_grouped = is_grouped(runner);
     daemon.kill().unwrap();
     daemon.wait().unwrap();
     until(|| !lives(runner)).await;
     if is_grouped {
-        pasture.sheep().sweep().await.unwrap();
+        fixture.sheep().sweep().await.unwrap();
         assert!(!lives(hermit));
     } else {
         rustix::process::kill_process(
@@ -352,10 +353,10 @@ async fn a_process_that_hid_from_a_killed_daemon_is_ended_by_the_next() {
 async fn a_port_in_use_is_refused_and_its_holder_left_alone() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
-    let mut pasture = Pasture::new("echo \"$SHEPHERD_LISTEN $2\" >&2");
-    pasture.options.transport = Transport::Tcp;
-    pasture.options.port = port;
-    let sheep = pasture.sheep();
+    let mut fixture = BareFixture::new("echo \"$SHEPHERD_LISTEN $2\" >&2");
+    fixture.options.transport = Transport::Tcp;
+    fixture.options.port = port;
+    let sheep = fixture.sheep();
     let error = refusal(&sheep, &model()).await;
     assert_eq!(error.to_string(), format!("port {port} is in use by another process"));
     assert!(std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
@@ -374,8 +375,8 @@ async fn a_port_in_use_is_refused_and_its_holder_left_alone() {
 
 #[tokio::test]
 async fn each_launch_has_an_endpoint_of_its_own() {
-    let pasture = Pasture::new("exec sleep 1000");
-    let sheep = pasture.sheep();
+    let fixture = BareFixture::new("exec sleep 1000");
+    let sheep = fixture.sheep();
     let first = launch(&sheep).await;
     let endpoint = first.endpoint().to_owned();
     assert!(matches!(refusal(&sheep, &model()).await, SheepError::Unavailable(_)), "one runner at a time");
@@ -387,8 +388,8 @@ async fn each_launch_has_an_endpoint_of_its_own() {
 
 #[tokio::test]
 async fn a_launch_that_is_given_up_leaves_nothing() {
-    let pasture = Pasture::new("echo $$ >> \"$DIR/pids\"; exec sleep 1000");
-    let sheep = pasture.sheep();
+    let fixture = BareFixture::new("echo $$ >> \"$DIR/pids\"; exec sleep 1000");
+    let sheep = fixture.sheep();
     for _ in 0..20 {
         let wanted = model();
         tokio::select! {
@@ -400,18 +401,19 @@ async fn a_launch_that_is_given_up_leaves_nothing() {
     }
     let mut running = launch(&sheep).await;
     running.stop(LONG).await;
-    let pids = std::fs::read_to_string(pasture.path("pids")).unwrap_or_default();
+    let pids = std::fs::read_to_string(fixture.path("pids")).unwrap_or_default();
     assert!(pids.lines().all(|pid| !is_there(pid.parse().unwrap())), "{pids}");
-    assert!(!pasture.record().exists());
+    assert!(!fixture.record().exists());
 }
 
 #[tokio::test]
 async fn a_long_path_gets_a_private_socket_that_goes_with_the_run() {
-    let mut pasture = Pasture::new("[ -d \"$(dirname \"${SHEPHERD_LISTEN#ipc://}\")\" ] && echo ready >&2");
-    pasture.options.data_root = pasture.path(&format!("data/{}", "long".repeat(30)));
-    let mut running = launch(&pasture.sheep()).await;
+    let mut fixture =
+        BareFixture::new("[ -d \"$(dirname \"${SHEPHERD_LISTEN#ipc://}\")\" ] && echo ready >&2");
+    fixture.options.data_root = fixture.path(&format!("data/{}", "long".repeat(30)));
+    let mut running = launch(&fixture.sheep()).await;
     let socket = PathBuf::from(running.endpoint().strip_prefix("ipc://").unwrap());
-    assert!(socket.as_os_str().len() <= 107 && !socket.starts_with(pasture.dir.path()));
+    assert!(socket.as_os_str().len() <= 107 && !socket.starts_with(fixture.dir.path()));
     assert_eq!(running.exited().await.log_tail, "ready");
     assert!(!socket.parent().unwrap().exists());
 }
@@ -427,31 +429,31 @@ async fn daemon_that_is_killed() {
 
 #[tokio::test]
 async fn a_killed_daemon_leaves_no_runner_and_its_next_life_ends_the_rest() {
-    let pasture = Pasture::new(&script(FAMILY));
-    let [child, orphan] = orphans(&pasture).await;
-    assert!(pasture.record().exists());
+    let fixture = BareFixture::new(&script(FAMILY));
+    let [child, orphan] = orphans(&fixture).await;
+    assert!(fixture.record().exists());
 
-    let sheep = pasture.sheep();
+    let sheep = fixture.sheep();
     sheep.sweep().await.unwrap();
     assert!(!lives(child) && !lives(orphan));
-    assert!(!pasture.record().exists());
+    assert!(!fixture.record().exists());
     sheep.sweep().await.unwrap();
 }
 
 #[tokio::test]
 async fn a_launch_without_a_sweep_ends_the_orphans_first() {
-    let pasture = Pasture::new(&script(FAMILY));
-    let [child, orphan] = orphans(&pasture).await;
-    std::fs::write(pasture.path("runner.sh"), "exec sleep 1000").unwrap();
-    let _running = launch(&pasture.sheep()).await;
+    let fixture = BareFixture::new(&script(FAMILY));
+    let [child, orphan] = orphans(&fixture).await;
+    std::fs::write(fixture.path("runner.sh"), "exec sleep 1000").unwrap();
+    let _running = launch(&fixture.sheep()).await;
     assert!(!lives(child) && !lives(orphan));
 }
 
 #[tokio::test]
 async fn a_state_directory_that_cannot_be_used_is_named() {
-    let mut pasture = Pasture::new("");
-    pasture.options.state_dir = pasture.path("runner.sh");
-    let error = refusal(&pasture.sheep(), &model()).await;
+    let mut fixture = BareFixture::new("");
+    fixture.options.state_dir = fixture.path("runner.sh");
+    let error = refusal(&fixture.sheep(), &model()).await;
     assert!(
         matches!(&error, SheepError::Misconfigured(m) if m.contains("runner.sh/sheep/dolly.json")),
         "{error}"

@@ -270,10 +270,10 @@ pub(super) async fn more_than_a_thousand_inputs(b: Backend<'_>) {
     let objects = (0..1_205).map(|n| (key(&format!("inputs/{n}")), Bytes::from_static(b"x")));
     b.put_small(&job, objects).await;
     let to = b.runner_dir();
-    assert_eq!(b.storage.stage(&job, &at(&to, Trust::Ours)).await.unwrap(), transfer(1_205, 1_205));
+    assert_eq!(b.storage.stage(&job, &at(&to, Trust::Trusted)).await.unwrap(), transfer(1_205, 1_205));
     assert_eq!(files(&to).len(), 1_205);
     assert_eq!(
-        b.storage.publish(&job, &at(&to, Trust::Ours), Replaces::Earlier).await.unwrap(),
+        b.storage.publish(&job, &at(&to, Trust::Trusted), Replaces::Earlier).await.unwrap(),
         transfer(1_205, 1_205)
     );
     assert!(is_empty_or_gone(&to));

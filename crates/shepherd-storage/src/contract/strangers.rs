@@ -18,7 +18,7 @@ pub(super) async fn what_a_stranger_was_given_is_its_own(b: Backend<'_>) {
     b.put(&job, "inputs/input", "stored").await;
     b.put(&job, "inputs/deep/input", "stored").await;
     let to = b.runner_dir();
-    b.storage.stage(&job, &at(&to, Trust::Stranger)).await.unwrap();
+    b.storage.stage(&job, &at(&to, Trust::Untrusted)).await.unwrap();
     for path in ["input", "deep/input"] {
         let mut file = fs::OpenOptions::new().write(true).open(to.join(path)).unwrap();
         file.write_all(b"broken").unwrap();
@@ -39,7 +39,7 @@ pub(super) async fn what_a_stranger_left_is_no_longer_its_own(b: Backend<'_>) {
         fs::set_permissions(from.join(path), fs::Permissions::from_mode(0o466)).unwrap();
     }
     let dir = fs::File::open(from.join("deep")).unwrap();
-    b.storage.publish(&job, &at(&from, Trust::Stranger), Replaces::Nothing).await.unwrap();
+    b.storage.publish(&job, &at(&from, Trust::Untrusted), Replaces::Nothing).await.unwrap();
     assert!(is_empty_or_gone(&from));
     for mut file in open {
         file.rewind().unwrap();
@@ -62,7 +62,7 @@ pub(super) async fn what_a_stranger_is_given_is_open_to_the_group(b: Backend<'_>
     b.put(&job, "inputs/input", "x").await;
     b.put(&job, "inputs/deep/er/input", "x").await;
     let to = b.runner_dir();
-    b.storage.stage(&job, &at(&to, Trust::Stranger)).await.unwrap();
+    b.storage.stage(&job, &at(&to, Trust::Untrusted)).await.unwrap();
     let mode = |path: &str| fs::metadata(to.join(path)).unwrap().permissions().mode() & 0o7777;
     for (path, wanted) in [("input", 0o660), ("deep", 0o2770), ("deep/er", 0o2770), ("deep/er/input", 0o660)]
     {
@@ -230,7 +230,7 @@ pub(crate) async fn publish_while_names_change(b: Backend<'_>, trust: Trust, rou
                     assert_eq!(pieces.concat(), b"output", "{path}");
                 }
                 // What one of ours keeps open it still changes.
-                Err(StorageError::NotFound) if trust == Trust::Ours => {}
+                Err(StorageError::NotFound) if trust == Trust::Trusted => {}
                 Err(error) => panic!("{path}: {error}"),
             }
         }

@@ -35,7 +35,7 @@ use crate::{ObjectMeta, Result, StorageError};
 /// The attribute's name. Clients of the file see it with `getfattr -d FILE`.
 const NAME: &str = "user.shepherd";
 /// The longest that is read: more than ext4 holds, and than is ever written.
-const LONGEST: usize = 16 << 10;
+const MAX_ATTRIBUTE_BYTES: usize = 16 << 10;
 /// Up to how many bytes a file is read to make its tag.
 const HASHED: u64 = 64 << 10;
 
@@ -283,7 +283,7 @@ fn read(file: &OwnedFd) -> rustix::io::Result<Option<(Option<Recorded>, Attribut
     let text = match rustix::fs::fgetxattr(file, NAME, &mut buffer[..]) {
         Ok(length) => buffer[..length].to_vec(),
         Err(Errno::RANGE) => {
-            let mut buffer = vec![0; LONGEST];
+            let mut buffer = vec![0; MAX_ATTRIBUTE_BYTES];
             match rustix::fs::fgetxattr(file, NAME, &mut buffer[..]) {
                 Ok(length) => buffer.truncate(length),
                 Err(Errno::RANGE | Errno::TOOBIG | Errno::NODATA) => return Ok(None),

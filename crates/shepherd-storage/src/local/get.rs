@@ -16,7 +16,7 @@ use super::resolve::READ;
 use crate::{Object, ObjectMeta, Result, StorageError};
 
 /// How much is read at a time, and held.
-const PART: u64 = 1 << 18;
+const READ_BYTES: u64 = 1 << 18;
 
 /// An object that was opened, with what was read of it at once.
 pub(super) struct Opened {
@@ -91,7 +91,7 @@ impl From<Opened> for Object {
 
 /// Reads the beginning of `range`; nothing only at its end or the file's.
 fn read(file: &OwnedFd, range: &Range<u64>) -> rustix::io::Result<Bytes> {
-    let wanted = usize::try_from((range.end - range.start).min(PART)).unwrap_or(usize::MAX);
+    let wanted = usize::try_from((range.end - range.start).min(READ_BYTES)).unwrap_or(usize::MAX);
     let mut part = Vec::with_capacity(wanted);
     while part.len() < wanted {
         let at = range.start + u64::try_from(part.len()).unwrap_or(u64::MAX);

@@ -102,7 +102,7 @@ impl Found<'_> {
         if self.stat.st_mode & SET_ID == 0 {
             return Ok(());
         }
-        let (file, stat) = self.open(Trust::Ours)?;
+        let (file, stat) = self.open(Trust::Trusted)?;
         rustix::fs::fchmod(file, Mode::from_raw_mode(stat.st_mode & 0o7777 & !SET_ID)).map_err(|_| {
             refused(&self.output.path, "has set-user-id or set-group-id, which it does not let go of")
         })
@@ -127,7 +127,7 @@ pub(super) fn each_file(
             Err(Stop(refused(&path, why)))
         };
         names += 1;
-        if trust == Trust::Stranger && names > MOST_NAMES {
+        if trust == Trust::Untrusted && names > MOST_NAMES {
             return refuse("is one of more than a million");
         }
         let Some(path) = entry.path() else { return refuse("has a name that is not UTF-8") };
@@ -147,7 +147,7 @@ pub(super) fn each_file(
         match rustix::fs::statat(entry.dir, entry.name, AtFlags::SYMLINK_NOFOLLOW) {
             // A runner of ours is this user. What another user's runner owns is copied in any case.
             Ok(stat)
-                if trust == Trust::Ours
+                if trust == Trust::Trusted
                     && stat.st_nlink > 1
                     && stat.st_uid != rustix::process::geteuid().as_raw() =>
             {
@@ -170,9 +170,9 @@ fn read_regular(
     open: impl Fn(OFlags) -> rustix::io::Result<OwnedFd>,
 ) -> Result<(File, Stat)> {
     let opened = match trust {
-        Trust::Ours => open(READ).and_then(|file| rustix::fs::fstat(&file).map(|stat| (file, stat))),
+        Trust::Trusted => open(READ).and_then(|file| rustix::fs::fstat(&file).map(|stat| (file, stat))),
         // To open a device is to use it: what this is must be known before.
-        Trust::Stranger => open(OFlags::PATH).and_then(|at| {
+        Trust::Untrusted => open(OFlags::PATH).and_then(|at| {
             let stat = rustix::fs::fstat(&at)?;
             if !is_file(&stat) {
                 return Ok((at, stat));

@@ -135,8 +135,8 @@ impl Places {
     /// Lets a stranger into directories that were made for it.
     fn let_in(&self, made: &[String]) -> rustix::io::Result<()> {
         match self.trust {
-            Trust::Ours => Ok(()),
-            Trust::Stranger => made.iter().try_for_each(|path| {
+            Trust::Trusted => Ok(()),
+            Trust::Untrusted => made.iter().try_for_each(|path| {
                 // Whichever directory of the stranger's this is by now.
                 rustix::fs::fchmod(self.resolve.open(&self.to, path, LIST)?, STRANGERS_DIR)
             }),
@@ -149,8 +149,8 @@ pub(super) fn create(trust: Trust, dir: BorrowedFd<'_>, name: &str, mode: u32) -
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mode = Mode::from_raw_mode(mode);
     match trust {
-        Trust::Ours => rustix::fs::openat(dir, name, flags, mode).map(File::from),
-        Trust::Stranger => {
+        Trust::Trusted => rustix::fs::openat(dir, name, flags, mode).map(File::from),
+        Trust::Untrusted => {
             let mode = mode.difference(Mode::RWXO);
             let file = rustix::fs::openat(dir, name, flags, mode)?;
             rustix::fs::fchmod(&file, mode)?;

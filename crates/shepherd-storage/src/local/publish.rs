@@ -34,14 +34,14 @@ use crate::{Result, RunnerDir, StorageError, Transfer, Trust};
 const OUTPUTS: &str = "outputs";
 
 /// How often a publishing is tried while others remove the job under it.
-const TRIES: usize = 16;
+const MAX_PUBLISH_TRIES: usize = 16;
 
 impl Disk {
     pub(super) fn publish(&self, job: &JobId, from: &RunnerDir) -> Result<Transfer> {
         let source = outputs::open(from)?;
         let found = match from.trust() {
-            Trust::Ours => self.take(job, from, &source)?,
-            Trust::Stranger => self.take_copy(job, from, &source)?,
+            Trust::Trusted => self.take(job, from, &source)?,
+            Trust::Untrusted => self.take_copy(job, from, &source)?,
         };
         self.changes.note();
         Ok(found)
@@ -131,7 +131,7 @@ impl Disk {
     /// Puts the directory `from` in the place of the job's outputs, in one step
     /// where the file system can.
     fn install(&self, job: &JobId, from_dir: BorrowedFd<'_>, from: &OsStr) -> rustix::io::Result<()> {
-        let mut tries = TRIES;
+        let mut tries = MAX_PUBLISH_TRIES;
         loop {
             let mut made = Vec::new();
             let outcome = self.resolve.make(&self.root, job.as_str(), &mut made).and_then(|dir| {

@@ -23,13 +23,13 @@ use crate::{Body, JobObjects, ObjectMeta, Put, Result, SmallPut, StorageError};
 
 /// How much of a body is gathered before it is written. At most twice that is
 /// held: one part is written while the next one arrives.
-const PART: usize = 1 << 20;
+const PART_BYTES: usize = 1 << 20;
 
 /// How many pieces a part has at most: a body may come byte by byte.
-const PIECES: usize = 4096;
+const MAX_PIECES: usize = 4096;
 
 /// How often a placing is tried while others remove the directory under it.
-const TRIES: usize = 16;
+const MAX_PLACE_TRIES: usize = 16;
 
 /// An object on its way in.
 pub(super) struct Upload {
@@ -72,7 +72,7 @@ pub(super) async fn stream<S: Send + 'static>(
         }
         held += piece.len();
         part.push(piece);
-        if held >= PART || part.len() >= PIECES {
+        if held >= PART_BYTES || part.len() >= MAX_PIECES {
             let state = joined(writing.take()).await?.or(state.take()).expect(HERE);
             let (disk, part) = (Arc::clone(disk), std::mem::take(&mut part));
             writing = Some(tokio::task::spawn_blocking(move || write(&disk, state, &part)));
@@ -235,7 +235,7 @@ impl Disk {
         mut flags: RenameFlags,
     ) -> rustix::io::Result<Vec<String>> {
         let (parent, name) = split(place);
-        let mut tries = TRIES;
+        let mut tries = MAX_PLACE_TRIES;
         loop {
             let mut made = Vec::new();
             let placed = parents

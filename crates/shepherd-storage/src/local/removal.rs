@@ -15,11 +15,11 @@ use rustix::io::{Errno, Result};
 use super::resolve::{AT, LIST, kind};
 
 /// How often a removal starts over when something was placed meanwhile.
-const TRIES: usize = 64;
+const MAX_REMOVE_TRIES: usize = 64;
 /// How many levels of directories are removed, each of which takes one round.
-const ROUNDS: usize = 16 << 10;
+const MAX_LEVELS: usize = 16 << 10;
 /// How many names are read at once: a directory may be filled while it is read.
-const NAMES: usize = 16 << 10;
+const NAMES_AT_ONCE: usize = 16 << 10;
 
 /// Removes `name` from the directory `dir`, with everything below it, without
 /// following a link, and within a bound whatever others do there meanwhile.
@@ -42,7 +42,7 @@ pub(super) fn remove(dir: BorrowedFd<'_>, name: &CStr) -> Result<()> {
     }
     // A put that had the directory open may still place something in it; once it
     // is gone, none can.
-    for _ in 0..TRIES {
+    for _ in 0..MAX_REMOVE_TRIES {
         match rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR) {
             Err(Errno::NOTEMPTY | Errno::EXIST) => empty(&enter(dir, name)?)?,
             outcome => return outcome,
@@ -79,9 +79,9 @@ impl Step {
 /// nests them, no path becomes too long and no stack of open directories grows.
 pub(crate) fn empty(top: &OwnedFd) -> Result<()> {
     let mut number = 0_u64;
-    for _ in 0..ROUNDS {
+    for _ in 0..MAX_LEVELS {
         let mut step = Step::default();
-        let (names, more) = names(top.as_fd(), NAMES)?;
+        let (names, more) = names(top.as_fd(), NAMES_AT_ONCE)?;
         for (name, kind) in names {
             if kind == FileType::Directory {
                 remove_level(top, &name, &mut number, &mut step);
@@ -106,7 +106,7 @@ fn remove_level(top: &OwnedFd, name: &CStr, number: &mut u64, step: &mut Step) {
         Err(Errno::NOTEMPTY | Errno::EXIST) => {}
         outcome => return step.note(outcome),
     }
-    let read = enter(top.as_fd(), name).and_then(|child| Ok((names(child.as_fd(), NAMES)?.0, child)));
+    let read = enter(top.as_fd(), name).and_then(|child| Ok((names(child.as_fd(), NAMES_AT_ONCE)?.0, child)));
     let (inner, child) = match read {
         Ok(read) => read,
         Err(errno) => return step.note(Err(errno)),
@@ -130,7 +130,7 @@ fn remove_level(top: &OwnedFd, name: &CStr, number: &mut u64, step: &mut Step) {
 /// Renames a directory to the top, under a name that nothing has.
 fn lift(top: &OwnedFd, dir: &OwnedFd, name: &CStr, number: &mut u64) -> Result<()> {
     let mut is_open = false;
-    for _ in 0..TRIES {
+    for _ in 0..MAX_REMOVE_TRIES {
         *number += 1;
         match rustix::fs::renameat(dir, name, top, format!(".shepherd-{number}")) {
             Err(Errno::NOTEMPTY | Errno::EXIST | Errno::NOTDIR) => {}

@@ -22,7 +22,7 @@ pub(super) const LIST: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY);
 pub(super) const READ: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK);
 
 /// No path of ours below a job is longer; the kernel takes 4,095 bytes.
-const LONGEST: usize = 3500;
+const MAX_PATH_BYTES: usize = 3500;
 
 pub(super) const DIR_MODE: Mode = Mode::RWXU.union(Mode::RWXG).union(Mode::RWXO);
 
@@ -153,7 +153,7 @@ impl Resolve {
                     && let Ok(name) = name.to_str()
                 {
                     let path = join(&path, name);
-                    if path.len() <= LONGEST {
+                    if path.len() <= MAX_PATH_BYTES {
                         todo.push(path);
                     }
                 }

@@ -66,7 +66,7 @@ impl Disk {
             trust: to.trust(),
             // Subvolumes of one file system are different devices that share blocks.
             clone: !same_device || self.may_clone.load(Ordering::Relaxed),
-            link: self.staging == Staging::Share && to.trust() == Trust::Ours && same_device,
+            link: self.staging == Staging::Share && to.trust() == Trust::Trusted && same_device,
             same_device,
         };
         let mut stage = Stage { disk: self, job, to: places, how, done: Transfer::default() };

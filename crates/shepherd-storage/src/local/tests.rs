@@ -62,7 +62,7 @@ fn names(dir: &Path) -> Vec<String> {
 
 /// The directory of a runner of ours.
 fn ours(path: &Path) -> RunnerDir {
-    RunnerDir::at(path, Trust::Ours).unwrap()
+    RunnerDir::at(path, Trust::Trusted).unwrap()
 }
 
 /// Does something in a thread that permissions hold for, also where it is root's.

@@ -12,10 +12,10 @@ use reqwest::Response;
 use shepherd_job::{ObjectPath, Timestamp};
 
 use super::fault::{Fault, Kind};
+use super::http::{Call, header, time_of};
 use super::layout::Home;
 use super::retry::Tries;
 use super::store::Store;
-use super::wire::{Call, header, time_of};
 use crate::{Body, Object, ObjectMeta, Result, StorageError};
 
 /// An object that is being read. A body that breaks off is gone on with where it
@@ -154,7 +154,7 @@ impl Reading {
             }
             let fault = match &mut self.response {
                 None => None,
-                Some(response) => match self.store.wire.piece(response).await {
+                Some(response) => match self.store.http.piece(response).await {
                     Ok(Some(piece)) if piece.is_empty() => continue,
                     Ok(Some(piece)) => return Ok(Some(self.counted(piece))),
                     Ok(None) => Some(Fault::new(Kind::Away, "the body ended too early")),
@@ -210,7 +210,7 @@ impl Reading {
         let elsewhere = || Fault::new(Kind::Away, "the server gave another part of the object");
         let mut over = self.range.start.checked_sub(from).ok_or_else(elsewhere)?;
         while over > 0 {
-            let Some(mut piece) = self.store.wire.piece(&mut response).await? else {
+            let Some(mut piece) = self.store.http.piece(&mut response).await? else {
                 return Err(elsewhere());
             };
             let passed = piece.len().min(usize::try_from(over).unwrap_or(usize::MAX));

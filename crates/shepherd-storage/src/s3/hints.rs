@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use tokio::sync::MutexGuard;
 
 /// How many buckets are remembered.
-const MOST: usize = 16 << 10;
+const MAX_REMEMBERED: usize = 16 << 10;
 
 /// How many buckets can be made at once.
 const MAKERS: usize = 32;
@@ -52,7 +52,7 @@ impl Hints {
             *seen = hint;
             return;
         }
-        if memory.order.len() >= MOST
+        if memory.order.len() >= MAX_REMEMBERED
             && let Some(oldest) = memory.order.pop_front()
         {
             memory.seen.remove(&oldest);
@@ -79,14 +79,14 @@ mod tests {
     #[test]
     fn the_newest_are_remembered() {
         let hints = Hints::new();
-        for n in 0..MOST + 10 {
+        for n in 0..MAX_REMEMBERED + 10 {
             hints.set(&format!("bucket-{n}"), Hint::Missing);
         }
         hints.set("bucket-100", Hint::There);
         assert_eq!(hints.get("bucket-9"), None);
         assert_eq!(hints.get("bucket-10"), Some(Hint::Missing));
         assert_eq!(hints.get("bucket-100"), Some(Hint::There));
-        assert_eq!(hints.memory().seen.len(), MOST);
-        assert_eq!(hints.memory().order.len(), MOST);
+        assert_eq!(hints.memory().seen.len(), MAX_REMEMBERED);
+        assert_eq!(hints.memory().order.len(), MAX_REMEMBERED);
     }
 }

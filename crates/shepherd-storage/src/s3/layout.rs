@@ -7,7 +7,7 @@ use super::options::S3Layout;
 use crate::{Result, StorageError};
 
 /// The longest key that S3 takes, in bytes.
-const LONGEST: usize = 1024;
+const MAX_KEY_BYTES: usize = 1024;
 
 /// What stands for itself in the path of a request; all else is encoded, as
 /// signatures demand.
@@ -43,7 +43,7 @@ impl Layout {
                 }
                 let prefix = prefix.trim_matches('/');
                 let prefix = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
-                if has_dots(&prefix) || prefix.len() > LONGEST / 2 {
+                if has_dots(&prefix) || prefix.len() > MAX_KEY_BYTES / 2 {
                     return Err(StorageError::Invalid(format!("{prefix:?} cannot be a prefix of keys")));
                 }
                 Ok(Self::Prefix { bucket: bucket.clone(), prefix })
@@ -72,8 +72,10 @@ impl Home {
         if has_dots(&key) {
             return Err(StorageError::Invalid(format!("the key {key:?} has a segment `.` or `..`")));
         }
-        if key.len() > LONGEST {
-            return Err(StorageError::Invalid(format!("the key {key:?} is longer than {LONGEST} bytes")));
+        if key.len() > MAX_KEY_BYTES {
+            return Err(StorageError::Invalid(format!(
+                "the key {key:?} is longer than {MAX_KEY_BYTES} bytes"
+            )));
         }
         Ok(key)
     }

@@ -6,10 +6,10 @@ use http::Method;
 use shepherd_job::{ObjectPath, Timestamp};
 
 use super::fault::{Fault, Kind};
+use super::http::{Call, time_of};
 use super::layout::Home;
 use super::retry::Tries;
 use super::store::Store;
-use super::wire::{Call, time_of};
 use super::xml::Element;
 use crate::{ObjectMeta, Result};
 
@@ -84,7 +84,7 @@ impl Pages {
             Page::parse(&text).ok_or_else(|| broken("the server's listing cannot be understood"))?;
         if page.encoded {
             let spelled = page.objects.iter_mut().map(|one| std::mem::take(&mut one.key)).collect();
-            let keys = store.spelling.read(store, &self.home, spelled).await?;
+            let keys = store.key_encoding.read(store, &self.home, spelled).await?;
             for (one, key) in page.objects.iter_mut().zip(keys) {
                 one.key = key;
             }

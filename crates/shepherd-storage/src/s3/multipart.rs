@@ -18,18 +18,18 @@ use shepherd_job::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::fault::{Fault, Kind};
+use super::http::{Call, header, time_of};
 use super::layout::Home;
 use super::payload::Payload;
 use super::put::not_stored;
 use super::retry::Tries;
 use super::source::Source;
 use super::store::{Missing, Store};
-use super::wire::{Call, header, time_of};
 use super::xml::{Element, escaped};
 use crate::{Result, StorageError};
 
 /// The most parts that an object can have.
-const MOST: u64 = 10_000;
+const MAX_PARTS: u64 = 10_000;
 
 /// How many parts of one object are on their way at most.
 const AT_ONCE: usize = 4;
@@ -119,7 +119,7 @@ impl Upload {
             let mut response = store.send(&home, &call, Missing::Make).await?;
             let begun = header(response.headers(), DATE.as_str()).and_then(time_of);
             let mut text = Vec::new();
-            while let Some(piece) = store.wire.piece(&mut response).await? {
+            while let Some(piece) = store.http.piece(&mut response).await? {
                 text.extend_from_slice(&piece);
             }
             let root = std::str::from_utf8(&text).ok().and_then(Element::parse);
@@ -165,13 +165,13 @@ impl Upload {
     }
 
     async fn part(&self, number: u64, part: Payload) -> Result<String> {
-        let wire = &self.store.wire;
+        let http = &self.store.http;
         let call = Call::object(Method::PUT, &self.home.bucket, &self.key)
             .query("partNumber", number.to_string())
             .query("uploadId", &*self.id)
             .body(part);
         let sent = async {
-            let response = wire.call(&call, wire.limits.answer, &mut self.store.tries()).await?;
+            let response = http.call(&call, http.limits.answer, &mut self.store.tries()).await?;
             let etag = header(response.headers(), ETAG.as_str()).map(str::to_owned);
             etag.ok_or_else(|| Fault::new(Kind::Broken, "the server does not acknowledge a part"))
         };
@@ -188,8 +188,8 @@ impl Upload {
         let call = Call::object(Method::POST, &self.home.bucket, &self.key)
             .query("uploadId", &*self.id)
             .body(Payload::Bytes(Bytes::from(body)));
-        let limit = self.store.wire.limits.answer + Duration::from_secs(size / JOINED);
-        match self.store.wire.text(&call, limit, &mut Tries::for_(COMPLETE.max(limit * 3))).await {
+        let limit = self.store.http.limits.answer + Duration::from_secs(size / JOINED);
+        match self.store.http.text(&call, limit, &mut Tries::for_(COMPLETE.max(limit * 3))).await {
             // Whatever else says 200 on the way, only this is the server's word.
             Ok(text)
                 if Element::parse(&text).is_some_and(|root| root.name == "CompleteMultipartUploadResult") =>
@@ -242,7 +242,7 @@ impl Parts {
         let held = match self.first.take() {
             Some(first) => Some(first),
             None => {
-                let len = part_size(store.wire.limits.part as u64, self.size);
+                let len = part_size(store.http.limits.part as u64, self.size);
                 let permit = match &self.source {
                     Source::Body(_) => Some(store.memory.take(len).await?),
                     Source::File(_) => None,
@@ -250,7 +250,7 @@ impl Parts {
                 self.source.part(len).await?.map(|part| (part, permit))
             }
         };
-        if held.is_some() && self.number > MOST {
+        if held.is_some() && self.number > MAX_PARTS {
             return Err(StorageError::Invalid(format!("{} is too large to be stored", self.upload.key)));
         }
         Ok(held.map(|held| (self.number, held)))
@@ -260,7 +260,7 @@ impl Parts {
 /// How large the parts are, but for the last: all alike, as some servers insist.
 /// There is a greatest number of them, so a large object has large ones.
 fn part_size(smallest: u64, size: Option<u64>) -> u64 {
-    smallest.max(size.unwrap_or(0).div_ceil(MOST))
+    smallest.max(size.unwrap_or(0).div_ceil(MAX_PARTS))
 }
 
 /// Aborts an upload; none is no error.
@@ -324,7 +324,7 @@ mod tests {
         const MIB: u64 = 1 << 20;
         for size in [8 * MIB + 1, 80_000 * MIB, 80_000 * MIB + 1, 5_000_000 * MIB] {
             let part = part_size(8 * MIB, Some(size));
-            assert!(size.div_ceil(part) <= MOST, "{size}");
+            assert!(size.div_ceil(part) <= MAX_PARTS, "{size}");
             assert!(part >= 8 * MIB);
         }
         assert_eq!(part_size(8 * MIB, None), 8 * MIB);

@@ -90,7 +90,7 @@ async fn store_file(store: &Arc<Store>, home: Home, outputs: Arc<Outputs>, outpu
     let name: Arc<str> = output.path.as_str().into();
     let (file, len) = super::joined(tokio::task::spawn_blocking(move || outputs.file(&output))).await?;
     let section = Section { file: Arc::new(file), at: 0, len, name };
-    if len > store.wire.limits.part as u64 {
+    if len > store.http.limits.part as u64 {
         return multipart::upload(store, home, key, None, Source::File(section)).await;
     }
     put::put_one(store, &home, &key, Payload::File(section)).await

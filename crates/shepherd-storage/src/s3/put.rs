@@ -10,24 +10,24 @@ use shepherd_job::{JobId, ObjectPath, Timestamp};
 
 use super::fault::Kind;
 use super::get::head;
+use super::http::Call;
 use super::layout::Home;
 use super::multipart;
 use super::payload::Payload;
 use super::source::{Source, Stream};
 use super::store::{Missing, Store};
-use super::wire::Call;
 use crate::{Body, JobObjects, ObjectMeta, Put, Result, SmallPut, StorageError};
 
 /// How much of a body is held before memory is asked for: most are no longer.
-const FREE: usize = 256 << 10;
+const FREE_BYTES: usize = 256 << 10;
 
 /// [`Storage::put`](crate::Storage::put).
 pub(super) async fn put(store: &Arc<Store>, home: Home, path: &ObjectPath, body: Body) -> Result<ObjectMeta> {
     let key = home.key(path)?;
     let mut stream = Stream::new(body);
-    let part = store.wire.limits.part;
-    let size = if stream.hold(FREE.min(part)).await? {
-        put_one(store, &home, &key, Payload::Bytes(stream.take(FREE))).await?
+    let part = store.http.limits.part;
+    let size = if stream.hold(FREE_BYTES.min(part)).await? {
+        put_one(store, &home, &key, Payload::Bytes(stream.take(FREE_BYTES))).await?
     } else {
         let memory = store.memory.take(part as u64).await?;
         if stream.hold(part).await? {
@@ -108,13 +108,13 @@ pub(super) async fn put_small(store: &Arc<Store>, jobs: Vec<JobObjects>) -> Vec<
         }
         Ok(())
     });
-    stored.buffered(store.wire.limits.at_once.max(1)).collect().await
+    stored.buffered(store.http.limits.at_once.max(1)).collect().await
 }
 
 /// Whether each of many jobs is there, in the order given.
 pub(super) async fn contains_each(store: &Arc<Store>, jobs: &[JobId]) -> Vec<Result<bool>> {
     let asked = stream::iter(jobs.to_vec()).map(|job| async move { super::contains(store, &job).await });
-    asked.buffered(store.wire.limits.at_once.max(1)).collect().await
+    asked.buffered(store.http.limits.at_once.max(1)).collect().await
 }
 
 /// Makes the buckets of jobs that have their own.
@@ -127,5 +127,5 @@ pub(super) async fn make_homes(store: &Arc<Store>, jobs: &[JobId]) -> Vec<Result
         let made = store.make(&home, &mut store.ask_tries()).await;
         made.map_err(|fault| fault.of(format_args!("make the bucket {}", home.bucket)))
     });
-    made.buffered(store.wire.limits.at_once.max(1)).collect().await
+    made.buffered(store.http.limits.at_once.max(1)).collect().await
 }

@@ -10,19 +10,19 @@ use http::header::HeaderName;
 use md5::{Digest as _, Md5};
 
 use super::fault::{Fault, Kind};
+use super::http::Call;
 use super::layout::Home;
 use super::list::Pages;
 use super::multipart;
 use super::payload::Payload;
 use super::store::Store;
-use super::wire::Call;
 use super::xml::{Element, escaped};
 use crate::Result;
 
 const MD5: HeaderName = HeaderName::from_static("content-md5");
 
 /// How often a bucket is emptied that others fill meanwhile.
-const ROUNDS: usize = 3;
+const MAX_ROUNDS: usize = 3;
 
 /// [`Storage::remove`](crate::Storage::remove).
 pub(super) async fn job(store: &Store, home: &Home) -> Result<()> {
@@ -31,7 +31,7 @@ pub(super) async fn job(store: &Store, home: &Home) -> Result<()> {
         tries += 1;
         match once(store, home).await {
             Ok(()) => return Ok(()),
-            Err(fault) if fault.kind == Kind::NotEmpty && tries < ROUNDS => {}
+            Err(fault) if fault.kind == Kind::NotEmpty && tries < MAX_ROUNDS => {}
             Err(fault) => {
                 return Err(fault.of(format_args!("remove {}/{}", home.bucket, home.prefix)));
             }

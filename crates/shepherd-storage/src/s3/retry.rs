@@ -8,9 +8,9 @@ use tokio::time::Instant;
 use super::fault::Fault;
 
 /// The first wait; each next one is twice as long.
-const FIRST: Duration = Duration::from_millis(100);
+const FIRST_DELAY: Duration = Duration::from_millis(100);
 /// The longest wait, also where the server asks for more.
-const LONGEST: Duration = Duration::from_secs(4);
+const MAX_DELAY: Duration = Duration::from_secs(4);
 
 /// The tries at one request, which are bounded in time.
 pub(super) struct Tries {
@@ -20,7 +20,7 @@ pub(super) struct Tries {
 
 impl Tries {
     pub(super) fn for_(span: Duration) -> Self {
-        Self { until: Instant::now() + span, wait: FIRST }
+        Self { until: Instant::now() + span, wait: FIRST_DELAY }
     }
 
     /// How much time is left.
@@ -38,11 +38,11 @@ impl Tries {
     /// # Errors
     /// The fault, when another try is of no use or no time is left for one.
     pub(super) async fn again(&mut self, fault: Fault) -> Result<(), Fault> {
-        let wait = jittered(self.wait).max(fault.after.unwrap_or_default().min(LONGEST));
+        let wait = jittered(self.wait).max(fault.after.unwrap_or_default().min(MAX_DELAY));
         if !fault.passes() || wait >= self.left() {
             return Err(fault);
         }
-        self.wait = (self.wait * 2).min(LONGEST);
+        self.wait = (self.wait * 2).min(MAX_DELAY);
         tracing::debug!(%fault, ?wait, "the storage is asked again");
         tokio::time::sleep(wait).await;
         Ok(())
@@ -84,7 +84,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_will_not_pass_is_not_tried_again() {
         for kind in [Kind::Denied, Kind::NoObject, Kind::Refused, Kind::Full, Kind::Broken, Kind::Unknown] {
-            let (failed, took) = exhaust(Tries::for_(LONGEST), &Fault::new(kind, "no")).await;
+            let (failed, took) = exhaust(Tries::for_(MAX_DELAY), &Fault::new(kind, "no")).await;
             assert_eq!((failed, took), (0, Duration::ZERO), "{kind:?}");
         }
     }
@@ -103,8 +103,8 @@ mod tests {
 
     #[test]
     fn waits_differ() {
-        let waits: std::collections::HashSet<_> = (0..64).map(|_| jittered(LONGEST)).collect();
+        let waits: std::collections::HashSet<_> = (0..64).map(|_| jittered(MAX_DELAY)).collect();
         assert!(waits.len() > 8);
-        assert!(waits.iter().all(|wait| (LONGEST / 2..=LONGEST).contains(wait)));
+        assert!(waits.iter().all(|wait| (MAX_DELAY / 2..=MAX_DELAY).contains(wait)));
     }
 }

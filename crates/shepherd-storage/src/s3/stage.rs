@@ -65,7 +65,7 @@ pub(super) async fn stage(store: &Arc<Store>, home: Home, to: &RunnerDir) -> Res
         }
     });
     fetched
-        .try_buffer_unordered(store.wire.limits.at_once.max(1))
+        .try_buffer_unordered(store.http.limits.at_once.max(1))
         .try_fold(Transfer::default(), |sum, bytes| async move {
             Ok(Transfer { objects: sum.objects + 1, bytes: sum.bytes + bytes })
         })

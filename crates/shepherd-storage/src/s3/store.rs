@@ -12,12 +12,12 @@ use tokio_util::task::TaskTracker;
 
 use super::fault::{Fault, Kind};
 use super::hints::{Hint, Hints};
+use super::http::{Call, Http};
+use super::key_encoding::KeyEncoding;
 use super::layout::{Home, Layout};
 use super::options::S3Options;
 use super::payload::Payload;
 use super::retry::Tries;
-use super::spelling::Spelling;
-use super::wire::{Call, Wire};
 use crate::{Result, StorageError};
 
 /// How often a bucket is made for one request: others may remove it again.
@@ -36,11 +36,11 @@ pub(super) enum Missing {
 }
 
 pub(super) struct Store {
-    pub(super) wire: Wire,
+    pub(super) http: Http,
     pub(super) layout: Layout,
     region: String,
     pub(super) hints: Hints,
-    pub(super) spelling: Spelling,
+    pub(super) key_encoding: KeyEncoding,
     /// Objects that are moved at once.
     turns: Arc<Semaphore>,
     /// Memory for bodies that are being stored.
@@ -53,11 +53,11 @@ impl Store {
     pub(super) fn open(options: &S3Options) -> Result<Self> {
         let limits = &options.limits;
         Ok(Self {
-            wire: Wire::new(options)?,
+            http: Http::new(options)?,
             layout: Layout::new(&options.layout)?,
             region: options.region.clone(),
             hints: Hints::new(),
-            spelling: Spelling::default(),
+            key_encoding: KeyEncoding::default(),
             turns: Arc::new(Semaphore::new(limits.at_once.clamp(1, 1024))),
             memory: Memory::of(limits.held),
             uploads: TaskTracker::new(),
@@ -70,12 +70,12 @@ impl Store {
 
     /// Tries within the time that most requests have.
     pub(super) fn tries(&self) -> Tries {
-        Tries::for_(self.wire.limits.retry)
+        Tries::for_(self.http.limits.retry)
     }
 
     /// Tries within the time that a question has which a client waits for.
     pub(super) fn ask_tries(&self) -> Tries {
-        Tries::for_(self.wire.limits.ask)
+        Tries::for_(self.http.limits.ask)
     }
 
     /// A turn to move an object.
@@ -90,7 +90,7 @@ impl Store {
         call: &Call,
         tries: &mut Tries,
     ) -> std::result::Result<String, Fault> {
-        let answer = self.wire.text(call, self.wire.limits.answer, tries).await;
+        let answer = self.http.text(call, self.http.limits.answer, tries).await;
         answer.map_err(|fault| self.seen(home, fault))
     }
 
@@ -101,7 +101,7 @@ impl Store {
         call: &Call,
         tries: &mut Tries,
     ) -> std::result::Result<Response, Fault> {
-        let answer = self.wire.call(call, self.wire.limits.answer, tries).await;
+        let answer = self.http.call(call, self.http.limits.answer, tries).await;
         answer.map_err(|fault| self.seen(home, fault))
     }
 
@@ -119,7 +119,7 @@ impl Store {
             self.make(home, &mut self.tries()).await?;
         }
         for _ in 0..MAKES {
-            match self.wire.call(call, self.wire.limits.answer, &mut tries).await {
+            match self.http.call(call, self.http.limits.answer, &mut tries).await {
                 Ok(response) => {
                     if home.own {
                         self.hints.set(&home.bucket, Hint::There);
@@ -152,12 +152,12 @@ impl Store {
                  <LocationConstraint>{region}</LocationConstraint></CreateBucketConfiguration>"
             ))));
         }
-        let mut made = self.wire.text(&call, self.wire.limits.answer, tries).await;
+        let mut made = self.http.text(&call, self.http.limits.answer, tries).await;
         if made.as_ref().is_err_and(|fault| {
             matches!(&*fault.code, "InvalidLocationConstraint" | "IllegalLocationConstraintException")
         }) {
             // Servers with names of their own for places.
-            made = self.wire.text(&plain, self.wire.limits.answer, tries).await;
+            made = self.http.text(&plain, self.http.limits.answer, tries).await;
         }
         match made {
             Ok(_) => {}

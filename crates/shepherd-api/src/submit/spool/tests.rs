@@ -46,8 +46,8 @@ async fn more_goes_through_a_file_that_has_no_name() {
 async fn without_common_memory_left_a_small_one_goes_to_a_file() {
     let (_dir, spool) = spool();
     assert!(spool.reserve(BUDGET));
-    let piece = vec![b'a'; FREE + 1];
-    assert!(matches!(fill(&spool, &[&piece[..FREE]]).await, Ok(Data::Payload(_))));
+    let piece = vec![b'a'; FREE_BYTES + 1];
+    assert!(matches!(fill(&spool, &[&piece[..FREE_BYTES]]).await, Ok(Data::Payload(_))));
     assert_eq!(streamed(fill(&spool, &[&piece]).await.unwrap()).await, piece);
     spool.release(BUDGET);
     assert!(matches!(fill(&spool, &[&piece]).await, Ok(Data::Payload(_))));

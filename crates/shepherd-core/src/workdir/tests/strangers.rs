@@ -22,13 +22,13 @@ struct Fold {
 
 impl Fold {
     fn new() -> Self {
-        Self::with(Trust::Stranger)
+        Self::with(Trust::Untrusted)
     }
 
     fn with(trust: Trust) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let attic = Arc::new(Attic::open(dir.path()).unwrap());
-        let dirs = WorkDirs::open(&dir.path().join("home"), attic, trust).unwrap();
+        let output_pool = Arc::new(OutputPool::open(dir.path()).unwrap());
+        let dirs = WorkDirs::open(&dir.path().join("home"), output_pool, trust).unwrap();
         fs::create_dir(dir.path().join("outside")).unwrap();
         fs::write(dir.path().join("outside/canary"), "canary").unwrap();
         Self { dir, dirs }
@@ -220,7 +220,7 @@ const SPOILS: [(&str, Spoil); 7] = [
 
 #[test]
 fn whatever_becomes_of_a_directory_nothing_else_is_touched() {
-    for trust in [Trust::Ours, Trust::Stranger] {
+    for trust in [Trust::Trusted, Trust::Untrusted] {
         for (name, spoil) in SPOILS {
             for spoilt in ["job-1", "job-1/outputs", "job-1/inputs"] {
                 let end: [fn(&WorkDirs); 3] = [
@@ -315,7 +315,7 @@ fn what_belongs_to_others_waits_for_the_runners_end() {
 
 #[test]
 fn names_that_change_all_the_time_lead_nowhere() {
-    for trust in [Trust::Ours, Trust::Stranger] {
+    for trust in [Trust::Trusted, Trust::Untrusted] {
         let fold = Fold::with(trust);
         let stop = AtomicBool::new(false);
         std::thread::scope(|scope| {

@@ -41,7 +41,7 @@ struct Removal {
 }
 
 /// How long the engine may take to remove an image: it has files to remove for that.
-const REMOVAL: Duration = Duration::from_secs(120);
+const REMOVE_TIMEOUT: Duration = Duration::from_secs(120);
 
 impl Budget {
     /// Removes what is too much. What goes wrong is logged: an image too many is no
@@ -102,7 +102,7 @@ impl Budget {
             }
             let Some(removal) = removal_of(image, &tags, size) else { continue };
             let remove = docker.remove_image(&removal.reference, None::<RemoveImageOptions>, None);
-            match within(REMOVAL, remove).await {
+            match within(REMOVE_TIMEOUT, remove).await {
                 Ok(_) => {
                     tracing::info!(
                         image = image.name,

@@ -32,11 +32,11 @@ const LOG_EVERY: Duration = Duration::from_secs(10);
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// The engine may be as long silent when all is loaded: it unpacks, and syncs the disk.
-const UNPACKING: Duration = Duration::from_secs(15 * 60);
+const UNPACK_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 /// Longer than any wait of ours, so that ours decide.
 const NO_LIMIT: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long an engine may take to show that it is there when a pull makes no progress.
-const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
+const STALLED_PULL_CHECK: Duration = Duration::from_secs(10);
 
 /// What came of a pull: the image's id.
 pub(super) type Outcome = Result<String, Failure>;
@@ -127,7 +127,7 @@ impl Pull<'_> {
         log.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let patience =
-                if self.progress.is_loaded() { UNPACKING.max(self.patience) } else { self.patience };
+                if self.progress.is_loaded() { UNPACK_TIMEOUT.max(self.patience) } else { self.patience };
             // Each of these may be dropped for another: the stream and the interval keep
             // their place, and the time to wait for is computed anew.
             tokio::select! {
@@ -157,7 +157,7 @@ impl Pull<'_> {
     /// Whose silence it is that was waited through.
     async fn silence(&self, waited: Duration) -> Failure {
         let seconds = waited.as_secs_f64();
-        if !self.link.answers(SIGN_OF_LIFE).await {
+        if !self.link.answers(STALLED_PULL_CHECK).await {
             return Failure::Engine(Trouble::Late(format!("nothing was heard of the pull for {seconds} s")));
         }
         if self.progress.is_loaded() {

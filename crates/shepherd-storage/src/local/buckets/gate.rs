@@ -6,14 +6,14 @@
 //! next, which one of them does for all.
 //!
 //! Waiting keeps a thread, and the sync itself may need one, when somebody else
-//! began it. So only [`MOST`] wait here; more wait without a thread.
+//! began it. So only [`MAX_WAITING_THREADS`] wait here; more wait without a thread.
 
 use std::sync::{Condvar, Mutex, PoisonError};
 
 use rustix::io::{Errno, Result};
 
 /// How many threads wait at most: far fewer than tokio has (512).
-const MOST: usize = 64;
+const MAX_WAITING_THREADS: usize = 64;
 
 #[derive(Default)]
 pub(super) struct Gate {
@@ -35,7 +35,7 @@ impl Gate {
     /// at once, with nothing, when too many wait.
     pub(super) fn pass(&self, flush: impl FnOnce() -> Result<()>) -> Option<Result<()>> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.inside == MOST {
+        if state.inside == MAX_WAITING_THREADS {
             return None;
         }
         state.inside += 1;
@@ -92,7 +92,7 @@ mod tests {
             }
         });
         begins.recv().unwrap();
-        let later: Vec<_> = (1..MOST)
+        let later: Vec<_> = (1..MAX_WAITING_THREADS)
             .map(|_| {
                 let (gate, flushes) = (Arc::clone(&gate), Arc::clone(&flushes));
                 std::thread::spawn(move || {
@@ -103,7 +103,7 @@ mod tests {
                 })
             })
             .collect();
-        while gate.state.lock().unwrap().inside < MOST {
+        while gate.state.lock().unwrap().inside < MAX_WAITING_THREADS {
             std::thread::yield_now();
         }
         assert_eq!(gate.pass(|| Ok(())), None, "no more threads may wait");

@@ -22,7 +22,7 @@ use crate::local::temp::Temp;
 use crate::{Object, StorageError};
 
 /// How often a placing is tried while others remove the directories under it.
-const TRIES: usize = 16;
+const MAX_PLACE_TRIES: usize = 16;
 
 /// What a copy is made from.
 #[derive(Clone, Debug)]
@@ -229,7 +229,7 @@ impl Disk {
     ) -> Result<()> {
         let _lock = self.keys.lock(bucket, key);
         self.holds(condition, bucket, key)?;
-        for _ in 0..TRIES {
+        for _ in 0..MAX_PLACE_TRIES {
             let dir = self.open_bucket(bucket)?;
             match self.place_in(&dir, &temp, key.as_str()) {
                 Ok(()) => {

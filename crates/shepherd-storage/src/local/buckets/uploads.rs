@@ -14,7 +14,7 @@
 //! An object has the id of its upload, so that a completion whose answer was lost is
 //! answered again.
 //!
-//! An upload that nothing was added to for [`KEPT`] is removed at an open.
+//! An upload that nothing was added to for [`UPLOAD_RETENTION`] is removed at an open.
 
 mod files;
 mod parts;
@@ -34,7 +34,7 @@ use crate::local::fault::{failed, failed_io};
 const UPLOADS: &str = ".shepherd/uploads";
 const ABOUT: &str = "about";
 /// How long an upload is kept after its last part.
-const KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
+const UPLOAD_RETENTION: Duration = Duration::from_secs(7 * 24 * 3600);
 /// How often those that are older are looked for.
 const CLEARED_EVERY: Duration = Duration::from_secs(3600);
 

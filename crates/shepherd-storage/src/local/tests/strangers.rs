@@ -23,7 +23,7 @@ fn job() -> JobId {
 }
 
 fn strangers(path: &Path) -> RunnerDir {
-    RunnerDir::at(path, Trust::Stranger).unwrap()
+    RunnerDir::at(path, Trust::Untrusted).unwrap()
 }
 
 /// Gives a file away, with a mode.
@@ -67,7 +67,7 @@ async fn a_program_does_not_stay_its_owners_as_an_output() {
         fs::write(from.join(path), "x").unwrap();
         fs::set_permissions(from.join(path), fs::Permissions::from_mode(mode)).unwrap();
     }
-    let ours = RunnerDir::at(&from, Trust::Ours).unwrap();
+    let ours = RunnerDir::at(&from, Trust::Trusted).unwrap();
     f.storage.publish(&job(), &ours, Replaces::Nothing).await.unwrap();
     for (path, mode) in [("setuid", 0o755), ("sub/setgid", 0o754), ("plain", 0o751)] {
         let stored = f.dir.join("a-job/outputs").join(path).metadata().unwrap();
@@ -87,7 +87,7 @@ async fn a_hard_link_to_another_users_file_is_no_output() {
         return skipped("files cannot be given away");
     }
     fs::hard_link(&theirs, from.join("output")).unwrap();
-    let ours = RunnerDir::at(&from, Trust::Ours).unwrap();
+    let ours = RunnerDir::at(&from, Trust::Trusted).unwrap();
     match f.storage.publish(&job(), &ours, Replaces::Nothing).await {
         Err(StorageError::Invalid(message)) => {
             assert_eq!(message, "the output \"output\" is a hard link to a file of another user");
@@ -230,7 +230,7 @@ fn a_removal_stays_inside_while_names_change() {
 async fn nothing_outside_is_reached_however_often_names_change() {
     let f = Fixture::new();
     let backend = Backend { storage: &f.storage, scratch: &f.scratch, keys: Keys::All };
-    for trust in [Trust::Ours, Trust::Stranger] {
+    for trust in [Trust::Trusted, Trust::Untrusted] {
         contract::strangers::stage_while_names_change(backend, trust, 300).await;
         contract::strangers::publish_while_names_change(backend, trust, 300).await;
     }

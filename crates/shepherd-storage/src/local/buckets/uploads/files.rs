@@ -10,7 +10,7 @@ use rustix::fs::Dir;
 use rustix::io::Errno;
 use shepherd_job::{JobId, ObjectPath, Timestamp};
 
-use super::{ABOUT, About, CLEARED_EVERY, KEPT, UPLOADS, Upload, is_id};
+use super::{ABOUT, About, CLEARED_EVERY, UPLOAD_RETENTION, UPLOADS, Upload, is_id};
 use crate::local::attributes::Attributes;
 use crate::local::buckets::{BucketError, Result};
 use crate::local::disk::{Disk, meta, modified};
@@ -158,7 +158,7 @@ impl Disk {
                 let path = format!("{UPLOADS}/{id}");
                 let Ok(dir) = self.resolve.open(&self.root, &path, AT) else { continue };
                 let stat = rustix::fs::fstat(&dir).map_err(|errno| failed(&path, errno))?;
-                if now.since(modified(&stat)) > KEPT {
+                if now.since(modified(&stat)) > UPLOAD_RETENTION {
                     self.remove_upload(&id)?;
                 }
             }

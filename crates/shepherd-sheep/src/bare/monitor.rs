@@ -18,7 +18,7 @@ use super::output::{Output, Stream};
 use super::process::{Process, Tree, poll};
 use super::record::{Record, RecordFile, boot_id};
 use super::run::Run;
-use super::{BareOptions, PATIENCE, command, endpoint, spawn};
+use super::{BareOptions, KILL_TIMEOUT, command, endpoint, spawn};
 use crate::endpoint::Endpoint;
 use crate::lines::unopened;
 use crate::{Exit, ExitCause, SheepError};
@@ -38,21 +38,21 @@ pub(super) fn mind(
 ) {
     let ending = Ending(run);
     match Minder::start(options, model, run) {
-        Ok((mut minder, output)) => {
-            run.born(minder.leader, output);
-            let noted = minder.note_leader();
-            run.is_led(minder.tree());
+        Ok((mut monitor, output)) => {
+            run.born(monitor.leader, output);
+            let noted = monitor.note_leader();
+            run.is_led(monitor.tree());
             if noted.is_err() {
-                run.doom();
+                run.kill();
             }
             let launched = noted.is_ok();
             // A launch that nobody waits for any more has doomed its run.
-            let _ = started.send(noted.map(|()| minder.endpoint.url().to_owned()));
-            let exit = minder.watch(run);
+            let _ = started.send(noted.map(|()| monitor.endpoint.url().to_owned()));
+            let exit = monitor.watch(run);
             if launched {
                 tracing::info!(sheep = %options.id, %model, "the runner {}", exit.cause);
             }
-            drop(minder);
+            drop(monitor);
             run.end(exit);
         }
         Err(error) => {
@@ -131,8 +131,8 @@ impl Minder {
             sheep = %options.id, %model, pid = child.id(), endpoint = endpoint.url(), "started a runner"
         );
         let death = rustix::process::pidfd_open(leader, PidfdFlags::empty()).ok();
-        let minder = Self { child, leader, death, pipes, endpoint, group, record, file };
-        Ok((minder, Output::new(stdout, stderr)))
+        let monitor = Self { child, leader, death, pipes, endpoint, group, record, file };
+        Ok((monitor, Output::new(stdout, stderr)))
     }
 
     /// Completes the record. The mark alone finds all but a process that wrote over
@@ -157,7 +157,7 @@ impl Minder {
             }
             self.await_events(run);
         };
-        match self.tree().end(PATIENCE) {
+        match self.tree().end(KILL_TIMEOUT) {
             Ok(_) => {
                 if let Err(error) = self.file.remove() {
                     tracing::warn!(%error, "a record of a run stays behind");

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use shepherd_job::{JobId, JobIdRule, Timestamp};
-use shepherd_s3::Mirror;
+use shepherd_s3::Flusher;
 
 use crate::server::{Server, elements};
 
@@ -17,7 +17,7 @@ struct Queue {
 }
 
 #[async_trait]
-impl Mirror for Queue {
+impl Flusher for Queue {
     async fn flush(&self, bucket: &JobId) -> Result<(), String> {
         if *self.away.lock().unwrap() {
             return Err("the queue is away".to_owned());

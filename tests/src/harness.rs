@@ -13,22 +13,22 @@ use crate::{Daemon, Ended, Journal, Manner, Model, ids, process, programs};
 /// A place to run daemons in, one after the other. Removed when dropped, and every
 /// process in it is killed.
 #[derive(Debug)]
-pub struct Site {
+pub struct Harness {
     dir: TempDir,
     config: Value,
 }
 
-impl Site {
+impl Harness {
     /// One sheep ([`ids::SHEEP`]) with the scripted runner, the models
     /// [`ids::SCRIPTED`] and [`ids::RAW`], and storage in a directory.
     ///
     /// # Panics
     /// When the directories cannot be made.
     pub fn new() -> Self {
-        let site = Self::without_sheep(&std::env::temp_dir()).with_sheep(ids::SHEEP, json!({}));
-        site.model(ids::SCRIPTED, Manner::Sdk);
-        site.model(ids::RAW, Manner::Raw);
-        site
+        let harness = Self::without_sheep(&std::env::temp_dir()).with_sheep(ids::SHEEP, json!({}));
+        harness.model(ids::SCRIPTED, Manner::Sdk);
+        harness.model(ids::RAW, Manner::Raw);
+        harness
     }
 
     /// As [`new`](Self::new), with storage in the S3 server at a URL.
@@ -36,13 +36,13 @@ impl Site {
     /// # Panics
     /// When the directories cannot be made.
     pub fn on_s3(url: &str, layout: Layout) -> Self {
-        let mut site = Self::new();
+        let mut harness = Self::new();
         let mut storage = json!({"url": url, "access_key": ACCESS_KEY, "secret_key": SECRET_KEY});
         if let Layout::Prefix { bucket, prefix } = layout {
             merge(&mut storage, json!({"layout": "prefix", "bucket": bucket, "prefix": prefix}));
         }
-        site.config["storage"] = storage;
-        site
+        harness.config["storage"] = storage;
+        harness
     }
 
     /// As [`new`](Self::new), with the storage's directory served over S3 at any port.
@@ -54,7 +54,7 @@ impl Site {
         Self::new().with(json!({"storage": {"serve_s3": served}}))
     }
 
-    /// A site in a new directory below `parent`, with storage in a directory, and
+    /// A harness in a new directory below `parent`, with storage in a directory, and
     /// neither sheep nor models.
     ///
     /// # Panics
@@ -62,17 +62,17 @@ impl Site {
     pub fn without_sheep(parent: &Path) -> Self {
         // Short, because the path of a socket is.
         let dir = tempfile::Builder::new().prefix("sh-").tempdir_in(parent).expect("a directory can be made");
-        let mut site = Self { dir, config: Value::Null };
+        let mut harness = Self { dir, config: Value::Null };
         for name in ["models", "storage", "data"] {
-            std::fs::create_dir(site.path(name)).expect("a directory can be made");
+            std::fs::create_dir(harness.path(name)).expect("a directory can be made");
         }
-        site.config = json!({
-            "data_root": site.path("data"),
-            "state_dir": site.path("state"),
-            "storage": {"url": format!("file://{}", site.path("storage").display())},
+        harness.config = json!({
+            "data_root": harness.path("data"),
+            "state_dir": harness.path("state"),
+            "storage": {"url": format!("file://{}", harness.path("storage").display())},
             "sheep": {},
         });
-        site
+        harness
     }
 
     /// Adds a bare sheep, or replaces it; its runner is the scripted one, unless
@@ -99,19 +99,19 @@ impl Site {
         self
     }
 
-    /// A site whose one sheep ([`ids::SHEEP`]) runs images of this registry on this engine: with the scripted
+    /// A harness whose one sheep ([`ids::SHEEP`]) runs images of this registry on this engine: with the scripted
     /// runner, over ipc. Its journal and [`shared`](Self::shared) can be reached from the containers.
     ///
     /// # Panics
     /// When the directories cannot be made.
     pub fn on_engine(engine: &Engine, registry: &Registry, keys: Value) -> Self {
-        let site = Self::without_sheep(&std::env::temp_dir())
+        let harness = Self::without_sheep(&std::env::temp_dir())
             .with(json!({"docker": {"host": engine.host()}, "registry": registry.config()}));
-        std::fs::create_dir(site.path("shared")).expect("a directory can be made");
+        std::fs::create_dir(harness.path("shared")).expect("a directory can be made");
         // Containers run under any user.
         let open = std::os::unix::fs::PermissionsExt::from_mode(0o777);
-        std::fs::set_permissions(site.path("shared"), open).expect("its mode can be set");
-        site.with_docker_sheep(ids::SHEEP, keys)
+        std::fs::set_permissions(harness.path("shared"), open).expect("its mode can be set");
+        harness.with_docker_sheep(ids::SHEEP, keys)
     }
 
     /// Adds a sheep as [`on_engine`](Self::on_engine) does, or replaces it.
@@ -166,7 +166,7 @@ impl Site {
         self.dir.path().to_owned()
     }
 
-    /// A path below the site's directory.
+    /// A path below the harness's directory.
     pub fn path(&self, below: impl AsRef<Path>) -> PathBuf {
         self.dir.path().join(below)
     }
@@ -234,7 +234,7 @@ impl Site {
         command
     }
 
-    /// The binary without arguments, in the site's directory.
+    /// The binary without arguments, in the harness's directory.
     pub fn bare_command(&self) -> Command {
         let mut command = Command::new(programs::built("shepherd"));
         command.current_dir(self.dir.path());
@@ -263,19 +263,19 @@ impl Site {
         self.spawn(command).ended().await
     }
 
-    /// Processes that run in the site now.
+    /// Processes that run in the harness now.
     pub fn processes(&self) -> Vec<i32> {
         process::below(self.dir.path())
     }
 }
 
-impl Default for Site {
+impl Default for Harness {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl Drop for Site {
+impl Drop for Harness {
     fn drop(&mut self) {
         if let Some(host) = self.config["docker"]["host"].as_str() {
             docker::remove_left_over(host, &self.path("state"));

@@ -12,20 +12,20 @@ use shepherd_job::{JobId, ObjectPath};
 
 use super::is_plain;
 
-/// The attic's name in the data root; no sheep's id begins with a dot.
-pub(crate) const ATTIC: &str = ".attic";
+/// The pool's name in the data root; no sheep's id begins with a dot.
+pub(crate) const OUTPUT_POOL: &str = ".attic";
 
-/// The attic of a data root.
+/// The pool of a data root.
 #[derive(Debug)]
-pub(crate) struct Attic {
+pub(crate) struct OutputPool {
     pub(super) path: PathBuf,
     pub(super) dir: OwnedFd,
 }
 
-impl Attic {
-    /// Makes the attic of a data root.
+impl OutputPool {
+    /// Makes the pool of a data root.
     pub(crate) fn open(data_root: &Path) -> io::Result<Self> {
-        let path = data_root.join(ATTIC);
+        let path = data_root.join(OUTPUT_POOL);
         std::fs::create_dir_all(&path)?;
         let dir = rustix::fs::open(&path, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
         Ok(Self { path, dir })

@@ -9,7 +9,7 @@ use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use shepherd_storage::Trust;
 
-use super::{DIR, fence, is_dot};
+use super::{DIR, is_dot, isolation};
 
 /// An input that is larger than this, in bytes, is removed rather than written over.
 const MAX_KEPT_INPUT: i64 = 64 * 1024;
@@ -49,13 +49,13 @@ pub(super) fn tidy(dir: &OwnedFd, trust: Trust) -> io::Result<Tidied> {
             return Ok(Tidied::Unusable);
         }
         match trust {
-            Trust::Ours if is_to_be_kept(&inputs, name)? => {
+            Trust::Trusted if is_to_be_kept(&inputs, name)? => {
                 tidied = Tidied::WithInput;
                 continue;
             }
-            Trust::Ours => {}
-            Trust::Stranger if removed == MAX_TIDIED => return Ok(Tidied::Unusable),
-            Trust::Stranger => removed += 1,
+            Trust::Trusted => {}
+            Trust::Untrusted if removed == MAX_TIDIED => return Ok(Tidied::Unusable),
+            Trust::Untrusted => removed += 1,
         }
         rustix::fs::unlinkat(&inputs, name, AtFlags::empty())?;
     }
@@ -66,16 +66,16 @@ pub(super) fn tidy(dir: &OwnedFd, trust: Trust) -> io::Result<Tidied> {
                     return Ok(Tidied::Unusable);
                 }
             }
-            if trust == Trust::Stranger {
+            if trust == Trust::Untrusted {
                 for dir in [dir, &inputs, &outputs] {
-                    if !fence::is_as_made(dir)? {
+                    if !isolation::is_as_made(dir)? {
                         return Ok(Tidied::Unusable);
                     }
                 }
             }
         }
         // Publishing took the whole directory away.
-        (Err(Errno::NOENT), Trust::Ours) => {
+        (Err(Errno::NOENT), Trust::Trusted) => {
             rustix::fs::mkdirat(dir, c"outputs", Mode::from_raw_mode(0o777))?;
         }
         (Err(e), _) => return Err(e.into()),
@@ -101,8 +101,8 @@ pub(super) fn read_small(
     // A FIFO that took the file's place must not hold us, nor a link lead us out.
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let opened = match trust {
-        Trust::Ours => rustix::fs::openat(dir, name, flags, Mode::empty()),
-        Trust::Stranger => open_regular(dir, name, flags),
+        Trust::Trusted => rustix::fs::openat(dir, name, flags, Mode::empty()),
+        Trust::Untrusted => open_regular(dir, name, flags),
     };
     let file = match opened {
         Ok(file) => file,

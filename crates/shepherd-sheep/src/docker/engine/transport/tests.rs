@@ -39,7 +39,7 @@ fn credentials_are_in_the_url_s_base64_and_never_printed() {
 
 /// An engine that answers each request on a connection of its own with the next of
 /// `answers`, and keeps the request lines. After the last it is away.
-async fn engine_with(answers: Vec<String>) -> (Arc<Wire>, tokio::task::JoinHandle<Vec<String>>) {
+async fn engine_with(answers: Vec<String>) -> (Arc<Transport>, tokio::task::JoinHandle<Vec<String>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let host = EngineHost::Tcp { authority: listener.local_addr().unwrap().to_string(), tls: None };
     let serving = tokio::spawn(async move {
@@ -55,7 +55,7 @@ async fn engine_with(answers: Vec<String>) -> (Arc<Wire>, tokio::task::JoinHandl
         }
         lines
     });
-    (Arc::new(Wire::new(host).unwrap()), serving)
+    (Arc::new(Transport::new(host).unwrap()), serving)
 }
 
 fn answer(version: &str) -> String {
@@ -72,9 +72,9 @@ fn request() -> BollardRequest {
 #[tokio::test]
 async fn the_version_is_agreed_on_once_and_again_with_an_engine_that_changed() {
     let answers = ["1.41", "1.41", "1.41", "1.99", "1.99", "1.99"].map(answer).to_vec();
-    let (wire, serving) = engine_with(answers).await;
+    let (transport, serving) = engine_with(answers).await;
     for _ in 0..4 {
-        Arc::clone(&wire).send(request()).await.unwrap();
+        Arc::clone(&transport).send(request()).await.unwrap();
     }
     let ours = format!("GET /v{}.{}/info HTTP/1.1", newest().0, newest().1);
     assert_eq!(
@@ -89,23 +89,24 @@ async fn the_version_is_agreed_on_once_and_again_with_an_engine_that_changed() {
             &ours,
         ]
     );
-    assert!(Arc::clone(&wire).send(request()).await.is_err());
-    assert_eq!(*wire.agreed.lock().unwrap(), None);
+    assert!(Arc::clone(&transport).send(request()).await.is_err());
+    assert_eq!(*transport.agreed.lock().unwrap(), None);
 }
 
 #[tokio::test]
 async fn an_engine_that_names_no_version_is_asked_without_one() {
-    let (wire, serving) = engine_with(vec![answer(""), answer(""), answer("")]).await;
+    let (transport, serving) = engine_with(vec![answer(""), answer(""), answer("")]).await;
     for _ in 0..2 {
-        Arc::clone(&wire).send(request()).await.unwrap();
+        Arc::clone(&transport).send(request()).await.unwrap();
     }
     assert_eq!(serving.await.unwrap(), ["GET /_ping HTTP/1.1", "GET /info HTTP/1.1", "GET /info HTTP/1.1"]);
 }
 
 #[tokio::test]
 async fn what_answers_a_ping_with_an_error_is_no_engine_in_order() {
-    let (wire, _serving) = engine_with(vec!["HTTP/1.1 500 Oh\r\nContent-Length: 0\r\n\r\n".to_owned()]).await;
-    assert!(Trouble::from(wire.ping().await.unwrap_err()).is_status(500));
+    let (transport, _serving) =
+        engine_with(vec!["HTTP/1.1 500 Oh\r\nContent-Length: 0\r\n\r\n".to_owned()]).await;
+    assert!(Trouble::from(transport.ping().await.unwrap_err()).is_status(500));
 }
 
 #[tokio::test]
@@ -113,9 +114,9 @@ async fn what_a_proxy_answers_in_the_engine_s_place_is_a_loss() {
     for status in ["502 Bad Gateway", "503 Service Unavailable", "504 Gateway Timeout"] {
         let proxys = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n");
         let engines = format!("HTTP/1.1 {status}\r\nApi-Version: 1.41\r\nContent-Length: 0\r\n\r\n");
-        let (wire, _serving) = engine_with(vec![proxys.clone(), answer("1.41"), engines, proxys]).await;
-        assert!(matches!(Trouble::from(wire.ping().await.unwrap_err()), Trouble::Lost(_)), "{status}");
-        let docker = crate::docker::engine::Link::over(wire).unwrap().docker;
+        let (transport, _serving) = engine_with(vec![proxys.clone(), answer("1.41"), engines, proxys]).await;
+        assert!(matches!(Trouble::from(transport.ping().await.unwrap_err()), Trouble::Lost(_)), "{status}");
+        let docker = crate::docker::engine::Link::over(transport).unwrap().docker;
         let start = async || Trouble::from(docker.start_container("c", None).await.unwrap_err());
         assert!(matches!(start().await, Trouble::Refused { .. }), "{status}: the engine's own");
         assert!(matches!(start().await, Trouble::Lost(_)), "{status}");
@@ -128,7 +129,7 @@ async fn a_machine_that_is_gone_without_a_sign_is_noticed() {
     let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     keep_alive(&stream).unwrap();
     assert!(sockopt::socket_keepalive(&stream).unwrap());
-    assert_eq!(sockopt::tcp_keepidle(&stream).unwrap(), SIGN_OF_LIFE);
+    assert_eq!(sockopt::tcp_keepidle(&stream).unwrap(), KEEPALIVE_PERIOD);
     assert_eq!(sockopt::tcp_user_timeout(&stream).unwrap(), 60_000);
 }
 
@@ -150,8 +151,8 @@ async fn a_listener_behind_which_nobody_answers_does_not_answer() {
 #[tokio::test]
 async fn a_connection_that_breaks_in_the_middle_of_an_answer_is_a_loss() {
     let broken = "HTTP/1.1 200 OK\r\nApi-Version: 1.41\r\nContent-Length: 200\r\n\r\n{".to_owned();
-    let (wire, serving) = engine_with(vec![answer("1.41"), broken]).await;
-    let docker = crate::docker::engine::Link::over(wire).unwrap().docker;
+    let (transport, serving) = engine_with(vec![answer("1.41"), broken]).await;
+    let docker = crate::docker::engine::Link::over(transport).unwrap().docker;
     let trouble = Trouble::from(docker.info().await.unwrap_err());
     assert!(matches!(trouble, Trouble::Lost(_)), "{trouble:?}");
     serving.await.unwrap();

@@ -6,7 +6,7 @@ use shepherd_job::{JobId, Timestamp};
 /// A queue may hold small objects of a job that are no files yet. Before a bucket
 /// is looked at or changed, they must be.
 #[async_trait]
-pub trait Mirror: Send + Sync + 'static {
+pub trait Flusher: Send + Sync + 'static {
     /// Returns once everything of `bucket` that was there when this was called is in
     /// the directory. Cheap when nothing lags.
     ///
@@ -25,10 +25,10 @@ pub trait Mirror: Send + Sync + 'static {
 
 /// For a directory that is all there is.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct NoMirror;
+pub struct NoFlusher;
 
 #[async_trait]
-impl Mirror for NoMirror {
+impl Flusher for NoFlusher {
     async fn flush(&self, _: &JobId) -> Result<(), String> {
         Ok(())
     }

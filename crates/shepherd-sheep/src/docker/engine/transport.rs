@@ -38,14 +38,14 @@ use super::{EngineHost, host_of};
 use crate::SheepError;
 
 /// A listener that takes no connection for so long is no engine.
-const CONNECT: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A ping asks for nothing: an engine that takes longer is not answering. Behind a
 /// systemd socket, connecting succeeds although nobody is there to answer.
-const PING: Duration = Duration::from_secs(10);
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How often another machine is asked for a sign of life when nothing is to be said, and how
 /// often in vain before it counts as lost.
-const SIGN_OF_LIFE: Duration = Duration::from_secs(15);
+const KEEPALIVE_PERIOD: Duration = Duration::from_secs(15);
 const SIGNS: u32 = 3;
 
 const API_VERSION: HeaderName = HeaderName::from_static("api-version");
@@ -66,13 +66,13 @@ pub(super) struct Agreed {
 }
 
 /// The way to one engine.
-pub(super) struct Wire {
+pub(super) struct Transport {
     host: EngineHost,
     tls: Option<Tls>,
     agreed: Mutex<Option<Agreed>>,
 }
 
-impl Wire {
+impl Transport {
     pub(super) fn new(host: EngineHost) -> Result<Self, SheepError> {
         let tls = match &host {
             EngineHost::Tcp { authority, tls: Some(files) } => Some(Tls::read(files, host_of(authority))?),
@@ -124,7 +124,7 @@ impl Wire {
         let mut request = Request::new(Empty::<Bytes>::new());
         *request.uri_mut() = Uri::from_static("/_ping");
         let response =
-            timeout(PING, self.exchange(request)).await.map_err(|_| Error::RequestTimeoutError)??;
+            timeout(PING_TIMEOUT, self.exchange(request)).await.map_err(|_| Error::RequestTimeoutError)??;
         if !response.status().is_success() {
             return Err(Error::DockerResponseServerError {
                 status_code: response.status().as_u16(),
@@ -145,7 +145,7 @@ impl Wire {
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         request.headers_mut().insert(HOST, self.host_header());
-        let connecting = timeout(CONNECT, self.connect()).await;
+        let connecting = timeout(CONNECT_TIMEOUT, self.connect()).await;
         let stream =
             connecting.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "connecting took too long"))??;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
@@ -199,11 +199,11 @@ fn is_proxys<B>(answer: &Response<B>) -> bool {
 /// about a minute: logs are followed, and deaths awaited, for as long as a runner lives.
 fn keep_alive(stream: &TcpStream) -> io::Result<()> {
     sockopt::set_socket_keepalive(stream, true)?;
-    sockopt::set_tcp_keepidle(stream, SIGN_OF_LIFE)?;
-    sockopt::set_tcp_keepintvl(stream, SIGN_OF_LIFE)?;
+    sockopt::set_tcp_keepidle(stream, KEEPALIVE_PERIOD)?;
+    sockopt::set_tcp_keepintvl(stream, KEEPALIVE_PERIOD)?;
     sockopt::set_tcp_keepcnt(stream, SIGNS)?;
     // The same for what was sent.
-    let patience = SIGN_OF_LIFE * (SIGNS + 1);
+    let patience = KEEPALIVE_PERIOD * (SIGNS + 1);
     sockopt::set_tcp_user_timeout(stream, u32::try_from(patience.as_millis()).unwrap_or(u32::MAX))?;
     Ok(())
 }

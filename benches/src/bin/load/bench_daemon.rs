@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use shepherd_tests::{Daemon, Model, Site, built};
+use shepherd_tests::{Daemon, Harness, Model, built};
 use tokio::runtime::Runtime;
 
 use crate::Options;
@@ -40,53 +40,53 @@ pub(crate) struct Runner {
     pub(crate) times: Option<PathBuf>,
 }
 
-/// A site with one sheep, and what waits for its daemon.
-pub(crate) struct Ranch {
-    pub(crate) site: Site,
+/// A harness with one sheep, and what waits for its daemon.
+pub(crate) struct BenchDaemon {
+    pub(crate) harness: Harness,
     runtime: Runtime,
 }
 
-impl Ranch {
+impl BenchDaemon {
     pub(crate) fn new(options: &Options, runner: &Runner) -> anyhow::Result<Self> {
         let parent = options.dir.clone().unwrap_or_else(std::env::temp_dir);
-        let mut site = Site::without_sheep(&parent);
-        LEFT.lock().unwrap_or_else(PoisonError::into_inner).push(site.keep());
-        let dir = site.model_dir(NOOP);
+        let mut harness = Harness::without_sheep(&parent);
+        LEFT.lock().unwrap_or_else(PoisonError::into_inner).push(harness.keep());
+        let dir = harness.model_dir(NOOP);
         std::fs::write(dir.join("config.yaml"), "{}\n")?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        Ok(Self { site: with_runner(site, runner), runtime })
+        Ok(Self { harness: with_runner(harness, runner), runtime })
     }
 
-    /// The same site with another runner.
+    /// The same harness with another runner.
     pub(crate) fn with_runner(mut self, runner: &Runner) -> Self {
-        self.site = with_runner(self.site, runner);
+        self.harness = with_runner(self.harness, runner);
         self
     }
 
-    /// The same site with these keys of its sheep.
+    /// The same harness with these keys of its sheep.
     pub(crate) fn with_sheep(mut self, keys: Value) -> Self {
-        self.site = self.site.with_sheep(SHEEP, keys);
+        self.harness = self.harness.with_sheep(SHEEP, keys);
         self
     }
 
-    /// The same site with this storage.
+    /// The same harness with this storage.
     pub(crate) fn with_storage(mut self, storage: &Value) -> Self {
         // Keys of the storage before would be merged with these.
-        self.site = self.site.with(json!({"storage": null})).with(json!({"storage": storage}));
+        self.harness = self.harness.with(json!({"storage": null})).with(json!({"storage": storage}));
         self
     }
 
     pub(crate) fn start(&self) -> Daemon {
-        self.runtime.block_on(self.site.start())
+        self.runtime.block_on(self.harness.start())
     }
 
     /// Starts the daemon; with it the time from the start until `path` was answered
     /// with 200.
     pub(crate) fn start_timed(&self, path: &str) -> anyhow::Result<(Daemon, Duration)> {
         // Built or found, and configured, before the clock runs.
-        let command = self.site.command();
+        let command = self.harness.command();
         let begun = Instant::now();
-        let daemon = self.runtime.block_on(self.site.start_command(command));
+        let daemon = self.runtime.block_on(self.harness.start_command(command));
         loop {
             if self.wait(daemon.client().try_get(path))?.status == 200 {
                 return Ok((daemon, begun.elapsed()));
@@ -126,7 +126,7 @@ impl Ranch {
     }
 }
 
-fn with_runner(site: Site, runner: &Runner) -> Site {
+fn with_runner(harness: Harness, runner: &Runner) -> Harness {
     let mut command = vec![json!(built("noop_runner"))];
     if runner.hold {
         command.push(json!("--hold"));
@@ -136,7 +136,7 @@ fn with_runner(site: Site, runner: &Runner) -> Site {
             command.extend([json!(option), json!(path)]);
         }
     }
-    site.with_sheep(SHEEP, json!({"runner_command": Value::Array(command)}))
+    harness.with_sheep(SHEEP, json!({"runner_command": Value::Array(command)}))
 }
 
 /// Makes the requests that clients send.

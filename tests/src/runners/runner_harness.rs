@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use super::{Kind, Site};
+use super::{Harness, Kind};
 use crate::ids::{SCRIPTED, SHEEP};
 use crate::{Client, Daemon, Model, Reply, Script, eventually, process, start_body};
 
@@ -35,34 +35,34 @@ pub struct Failure {
 
 /// One kind of runner at work: a job is in work on the [`NEIGHBOUR`] from the beginning to the end.
 #[derive(Debug)]
-pub struct Farm {
+pub struct RunnerHarness {
     /// What its runners are made with.
     pub kind: Kind,
     /// Its directories.
-    pub site: Site,
+    pub harness: Harness,
     daemon: Daemon,
     first: i32,
     neighbours: usize,
 }
 
-impl Farm {
+impl RunnerHarness {
     /// Starts it, with these keys in its configuration; nothing when this machine lacks what the kind needs.
     pub async fn start(kind: Kind, settings: Value) -> Option<Self> {
-        let mut site = Site::without_sheep(&std::env::temp_dir());
+        let mut harness = Harness::without_sheep(&std::env::temp_dir());
         for id in [SHEEP, NEIGHBOUR] {
-            let runner = kind.set_up(&site)?;
-            site = site.with_sheep(id, runner);
+            let runner = kind.set_up(&harness)?;
+            harness = harness.with_sheep(id, runner);
         }
-        let site = site.with(json!({"limits": {"crash_retries": 0}})).with(settings);
-        let daemon = site.start().await;
-        let mut farm = Self { kind, site, daemon, first: 0, neighbours: 1 };
-        let gate = Script::Gate(farm.gate("neighbour"));
-        farm.submit_to(NEIGHBOUR, "neighbour", SCRIPTED, &gate).await;
-        farm.submit("first", &Script::Say("first".into())).await;
-        farm.done("first", &[("output", b"first")]).await;
-        farm.first = farm.pid("first").await;
-        farm.site.begun("neighbour", 1).await;
-        Some(farm)
+        let harness = harness.with(json!({"limits": {"crash_retries": 0}})).with(settings);
+        let daemon = harness.start().await;
+        let mut runners = Self { kind, harness, daemon, first: 0, neighbours: 1 };
+        let gate = Script::Gate(runners.gate("neighbour"));
+        runners.submit_to(NEIGHBOUR, "neighbour", SCRIPTED, &gate).await;
+        runners.submit("first", &Script::Say("first".into())).await;
+        runners.done("first", &[("output", b"first")]).await;
+        runners.first = runners.pid("first").await;
+        runners.harness.begun("neighbour", 1).await;
+        Some(runners)
     }
 
     /// Asks its daemon.
@@ -116,7 +116,7 @@ impl Farm {
         }
         let mut wanted: Vec<PathBuf> = outputs.iter().map(|(name, _)| PathBuf::from(name)).collect();
         wanted.sort_unstable();
-        let dir = self.site.object(job, "outputs");
+        let dir = self.harness.object(job, "outputs");
         let files = async || {
             // Small ones are brought there when there is time for it.
             let all = || Some(files_below(&dir)).filter(|files| files.len() >= wanted.len());
@@ -147,23 +147,23 @@ impl Farm {
 
     /// The process that began a job, once one has.
     pub async fn pid(&self, job: &str) -> i32 {
-        self.site.begun(job, 1).await;
-        self.site.journal().runs_of(job)[0].pid
+        self.harness.begun(job, 1).await;
+        self.harness.journal().runs_of(job)[0].pid
     }
 
     /// How often a job was begun.
     pub fn runs(&self, job: &str) -> usize {
-        self.site.journal().runs_of(job).len()
+        self.harness.journal().runs_of(job).len()
     }
 
-    /// A path in the site for a [`Script::Gate`].
+    /// A path in the harness for a [`Script::Gate`].
     pub fn gate(&self, name: &str) -> PathBuf {
-        self.site.path(format!("gate-{name}"))
+        self.harness.path(format!("gate-{name}"))
     }
 
     /// Lets a job that waits at a [`gate`](Self::gate) go on.
     pub fn open(&self, gate: &str) {
-        self.site.open_gate(&self.gate(gate));
+        self.harness.open_gate(&self.gate(gate));
     }
 
     /// SIGTERM to the daemon; it drains.
@@ -176,8 +176,8 @@ impl Farm {
     pub async fn restart(&mut self) {
         let ended = self.daemon.ended().await;
         assert_eq!(ended.code, Some(0), "{}", ended.log);
-        assert!(self.site.processes().is_empty(), "a daemon that ended leaves no process");
-        self.daemon = self.site.start().await;
+        assert!(self.harness.processes().is_empty(), "a daemon that ended leaves no process");
+        self.daemon = self.harness.start().await;
     }
 
     /// The job on the other sheep is expected to be begun so often.
@@ -202,7 +202,7 @@ impl Farm {
         assert_eq!(self.runs("neighbour"), self.neighbours);
         let ended = self.daemon.stop().await;
         assert_eq!(ended.code, Some(0), "{}", ended.log);
-        assert!(self.site.processes().is_empty(), "a daemon that ended leaves no process");
+        assert!(self.harness.processes().is_empty(), "a daemon that ended leaves no process");
     }
 }
 

@@ -28,7 +28,7 @@ const TAG: &str = "1";
 /// Where the directory is mounted.
 const TARGET: &str = "/it";
 /// For each of the engine's steps.
-const STEP: Duration = Duration::from_secs(60);
+const STEP_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A tar archive's records have this size.
 const RECORD: usize = 512;
@@ -51,11 +51,11 @@ pub(super) enum Change<'a> {
 
 /// A container with one directory in it. It is removed by [`done`](Self::done); one that
 /// was not is found by its labels.
-pub(super) struct Void {
+pub(super) struct ChownContainer {
     container: Container,
 }
 
-impl Void {
+impl ChownContainer {
     /// Makes one of this name on a directory of this machine.
     pub(super) async fn on(
         engine: &Engine,
@@ -138,8 +138,8 @@ async fn within<T>(
     request: impl AsyncFnOnce(&Docker) -> Result<T, bollard::errors::Error>,
 ) -> Result<T, Trouble> {
     let asking = async { Ok(request(engine.reached().await?).await?) };
-    let late = |_| Trouble::Late(format!("it did not answer within {STEP:?}"));
-    tokio::time::timeout(STEP, asking).await.map_err(late)?
+    let late = |_| Trouble::Late(format!("it did not answer within {STEP_TIMEOUT:?}"));
+    tokio::time::timeout(STEP_TIMEOUT, asking).await.map_err(late)?
 }
 
 /// The changes as an archive, in which everything is this user's.

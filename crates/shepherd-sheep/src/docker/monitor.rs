@@ -16,22 +16,22 @@ use super::engine::{Engine, Trouble};
 use super::images::ImageInUse;
 use super::logs::Logs;
 use super::refusal::{self, Asked, Verdict};
-use super::run::{Ending, Run, Wish};
+use super::run::{Desired, Ending, Run};
 use super::watch::{Death, Watch};
-use super::{DockerOptions, presence, reclaim, spec, sweep, trial};
+use super::{DockerOptions, engine_liveness, reclaim, spec, sweep, trial};
 use crate::endpoint::Endpoint;
 use crate::{Exit, ExitCause, SheepError};
 
 /// How long the engine may take to learn the exit code of a container that the kernel saw die.
-const OVERDUE: Duration = Duration::from_secs(20);
+const EXIT_CODE_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long the last of a container's output may take.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 /// How long a failed launch keeps its caller waiting for what it leaves to be gone, and an
 /// ended run for its container to be removed.
-const PATIENCE: Duration = Duration::from_secs(10);
+const CLEANUP_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often what a lost engine may have made is looked for, over a few seconds. It does not
 /// run, so what is made later yet is in nobody's way until the next sweep.
-const LOOKS: u32 = 7;
+const LEFTOVER_CHECKS: u32 = 7;
 
 /// What a run is made of.
 pub(super) struct Plan {
@@ -56,9 +56,9 @@ pub(super) async fn mind(
     let mut container = Container::known(&plan.engine, name.clone());
     if let Err(failure) = begin(&plan, &run, &mut container).await {
         // Nobody is to wait for a life that it will not have.
-        run.want(Wish::Death);
+        run.want(Desired::Kill);
         let mut disposal = Box::pin(dispose(&container, failure.left));
-        let is_gone = tokio::time::timeout(PATIENCE, &mut disposal).await.is_ok();
+        let is_gone = tokio::time::timeout(CLEANUP_TIMEOUT, &mut disposal).await.is_ok();
         if is_gone {
             // Ended first, so that who is told of the failure can launch again.
             drop(plan);
@@ -144,12 +144,12 @@ async fn begin(plan: &Plan, run: &Run, container: &mut Container) -> Result<(), 
         };
         return Err(Failure { error: blame(plan, run, body, &trouble).await, left });
     }
-    if run.wish() == Wish::Death {
+    if run.desired() == Desired::Kill {
         return Err(Failure { error: given_up(), left: Left::Made });
     }
     let started = tokio::select! {
         started = container.start() => started,
-        () = run.wanted(Wish::Death) => return Err(Failure { error: given_up(), left: Left::Started }),
+        () = run.wanted(Desired::Kill) => return Err(Failure { error: given_up(), left: Left::Started }),
     };
     let Err(trouble) = started else { return Ok(()) };
     if matches!(&trouble, Trouble::Refused { message, .. } if refusal::is_port_taken(message)) {
@@ -175,7 +175,7 @@ async fn blame(plan: &Plan, run: &Run, body: ContainerCreateBody, trouble: &Trou
         Verdict::Known(error) => return error,
         Verdict::Unclear(error) => error,
     };
-    if run.wish() == Wish::Death {
+    if run.desired() == Desired::Kill {
         return error;
     }
     match trial::of_empty_image(engine, format!("{}-trial", run.container()), body).await {
@@ -192,7 +192,7 @@ async fn dispose(container: &Container, left: Left) {
     let mut backoff = Backoff::new();
     let looks = match left {
         Left::Nothing => return,
-        Left::Asked | Left::Made => LOOKS,
+        Left::Asked | Left::Made => LEFTOVER_CHECKS,
         Left::Started => u32::MAX,
     };
     for _ in 0..looks {
@@ -265,15 +265,15 @@ struct Memory {
 
 /// Why the container ended, and whether the engine is there.
 async fn cause(run: &Run, container: &Container, death: Death, memory: Memory) -> (ExitCause, bool) {
-    let was_asked = run.wish() != Wish::Life;
+    let was_asked = run.desired() != Desired::Run;
     let out_of_memory = ExitCause::OutOfMemory { limit: memory.limit };
     // Asked first: the sooner, the more certain it is that an engine that ends does not answer.
     let is_there = match death {
         Death::WithEngine => {
-            return (ExitCause::EngineStopped, container.engine().answers(presence::PROMPT).await);
+            return (ExitCause::EngineStopped, container.engine().answers(engine_liveness::PROMPT).await);
         }
         Death::Told(_) | Death::Found | Death::Removed => {
-            presence::is_there(container, presence::PROMPT, presence::SLOW).await
+            engine_liveness::is_there(container, engine_liveness::PROMPT, engine_liveness::SLOW).await
         }
     };
     let told = match death {
@@ -282,7 +282,7 @@ async fn cause(run: &Run, container: &Container, death: Death, memory: Memory) -
             None
         }
         // The kernel told; a busy engine may take its time to hear of it.
-        Death::Found => match tokio::time::timeout(OVERDUE, container.wait()).await {
+        Death::Found => match tokio::time::timeout(EXIT_CODE_TIMEOUT, container.wait()).await {
             Ok(Ok(code)) => Some(code),
             Ok(Err(_)) | Err(_) => None,
         },
@@ -330,7 +330,7 @@ async fn release(plan: &Plan, container: &Container) {
             backoff.pause().await;
         }
     };
-    if tokio::time::timeout(PATIENCE, removing).await.is_err() {
+    if tokio::time::timeout(CLEANUP_TIMEOUT, removing).await.is_err() {
         tracing::warn!(container = container.key(), "a container stays behind until the next launch");
     }
 }

@@ -8,40 +8,40 @@ use tokio::sync::Notify;
 
 /// The jobs whose outputs are being published.
 #[derive(Debug, Default)]
-pub(crate) struct Turns {
+pub(crate) struct PublishLocks {
     taken: Mutex<HashSet<JobId>>,
     freed: Notify,
 }
 
 /// The right to publish one job's outputs, until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Turn<'a> {
-    turns: &'a Turns,
+pub(crate) struct PublishLock<'a> {
+    locks: &'a PublishLocks,
     job: JobId,
 }
 
-impl Turns {
+impl PublishLocks {
     /// Waits until nobody else publishes outputs of this job.
-    pub(crate) async fn take(&self, job: &JobId) -> Turn<'_> {
+    pub(crate) async fn lock(&self, job: &JobId) -> PublishLock<'_> {
         loop {
             // Made before the look, so that no turn is freed unseen between the two.
             let freed = self.freed.notified();
-            if self.lock().insert(job.clone()) {
-                return Turn { turns: self, job: job.clone() };
+            if self.held().insert(job.clone()) {
+                return PublishLock { locks: self, job: job.clone() };
             }
             freed.await;
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashSet<JobId>> {
+    fn held(&self) -> std::sync::MutexGuard<'_, HashSet<JobId>> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for Turn<'_> {
+impl Drop for PublishLock<'_> {
     fn drop(&mut self) {
-        self.turns.lock().remove(&self.job);
-        self.turns.freed.notify_waiters();
+        self.locks.held().remove(&self.job);
+        self.locks.freed.notify_waiters();
     }
 }
 
@@ -54,14 +54,14 @@ mod tests {
 
     #[tokio::test]
     async fn a_job_has_one_turn_and_others_have_theirs() {
-        let turns = Turns::default();
+        let locks = PublishLocks::default();
         let [one, other] = ["one", "other"].map(|id| JobId::parse(id, JobIdRule::Bucket).unwrap());
-        let first = turns.take(&one).await;
-        let mut second = Box::pin(turns.take(&one));
+        let first = locks.lock(&one).await;
+        let mut second = Box::pin(locks.lock(&one));
         assert!(second.as_mut().now_or_never().is_none());
-        assert!(turns.take(&other).now_or_never().is_some());
+        assert!(locks.lock(&other).now_or_never().is_some());
         drop(first);
         assert!(second.now_or_never().is_some());
-        assert!(turns.lock().is_empty());
+        assert!(locks.held().is_empty());
     }
 }

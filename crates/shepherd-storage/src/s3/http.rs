@@ -98,7 +98,7 @@ impl Call {
 }
 
 /// The connections to a server.
-pub(super) struct Wire {
+pub(super) struct Http {
     http: reqwest::Client,
     base: String,
     proxy: Option<String>,
@@ -106,7 +106,7 @@ pub(super) struct Wire {
     pub(super) limits: S3Limits,
 }
 
-impl Wire {
+impl Http {
     pub(super) fn new(options: &S3Options) -> Result<Self> {
         let base = base(&options.url)?;
         let secure = base.scheme() == "https";

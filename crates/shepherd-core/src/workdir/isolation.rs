@@ -25,10 +25,10 @@ use rustix::path::Arg;
 use shepherd_job::JobId;
 
 use super::trash::Trash;
-use super::{Attic, DIR, Ready, WorkDirs, is_dot};
+use super::{DIR, OutputPool, Ready, WorkDirs, is_dot};
 
 /// How many names are looked at before they are dealt with.
-const NAMES: usize = 4096;
+const NAMES_AT_ONCE: usize = 4096;
 
 /// The mode of directories that strangers work in: what they make there is of our
 /// group, too.
@@ -51,7 +51,7 @@ const LIST_NAME: &CStr = c"system.posix_acl_default";
 const ALL_BITS: u32 = 0o7777;
 
 #[derive(Debug)]
-pub(super) struct Fence {
+pub(super) struct Isolation {
     /// Where directories are that no runner has before it.
     pub(super) back: OwnedFd,
     pub(super) path: PathBuf,
@@ -67,18 +67,18 @@ pub(super) struct Handed {
     pub(super) is_back: bool,
 }
 
-impl Fence {
-    /// Sets up the directory `root` at `path`, and a place behind the fence.
-    pub(super) fn open(path: &Path, root: &OwnedFd, attic: &Attic) -> io::Result<Self> {
+impl Isolation {
+    /// Sets up the directory `root` at `path`, and a place behind the isolation.
+    pub(super) fn open(path: &Path, root: &OwnedFd, output_pool: &OutputPool) -> io::Result<Self> {
         settle(root, SHARED)?;
         let sheep = path.file_name().unwrap_or_default();
         let mut name = std::ffi::OsString::from(".");
         name.push(sheep);
-        match rustix::fs::mkdirat(&attic.dir, &name, Mode::RWXU) {
+        match rustix::fs::mkdirat(&output_pool.dir, &name, Mode::RWXU) {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(errno) => return Err(errno.into()),
         }
-        let back = rustix::fs::openat(&attic.dir, &name, DIR, Mode::empty())?;
+        let back = rustix::fs::openat(&output_pool.dir, &name, DIR, Mode::empty())?;
         settle(&back, CLOSED)?;
         let probe = c".probe";
         make_dir(&back, probe)?;
@@ -92,7 +92,7 @@ impl Fence {
         for place in [root, &back] {
             open_to_group(place);
         }
-        Ok(Self { back, path: attic.path.join(name), jobs: Mutex::default() })
+        Ok(Self { back, path: output_pool.path.join(name), jobs: Mutex::default() })
     }
 
     pub(super) fn jobs(&self) -> MutexGuard<'_, HashMap<JobId, Handed>> {
@@ -104,7 +104,7 @@ impl WorkDirs {
     /// From now on jobs are another model's: what the runners of the one before had
     /// does not come before those that follow.
     pub(crate) fn change_model(&self) {
-        if self.fence.is_none() {
+        if self.isolation.is_none() {
             return;
         }
         let mut ready = self.lock_ready();
@@ -120,18 +120,18 @@ impl WorkDirs {
     /// # Errors
     /// When the directory cannot be read, or something in it not be moved away.
     pub(crate) fn clear(&self) -> io::Result<()> {
-        let Some(fence) = &self.fence else { return Ok(()) };
+        let Some(isolation) = &self.isolation else { return Ok(()) };
         let model = self.lock_ready().model;
         loop {
             let names = self.unburied()?;
             let mut dealt_with = 0;
             for name in names {
                 // Held, so that no job comes to a place that is being cleared.
-                let mut jobs = fence.jobs();
+                let mut jobs = isolation.jobs();
                 match jobs.iter_mut().find(|(id, _)| id.as_str().as_bytes() == name.to_bytes()) {
                     // Of this model, or of one that came while this runs.
                     Some((_, handed)) if handed.model >= model && !handed.is_back => continue,
-                    Some((id, handed)) if !handed.is_back => self.bring_back(fence, id, handed),
+                    Some((id, handed)) if !handed.is_back => self.bring_back(isolation, id, handed),
                     Some(_) | None => self.bury(&self.root, &*name)?,
                 }
                 dealt_with += 1;
@@ -154,7 +154,7 @@ impl WorkDirs {
             if !is_dot(name) && !buried.contains(name) {
                 names.push(name.to_owned());
             }
-            if names.len() == NAMES {
+            if names.len() == NAMES_AT_ONCE {
                 break;
             }
         }
@@ -163,19 +163,19 @@ impl WorkDirs {
 
     /// Takes the job's directory out of a stranger's sight.
     pub(super) fn take_back(&self, job: &JobId) {
-        let Some(fence) = &self.fence else { return };
-        if let Some(handed) = fence.jobs().get_mut(job).filter(|handed| !handed.is_back) {
-            self.bring_back(fence, job, handed);
+        let Some(isolation) = &self.isolation else { return };
+        if let Some(handed) = isolation.jobs().get_mut(job).filter(|handed| !handed.is_back) {
+            self.bring_back(isolation, job, handed);
         }
     }
 
-    fn bring_back(&self, fence: &Fence, job: &JobId, handed: &mut Handed) {
+    fn bring_back(&self, isolation: &Isolation, job: &JobId, handed: &mut Handed) {
         handed.is_back = true;
-        let rename = || rename(&self.root, job.as_str(), &fence.back, job.as_str());
+        let rename = || rename(&self.root, job.as_str(), &isolation.back, job.as_str());
         let outcome = match rename() {
             // Something of an earlier attempt that could not be moved then.
             Err(Errno::EXIST | Errno::NOTEMPTY | Errno::NOTDIR | Errno::ISDIR) => {
-                self.bury(&fence.back, job.as_str()).and_then(|()| Ok(rename()?))
+                self.bury(&isolation.back, job.as_str()).and_then(|()| Ok(rename()?))
             }
             // Nothing is there any more, which shows when it is opened.
             Ok(()) | Err(Errno::NOENT) => return,
@@ -188,8 +188,8 @@ impl WorkDirs {
     }
 
     pub(super) fn forget(&self, job: &JobId) {
-        if let Some(fence) = &self.fence {
-            fence.jobs().remove(job);
+        if let Some(isolation) = &self.isolation {
+            isolation.jobs().remove(job);
         }
     }
 }

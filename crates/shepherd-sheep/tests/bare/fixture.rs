@@ -13,12 +13,12 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 pub(crate) const LONG: Duration = Duration::from_secs(600);
 
 /// A sheep's directories, with the model `m:1` and a script for its runner.
-pub(crate) struct Pasture {
+pub(crate) struct BareFixture {
     pub(crate) dir: TempDir,
     pub(crate) options: BareOptions,
 }
 
-impl Pasture {
+impl BareFixture {
     pub(crate) fn new(script: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let options = options(dir.path());
@@ -91,7 +91,7 @@ pub(crate) async fn refusal(sheep: &BareSheep, model: &ModelRef) -> SheepError {
     sheep.launch(model).await.err().expect("the launch must be refused")
 }
 
-/// A script that can `write FILE`: whole, so that its presence means that it is complete.
+/// A script that can `write FILE`: whole, so that its engine_liveness means that it is complete.
 pub(crate) fn script(body: &str) -> String {
     format!(
         "write() {{ cat > \"$DIR/.$1\" && mv \"$DIR/.$1\" \"$DIR/$1\"; }}

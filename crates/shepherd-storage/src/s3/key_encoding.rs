@@ -9,9 +9,9 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use http::Method;
 
 use super::fault::{Fault, Kind};
+use super::http::Call;
 use super::layout::{Home, decoded};
 use super::store::Store;
-use super::wire::Call;
 
 const UNKNOWN: u8 = 0;
 const ENCODED: u8 = 1;
@@ -19,9 +19,9 @@ const RAW: u8 = 2;
 
 /// What is known of a server that says that it encodes.
 #[derive(Default)]
-pub(super) struct Spelling(AtomicU8);
+pub(super) struct KeyEncoding(AtomicU8);
 
-impl Spelling {
+impl KeyEncoding {
     /// The keys that a listing means by these.
     pub(super) async fn read(
         &self,
