@@ -486,6 +486,7 @@ impl Shepherd {
         }
         problems.extend(self.inner.health.problems());
         problems.extend(self.inner.shared.unpublished.problem());
+        problems.extend(self.inner.write_back.problem(&self.inner.shared));
         problems.extend(self.inner.views.problem());
         Readiness { problems, notices: self.inner.orphans.notices() }
     }

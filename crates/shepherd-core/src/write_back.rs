@@ -147,6 +147,15 @@ impl WriteBack {
         }
     }
 
+    /// Why no job is accepted and none ends, if the storage does not take what has no more room.
+    pub(crate) fn problem(&self, shared: &Shared) -> Option<String> {
+        let Lag { jobs, bytes, .. } = shared.queue.lag();
+        let is_stuck = bytes >= MAX_BYTES && self.in_trouble.load(Ordering::Relaxed);
+        is_stuck.then(|| {
+            format!("the storage does not take files of jobs: {bytes} bytes of {jobs} jobs wait, which is all there is room for")
+        })
+    }
+
     /// Waits until the lag is as it should be.
     async fn until(&self, shared: &Shared, is_right: impl Fn(Lag) -> bool) {
         loop {

@@ -68,11 +68,14 @@ async fn objects_that_take_too_much_room_hold_outcomes_and_submits_back() {
     assert!(held.is_err(), "no job ends whose output has no room");
     let late = tokio::time::timeout(WHILE, harness.submit("late", "m", "x")).await;
     assert!(late.is_err(), "no job is accepted whose input has no room");
+    let problems = harness.shepherd.readiness().problems;
+    assert!(problems.iter().any(|problem| problem.contains("does not take files of jobs")), "{problems:?}");
     storage.takes_nothing.store(false, Ordering::SeqCst);
     tokio::time::timeout(PATIENCE, harness.shepherd.finished(&last)).await.unwrap().unwrap();
     // The client had gone; its job was accepted all the same.
     let late = spec("late", "m").id;
     eventually(async || harness.shepherd.job(&late).await.is_ok()).await;
     harness.is_done(&late).await;
+    assert!(harness.shepherd.readiness().problems.is_empty());
     harness.shutdown().await;
 }
