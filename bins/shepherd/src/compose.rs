@@ -80,7 +80,7 @@ const DESCRIPTORS_PER_SHEEP: u64 = 32;
 /// Descriptors that a connection may take: its socket, and a file that it reads or fills.
 const PER_CONNECTION: u64 = 2;
 
-/// So many connections are left to one address although they are more than half of all.
+/// Number of connections that one address may have although that is more than half of all.
 const FEW_CONNECTIONS: usize = 64;
 
 /// How connections are treated, wherever they come in, where `descriptors` may be open at

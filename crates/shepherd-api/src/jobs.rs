@@ -24,8 +24,7 @@ const MAX_LIMIT: usize = 1000;
 /// know.
 const STORED_STATUS_PERIOD: Duration = Duration::from_secs(2);
 
-/// The id, if it is one. What is no legal id names no job, so that its routes
-/// answer as they do for any unknown job.
+/// Parses an id. An invalid id is treated as an unknown job.
 pub(crate) fn parse_id<B: Backend>(api: &Api<B>, id: &str) -> Result<JobId, ApiError> {
     JobId::parse(id, api.options().job_id_rule).map_err(|_| ApiError::NoData { job: id.to_owned() })
 }

@@ -61,7 +61,7 @@ impl fmt::Debug for Client {
 }
 
 impl Client {
-    /// Of the shepherd at this URL, which may have a path.
+    /// A client of the shepherd at this URL, which may have a path.
     ///
     /// # Errors
     /// When the URL is none of HTTP's.

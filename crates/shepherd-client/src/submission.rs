@@ -28,7 +28,7 @@ pub(crate) struct ModelName {
 }
 
 impl Submission {
-    /// Of a job for a model, under an id of its own.
+    /// A job for a model, under an id that is made for it.
     pub fn new(model: impl Into<String>, version: impl Into<String>) -> Self {
         let model = ModelName { name: model.into(), version: version.into() };
         let job_id = uuid::Uuid::now_v7().to_string();

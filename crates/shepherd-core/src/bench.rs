@@ -32,7 +32,7 @@ pub struct BusyFlock {
 }
 
 impl BusyFlock {
-    /// So many sheep, and 1,000 waiting jobs of each of so many models.
+    /// A number of sheep, and 1,000 waiting jobs for each of a number of models.
     pub fn new(sheep: usize, models: usize) -> Self {
         let now = Now { monotonic: Instant::now(), wall: Timestamp::from_micros(1_000_000_000) };
         let member = |index| FlockMember {

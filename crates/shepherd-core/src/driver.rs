@@ -50,11 +50,11 @@ mod staging;
 mod upkeep;
 mod words;
 
-/// So many inputs may wait before those who send them are held up.
+/// Maximum number of messages that wait for the driver; senders wait beyond it.
 const MAX_WAITING_INPUTS: usize = 4096;
-/// So many messages of inputs are taken before what they ask for is carried out.
+/// Maximum number of messages that are handled before their effects are carried out.
 const INPUT_BATCH: usize = 256;
-/// So many jobs' working directories are dealt with before the engine hears of them.
+/// Maximum number of working directories that are filled or emptied before the engine hears of them.
 const DISK_BATCH: usize = 16;
 /// After a look at the store, none follows for so many times as long as it took.
 const LOOK_REST: u32 = 4;

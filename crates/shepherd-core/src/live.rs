@@ -33,7 +33,7 @@ pub use event::{EventId, EventIdError, JobEvent, JobEventKind, Progress};
 pub(crate) use log::Log;
 pub(crate) use watch::Watch;
 
-/// So many events of a job are remembered for those who come again.
+/// Number of a job's events that are remembered for clients that come again.
 const REMEMBERED: usize = 64;
 
 /// The jobs that somebody has something to say of, or wants to hear of.

@@ -171,7 +171,7 @@ impl Job {
     /// [`Options::logs`](crate::Options::logs) to the latter alone, of which the shepherd
     /// takes what comes while the only job is in work.
     ///
-    /// Of a job that prints faster than can be sent, the end is kept.
+    /// When a job prints faster than can be sent, the end is kept.
     pub fn log(&self, text: impl AsRef<str>) {
         let text = text.as_ref();
         // As one write: others print, too.

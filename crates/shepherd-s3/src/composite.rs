@@ -22,7 +22,7 @@ const ALGORITHM: &str = "x-amz-checksum-algorithm";
 /// The value of [`CHECKSUM_TYPE`] for checksums of checksums.
 const COMPOSITE: &str = "COMPOSITE";
 
-/// Of what a checksum is.
+/// What a checksum covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Composite,

@@ -127,7 +127,7 @@ pub struct DockerOptions {
     pub stderr_file: Option<PathBuf>,
     /// A log file that grew past so many bytes is renamed to `NAME.1`, and so on.
     pub log_max_bytes: u64,
-    /// So many renamed log files are kept.
+    /// Number of renamed log files that are kept.
     pub log_files: u32,
 }
 
@@ -136,7 +136,7 @@ pub struct DockerOptions {
 pub enum Gpus {
     /// All there are.
     All,
-    /// So many.
+    /// A number of GPUs.
     Count(u32),
     /// These, by number or UUID.
     Ids(Vec<String>),

@@ -67,7 +67,7 @@ impl Spool {
 }
 
 impl From<io::Error> for ApiError {
-    /// Of the spool's files, the only ones that the API itself touches.
+    /// The spool's files, the only files that the API itself touches.
     fn from(error: io::Error) -> Self {
         use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
         if matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge) {

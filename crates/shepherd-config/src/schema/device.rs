@@ -28,7 +28,7 @@ impl fmt::Display for Device {
 pub enum Gpus {
     /// All there are.
     All,
-    /// So many, at least one.
+    /// A number of devices, at least one.
     Count(u32),
     /// These, by number or UUID; never empty.
     Ids(Vec<String>),
@@ -40,7 +40,7 @@ pub(super) fn read(section: &Section<'_>) -> Option<Vec<Device>> {
     value.list(one).and_then(|devices| value.each_once(devices, "device"))
 }
 
-/// Of a bare sheep's devices only GPUs matter: it can use the others anyway.
+/// Only GPUs matter to a bare sheep: it can use other devices anyway.
 fn one(value: &Value<'_>) -> Option<Device> {
     let text = value.text()?;
     if let Some(number) = gpu(text) {

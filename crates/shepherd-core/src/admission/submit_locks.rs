@@ -13,7 +13,7 @@ pub(super) struct SubmitLocks(Mutex<HashMap<JobId, Holders>>);
 /// Who holds an id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Holders {
-    /// So many submits that bring little or nothing: the queue decides between them.
+    /// A number of submits without a large payload: the store decides between them.
     Shared(usize),
     /// One whose large payload is on its way to storage.
     Alone,

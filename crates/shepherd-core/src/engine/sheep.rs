@@ -253,9 +253,9 @@ pub(super) struct Sheep {
     pub(super) failing: HashSet<ModelRef>,
     pub(super) swap_time: Duration,
     pub(super) failures: Backoff,
-    /// So many answers must come before jobs are sent ahead again.
+    /// Number of answers before jobs are sent ahead again.
     pub(super) careful: usize,
-    /// So many answers must come before the runner gets more than one job at a time.
+    /// Number of answers before the runner gets more than one job at a time.
     pub(super) suspects: usize,
     /// Nothing is made ready or sent ahead until the runner answers: another sheep is free.
     pub(super) is_sharing: bool,

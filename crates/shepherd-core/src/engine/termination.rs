@@ -23,7 +23,7 @@ const BEGUN_AFTER: Duration = Duration::from_millis(250);
 const SIGNAL_SKEW: Duration = Duration::from_millis(250);
 /// Making room for urgent jobs is worth it when they would wait this long.
 const YIELD_COST: Duration = Duration::from_millis(200);
-/// So many models are remembered whose runners do not start.
+/// Maximum number of models that are remembered because their runners do not start.
 const MAX_FAILING: usize = 1024;
 /// After a death that nobody could be blamed for, so many answers must come before
 /// jobs are sent ahead again: more than are ever sent ahead.

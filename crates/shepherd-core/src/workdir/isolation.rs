@@ -58,7 +58,7 @@ pub(super) struct Isolation {
     jobs: Mutex<HashMap<JobId, Handed>>,
 }
 
-/// Of a job that has a directory.
+/// State of a job that has a working directory.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Handed {
     /// Which of the models, by number, it was prepared for.

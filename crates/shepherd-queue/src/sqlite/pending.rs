@@ -21,7 +21,7 @@ pub(super) struct PendingSet {
     /// Jobs by position.
     order: BTreeMap<u64, (u64, Timestamp)>,
     positions: HashMap<u64, u64>,
-    /// Those of them that are finished.
+    /// Pending jobs that are finished.
     finished: HashSet<u64>,
     /// Of all objects together.
     bytes: u64,

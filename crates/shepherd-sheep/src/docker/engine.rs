@@ -76,7 +76,7 @@ pub struct EngineOptions {
     pub registry: String,
     /// What to log in to the registry with.
     pub login: Option<RegistryLogin>,
-    /// So long a registry that is away, or says nothing, is waited for.
+    /// How long to wait for a registry that is away or silent.
     pub registry_patience: Duration,
     /// Images pulled by this shepherd may take so many bytes; without it none is
     /// removed.

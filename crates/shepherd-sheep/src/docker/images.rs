@@ -50,8 +50,8 @@ pub enum Pull {
     Never,
 }
 
-/// So long after a registry was found to be away, a pull that can do without it gives
-/// it only [`BRIEF`]: each swap of models would wait for it in full otherwise.
+/// How long a registry counts as away. A pull that can do without it gives it only [`BRIEF`]
+/// meanwhile: otherwise each swap of models would wait for it in full.
 const AWAY_FOR: Duration = Duration::from_secs(60);
 const BRIEF: Duration = Duration::from_secs(3);
 

@@ -26,11 +26,11 @@ use super::rotate::RotatedFile;
 use crate::SheepError;
 use crate::lines::{AtWork, Lines, Printed, Tail, unopened};
 
-/// So many pieces are written at once, when that many are there.
+/// Maximum number of pieces in one write.
 const BATCH: usize = 64;
 /// The kind of a frame that holds an error of the engine's, after 0 to 2 for the streams.
 const ERROR: u8 = 3;
-/// So many lines are more than is kept of the end.
+/// Number of lines that is more than is kept of the end.
 const END: &str = "1000";
 
 /// What came of both streams and nobody has taken yet.

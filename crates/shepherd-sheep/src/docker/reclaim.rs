@@ -24,10 +24,10 @@ use super::engine::{Engine, Trouble};
 use super::spec::Us;
 use super::{DockerOptions, spec};
 
-/// So deep below a name is looked, which is as often as the engine is asked: what is closed shows what is in
+/// Maximum depth of the walk. Each level costs one engine request: what is closed shows what is in
 /// it only once it is open. Removing what is open brings the rest up.
 const MAX_DEPTH: usize = 32;
-/// So many directories are opened in one go.
+/// Maximum number of directories that one request opens.
 const MAX_DIRS_AT_ONCE: usize = 10_000;
 /// How often a socket that is not there yet is looked for: nobody says that it is.
 const SOCKET_POLL_PERIOD: Duration = Duration::from_millis(50);

@@ -13,7 +13,7 @@ pub(super) struct RotatedFile {
     path: PathBuf,
     /// It is renamed rather than grow past so many bytes.
     most: u64,
-    /// So many renamed ones are kept.
+    /// Number of renamed files that are kept.
     kept: u32,
     file: Option<File>,
     /// Whether the last write failed, which was said.

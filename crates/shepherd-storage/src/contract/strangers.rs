@@ -91,7 +91,7 @@ pub(super) async fn links_in_place_of_the_directory_are_refused(b: Backend<'_>, 
     b.remove(&job).await;
 }
 
-/// So often a directory is worked in whose names change all the time, where each
+/// Number of rounds in a directory whose names change all the time, where each
 /// time may take many requests.
 const ROUNDS: usize = 16;
 

@@ -4,7 +4,7 @@
 //! the file system refuses it, at its encoded one. What stands there is replaced;
 //! no link is followed, and nothing leaves the directory.
 //!
-//! What a stranger is given has the modes that its being given to needs, whatever
+//! Files and directories for an untrusted runner get explicit modes, whatever
 //! the umask: its directory hands down the group.
 
 use std::fs::File;

@@ -58,7 +58,7 @@ struct Upload {
 struct Parts {
     upload: Arc<Upload>,
     source: Source,
-    /// Of the whole object, where that is known.
+    /// Size of the whole object, where it is known.
     size: Option<u64>,
     first: Option<Held>,
     number: u64,

@@ -14,7 +14,7 @@ use super::world::World;
 
 /// The longest time between two looks at the clocks of a runner.
 pub(super) const MAX_TICK: Duration = Duration::from_secs(1);
-/// So many starts of a sheep in a row at most are given up for more urgent jobs of other models.
+/// Maximum number of starts in a row that a sheep gives up for more urgent jobs of other models.
 /// There are three priorities; other sheep may take the jobs meanwhile that one was given up for.
 pub(super) const MAX_ABANDONED: u32 = 8;
 /// The same, where other sheep have taken all those jobs.
@@ -52,7 +52,7 @@ pub(super) struct SheepWatch {
     state: &'static str,
     /// How many jobs a runner has that is being ended for what one of them may have done.
     suspects: Option<usize>,
-    /// So many answers must come before the runner gets more than one job at a time.
+    /// Number of answers before the runner gets more than one job at a time.
     probation: usize,
     /// Starts given up in a row, and those of them since a job was gone that one was given up for.
     pub(super) abandoned: (u32, u32),

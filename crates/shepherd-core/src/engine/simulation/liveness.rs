@@ -21,7 +21,7 @@ const SCAN_PERIOD: Duration = Duration::from_millis(100);
 const SLOW_ANSWER: Duration = Duration::from_secs(8);
 /// A look that takes longer keeps sheep from what waits.
 const SLOW_LOOK: Duration = Duration::from_millis(300);
-/// So long after a look that failed there may be none.
+/// Time after a failed look in which there may be none.
 const BLIND: Duration = Duration::from_millis(1_100);
 /// How long a sheep whose runner has a job's model, and nothing to do, may leave the job waiting.
 const WARM_BOUND: Duration = Duration::from_millis(400);

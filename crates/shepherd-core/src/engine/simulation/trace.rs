@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::super::{Effect, Input};
 
-/// So many lines before a failure are shown.
+/// Number of lines before a failure that are shown.
 pub(super) const SHOWN: usize = 60;
 /// Longer lines are cut.
 const MAX_LINE: usize = 400;

@@ -26,11 +26,11 @@ use super::trace::Trace;
 
 /// Times of records begin here.
 const EPOCH: Timestamp = Timestamp::from_micros(1_700_000_000_000_000);
-/// So many inputs at most come at one instant.
+/// Maximum number of inputs at one instant.
 const MAX_INPUTS_PER_INSTANT: u32 = 4_000;
-/// So many timers in a row at most are due at one instant.
+/// Maximum number of timers in a row that are due at one instant.
 const MAX_TIMERS_PER_INSTANT: u32 = 3;
-/// So long after the last fault every job has ended, beside the time that they all run.
+/// Time after the last fault in which every job ends, beside the time that the jobs run.
 const END_BOUND: Duration = Duration::from_secs(200);
 /// How long the idle shepherd is watched at the end, and how many inputs it may take meanwhile.
 const IDLE_WATCH: Duration = Duration::from_secs(20);

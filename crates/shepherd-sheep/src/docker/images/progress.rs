@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 
 use bollard::models::CreateImageInfo;
 
-/// So many different remarks are remembered; an engine makes a handful.
+/// Maximum number of different remarks that are remembered; an engine makes a handful.
 const REMARKS_MAX: usize = 64;
 
 /// What is known of a pull. It outlives the attempts of the pull: what an attempt

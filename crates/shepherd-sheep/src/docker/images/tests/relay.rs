@@ -17,7 +17,7 @@ pub(super) enum Behaviour {
     HoldAfter(usize),
     /// Nothing is ever answered.
     Silent,
-    /// So many are answered with this status and no more; the rest is passed on.
+    /// Number of requests that are answered with this status; the rest is passed on.
     Fail {
         times: usize,
         status: &'static str,
