@@ -1,5 +1,7 @@
 //! Storage that is full, away, or changed behind the daemon's back.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use serde_json::json;
 use shepherd_tests::ids::{SCRIPTED, SHEEP};
 use shepherd_tests::{Harness, Script, SmallDisk, eventually_async, skip, start_body};
@@ -190,14 +192,19 @@ async fn jobs_wait_while_the_disk_of_their_directories_is_full() {
     let client = daemon.client();
     assert_eq!(client.run("before", SCRIPTED, &Script::Say("fine".into())).await["status"], "done");
     let ballast = disk.fill();
-    for job in ["waits-1", "waits-2"] {
-        client.submit(job, SCRIPTED, &Script::Say(job.into())).await.expect_status(200);
-    }
+    // The disk is looked at when a job comes and the last look is not just over: a job that comes
+    // too soon may still be taken, and fail.
+    let probes = AtomicUsize::new(0);
     eventually_async("the sheep to tell", || async {
+        let probe = format!("probe-{}", probes.fetch_add(1, Ordering::Relaxed));
+        client.submit(&probe, SCRIPTED, &Script::Say("x".into())).await.expect_status(200);
         let problem = client.sheep(SHEEP).await["problem"].as_str().unwrap_or_default().to_owned();
         problem.contains("`data_root` is full").then_some(())
     })
     .await;
+    for job in ["waits-1", "waits-2"] {
+        client.submit(job, SCRIPTED, &Script::Say(job.into())).await.expect_status(200);
+    }
     eventually_async("readiness to tell", || async {
         (client.get("/readyz").await.status == 503).then_some(())
     })
