@@ -104,6 +104,10 @@ impl Task {
                 },
                 () = wait_for_work(&write_back, retry_at), if work == Work::Wait && !is_busy => {}
             }
+            // A sync that nobody goes on with would hold up all others.
+            if !self.finishing.is_empty() {
+                continue;
+            }
             tokio::select! {
                 () = tokio::time::sleep(rest), if !rest.is_zero() => {}
                 () = shared.tasks.draining.cancelled(), if !rest.is_zero() => return,
@@ -138,20 +142,16 @@ impl Task {
     async fn write(&mut self) -> Duration {
         let (shared, write_back) = (Arc::clone(&self.shared), Arc::clone(&self.write_back));
         let after = self.next.or(self.after);
-        let put = batch::put_next(&shared, &write_back, after, self.touched.clone());
-        tokio::pin!(put);
-        let mut rest = Duration::ZERO;
-        let batch = loop {
-            // Cancel-safe: what is finished stays in its set.
+        let touched = self.touched.clone();
+        let put = async {
             tokio::select! {
-                batch = &mut put => break batch,
-                Some(written) = self.finishing.next(), if !self.finishing.is_empty() => {
-                    rest = rest.max(self.finished(written));
-                }
+                batch = batch::put_next(&shared, &write_back, after, touched) => Some(batch),
                 // A batch that waits for a storage is dropped at the drain: its jobs are pending still.
-                () = shared.tasks.draining.cancelled(), if shared.storage_is_remote() => return rest,
+                () = shared.tasks.draining.cancelled(), if shared.storage_is_remote() => None,
             }
         };
+        let (batch, rest) = self.beside(put).await;
+        let Some(batch) = batch else { return rest };
         match batch {
             // All of its jobs end in this moment.
             Ok(batch) if batch.is_empty() => rest.max(QUIET),
@@ -163,6 +163,22 @@ impl Task {
                 rest
             }
             Err(error) => rest.max(self.note(Err(error))),
+        }
+    }
+
+    /// Does something, and goes on with what is made durable meanwhile: both may wait for one sync,
+    /// and neither gets on while the other is left alone. Gives how long to rest, too.
+    async fn beside<T>(&mut self, work: impl Future<Output = T>) -> (T, Duration) {
+        tokio::pin!(work);
+        let mut rest = Duration::ZERO;
+        loop {
+            // Cancel-safe: what is finished stays in its set.
+            tokio::select! {
+                done = &mut work => return (done, rest),
+                Some(written) = self.finishing.next(), if !self.finishing.is_empty() => {
+                    rest = rest.max(self.finished(written));
+                }
+            }
         }
     }
 
@@ -237,10 +253,12 @@ impl Task {
         }
         let jobs: HashSet<JobId> = flushes.iter().map(|flush| flush.job.clone()).collect();
         let jobs: Vec<JobId> = jobs.into_iter().collect();
-        let written = match batch::put_these(&self.shared, &self.write_back, &jobs).await {
-            Ok(batch) => batch.finish(&self.shared, &self.write_back).await.map(|written| written.failed),
-            Err(error) => Err(error),
+        let (shared, write_back) = (Arc::clone(&self.shared), Arc::clone(&self.write_back));
+        let write = async {
+            let batch = batch::put_these(&shared, &write_back, &jobs).await?;
+            batch.finish(&shared, &write_back).await.map(|written| written.failed)
         };
+        let (written, _) = self.beside(write).await;
         for Flush { job, answer } in flushes {
             let outcome = match &written {
                 Ok(failed) => failed.get(&job).map_or(Ok(()), |error| Err(error.to_string())),
