@@ -8,7 +8,7 @@
 //!   renamed back when it was left as it was found. One that was not is thrown
 //!   away whole.
 //! - The file of an input that came with its job is written over for the next one.
-//! - Outputs that were read are renamed to the output_pool, where the storage finds them
+//! - Outputs that were read are renamed to the output pool, where the storage finds them
 //!   when it wants a file of that content.
 //!
 //! What a runner leaves behind is not trusted: everything is opened below the
@@ -17,7 +17,7 @@
 //! again when the runner has ended.
 //!
 //! Of a runner that is a stranger, which may run as anybody, nothing is taken over:
-//! no input is written over, no output goes to the output_pool, and its jobs' directories
+//! no input is written over, no output goes to the output pool, and its jobs' directories
 //! are out of its sight whenever it is not to work on them ([`isolation`] says how).
 
 use std::ffi::{CStr, CString};
