@@ -252,8 +252,9 @@ impl Admission {
         mark(&marker).await?;
         let stored = async {
             let path = ObjectPath::parse(DEFAULT_INPUT).expect("the constant is a legal key");
+            let failed_before = storage.failed_syncs();
             storage.put(&id, &path, body).await?;
-            storage.sync().await?;
+            self.shared.sync_since(failed_before).await?;
             self.request(spec, Vec::new(), DataCheck::Done).await
         };
         let answer = stored.await;

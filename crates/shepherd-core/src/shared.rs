@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use shepherd_queue::{JobRecord, Lease, Store};
-use shepherd_storage::{SmallObjects, Storage};
+use shepherd_storage::{SmallObjects, Storage, StorageError};
 
 use crate::data_root::DataRoot;
 use crate::health::Unpublished;
@@ -39,6 +39,18 @@ impl Shared {
         if record.state.is_finished() {
             self.waiters.wake(record);
         }
+    }
+
+    /// Makes durable what was stored since `failed_before`, the number of failed syncs then.
+    ///
+    /// # Errors
+    /// When that may be lost, with this sync or with one that somebody else was told of.
+    pub(crate) async fn sync_since(&self, failed_before: u64) -> Result<(), StorageError> {
+        self.storage.sync().await?;
+        if self.storage.failed_syncs() == failed_before {
+            return Ok(());
+        }
+        Err(StorageError::Unavailable("a sync failed while this was stored".to_owned()))
     }
 
     /// How many bytes of one job's objects may ride in the queue's commit.

@@ -172,6 +172,13 @@ pub trait Storage: Send + Sync + 'static {
     /// After an error it is unknown what of it is durable: store it again.
     async fn sync(&self) -> Result<()>;
 
+    /// How many syncs have failed. The system tells the loss of a write to one sync only,
+    /// whoever wrote: who finds another number after its own sync than before it began to
+    /// store must store again.
+    fn failed_syncs(&self) -> u64 {
+        0
+    }
+
     /// Removes all of a job's data; none is no error.
     async fn remove(&self, job: &JobId) -> Result<()>;
 

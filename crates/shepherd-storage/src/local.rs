@@ -229,6 +229,10 @@ impl Storage for LocalStorage {
         flushed.map_err(|errno| fault::failed(format_args!("sync {}", self.disk.path.display()), errno))
     }
 
+    fn failed_syncs(&self) -> u64 {
+        self.disk.changes.failed()
+    }
+
     async fn remove(&self, job: &JobId) -> Result<()> {
         let job = job.clone();
         self.run(move |disk| disk.remove(&job)).await

@@ -48,8 +48,9 @@ async fn add_to_log(
     );
     if is_cancelled && text.as_bytes() != &*before {
         let log = JobObjects::new(id.clone(), &Put::Beside, [(log_path(), text.into())]);
+        let failed_before = shared.storage.failed_syncs();
         shared.storage.put_small(vec![log]).await.into_iter().collect::<Result<(), _>>()?;
-        shared.storage.sync().await?;
+        shared.sync_since(failed_before).await?;
     }
     Ok(())
 }

@@ -90,6 +90,7 @@ async fn publish_outputs(
 ) -> Published {
     let replaces = if job.first { Replaces::Nothing } else { Replaces::Earlier };
     let mut backoff = store_backoff();
+    let failed_before = shared.storage.failed_syncs();
     loop {
         // A job that was withdrawn and runs again elsewhere has two attempts that publish.
         let publish_lock = shared.publish_locks.lock(job.id()).await;
@@ -128,7 +129,7 @@ async fn publish_outputs(
             }
         }
     }
-    match shared.storage.sync().await {
+    match shared.sync_since(failed_before).await {
         Ok(()) => Published::Kept,
         Err(error) if has_failed => {
             tracing::warn!(job = %job.id(), %error, "the outputs of a job that failed may be lost");

@@ -3,13 +3,12 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use shepherd_job::{JobId, ObjectPath, STATUS_OBJECT};
+use shepherd_job::{JobId, LOG_OBJECT, ObjectPath, STATUS_OBJECT};
 use shepherd_queue::{JobRecord, Pending, PendingLimits, Position, SmallObject};
 use shepherd_storage::{JobObjects, Put, SmallPut, StorageError};
 
 use super::inputs::Claim;
 use super::{BATCH, BATCH_BYTES, Touched, WriteBack, lock};
-use crate::live::log_path;
 use crate::shared::Shared;
 
 /// What storage has taken, and may not keep yet.
@@ -18,6 +17,8 @@ pub(super) struct Batch {
     pending: Vec<Pending>,
     touched: Touched,
     failed: HashMap<JobId, StorageError>,
+    /// How many syncs had failed before; none where nothing was taken.
+    failed_before: Option<u64>,
 }
 
 /// What a batch came to.
@@ -95,9 +96,10 @@ async fn put(
         remove_files(shared, &pending).await;
     }
     let ids: Vec<JobId> = jobs.iter().map(|job| job.job.clone()).collect();
+    let failed_before = Some(shared.storage.failed_syncs());
     let stored = shared.storage.put_small(jobs).await;
     let failed = ids.into_iter().zip(stored).filter_map(|(id, stored)| Some((id, stored.err()?))).collect();
-    Ok(Batch { pending, touched, failed })
+    Ok(Batch { pending, touched, failed, failed_before })
 }
 
 impl Batch {
@@ -125,6 +127,7 @@ impl Batch {
         self.pending.extend(later.pending);
         self.touched.extend(later.touched);
         self.failed.extend(later.failed);
+        self.failed_before = self.failed_before.or(later.failed_before);
     }
 
     /// Makes it durable, and tells the store.
@@ -132,8 +135,9 @@ impl Batch {
     /// # Errors
     /// When the store does not answer, or the storage cannot keep what it took.
     pub(super) async fn finish(self, shared: &Shared, write_back: &WriteBack) -> Result<Written, String> {
-        let Self { mut pending, touched, failed } = self;
-        shared.storage.sync().await.map_err(|e| e.to_string())?;
+        let Self { mut pending, touched, failed, failed_before } = self;
+        let failed_before = failed_before.unwrap_or_else(|| shared.storage.failed_syncs());
+        shared.sync_since(failed_before).await.map_err(|e| e.to_string())?;
         {
             let mut waiting = lock(&write_back.touched);
             for (id, number) in touched {
@@ -171,17 +175,18 @@ async fn remove_files(shared: &Shared, pending: &[Pending]) {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// In the order in which they are stored: data makes the job's place, beside which the rest may lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Kind {
     Output,
-    Log,
     Input,
+    Log,
 }
 
 fn kind(path: &ObjectPath) -> Kind {
     match path.as_str() {
         path if path.starts_with("outputs/") => Kind::Output,
-        _ if *path == log_path() => Kind::Log,
+        LOG_OBJECT => Kind::Log,
         _ => Kind::Input,
     }
 }
@@ -192,13 +197,13 @@ fn kind(path: &ObjectPath) -> Kind {
 fn to_store(shared: &Shared, job: &JobRecord, objects: &[SmallObject], inputs: Claim) -> JobObjects {
     let id = &job.spec.id;
     let mut puts = Vec::with_capacity(objects.len() + 1);
-    // Data makes the job's place, beside which the rest may lie.
-    let (logs, data): (Vec<_>, Vec<_>) = objects.iter().partition(|(path, _)| kind(path) == Kind::Log);
-    for (path, bytes) in data.into_iter().chain(logs) {
-        let how = match kind(path) {
+    let mut objects: Vec<_> = objects.iter().map(|(path, bytes)| (kind(path), path, bytes)).collect();
+    objects.sort_by_key(|(kind, ..)| *kind);
+    for (kind, path, bytes) in objects {
+        let how = match kind {
             // Only failed jobs have them here: their clients know it, and may have removed all of it.
             Kind::Output if shared.storage_is_remote() => Put::Beside,
-            // There is no file where its name is too long for the output_pool.
+            // There is no file where its name is too long for the pool.
             Kind::Output => Put::Adopt(shared.output_pool.path_of(id, path).unwrap_or_default()),
             Kind::Log => Put::Beside,
             Kind::Input if inputs == Claim::Stored => continue,

@@ -135,9 +135,10 @@ impl WriteBack {
             return Ok(());
         }
         let inputs = JobObjects::new(job.clone(), &Put::New, objects);
+        let failed_before = shared.storage.failed_syncs();
         let stored = shared.storage.put_small(vec![inputs]).await;
         stored.into_iter().collect::<Result<(), _>>()?;
-        shared.storage.sync().await?;
+        shared.sync_since(failed_before).await?;
         lock(&self.inputs.0).insert(job.clone(), State::Stored);
         Ok(())
     }

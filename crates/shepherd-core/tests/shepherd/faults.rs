@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -18,6 +18,9 @@ use shepherd_storage::{
 use tokio::sync::Semaphore;
 
 use crate::fake::{Harness, Io, PATIENCE, Script, echoing, file, spec};
+
+/// How long a slow sync takes.
+const SLOW_SYNC: Duration = Duration::from_millis(20);
 
 /// A local storage that can be made to misbehave.
 pub(crate) struct Faulty {
@@ -40,9 +43,15 @@ pub(crate) struct Faulty {
     full: AtomicBool,
     /// New objects are neither stored nor refused.
     hangs: AtomicBool,
+    /// How many puts of small objects meet the failure of somebody else's sync from now on.
+    pub(crate) others_lost: AtomicU32,
+    failed_syncs: AtomicU64,
+    /// Syncs go one after another, each of which takes a moment.
+    pub(crate) slow_syncs: AtomicBool,
+    sync_turn: tokio::sync::Mutex<()>,
     /// Nothing small is stored for want of room.
     pub(crate) takes_nothing: AtomicBool,
-    asked: Mutex<Vec<String>>,
+    pub(crate) asked: Mutex<Vec<String>>,
 }
 
 impl Faulty {
@@ -59,6 +68,10 @@ impl Faulty {
             away: AtomicBool::new(false),
             full: AtomicBool::new(false),
             hangs: AtomicBool::new(false),
+            others_lost: AtomicU32::new(0),
+            failed_syncs: AtomicU64::new(0),
+            slow_syncs: AtomicBool::new(false),
+            sync_turn: tokio::sync::Mutex::default(),
             takes_nothing: AtomicBool::new(false),
             asked: Mutex::default(),
         }
@@ -129,6 +142,9 @@ impl Storage for Faulty {
                 true => outcomes.push(Err(StorageError::Denied("refused".into()))),
                 false => outcomes.extend(self.local.put_small(vec![job]).await),
             }
+            if Self::counts_down(&self.others_lost) {
+                self.failed_syncs.fetch_add(1, Ordering::SeqCst);
+            }
         }
         outcomes
     }
@@ -175,9 +191,18 @@ impl Storage for Faulty {
 
     async fn sync(&self) -> Result<()> {
         if Self::counts_down(&self.lost) {
+            self.failed_syncs.fetch_add(1, Ordering::SeqCst);
             return Err(StorageError::Unavailable("lost".into()));
         }
+        if self.slow_syncs.load(Ordering::SeqCst) {
+            let _turn = self.sync_turn.lock().await;
+            tokio::time::sleep(SLOW_SYNC).await;
+        }
         self.local.sync().await
+    }
+
+    fn failed_syncs(&self) -> u64 {
+        self.failed_syncs.load(Ordering::SeqCst)
     }
 
     async fn remove(&self, job: &JobId) -> Result<()> {

@@ -79,3 +79,33 @@ async fn objects_that_take_too_much_room_hold_outcomes_and_submits_back() {
     assert!(harness.shepherd.readiness().problems.is_empty());
     harness.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_asked_for_does_not_wait_for_a_sync_that_waits_for_it() {
+    let (harness, storage) = harness(Vec::new(), |_| ()).await;
+    storage.slow_syncs.store(true, Ordering::SeqCst);
+    let asked = async {
+        for number in 0..100 {
+            let id = harness.submit(&format!("job-{number}"), "m", "x").await;
+            // A quiet moment: a batch is being made durable when the next job is asked for.
+            eventually(async || exists(&harness, &format!("{id}/inputs/input"))).await;
+            let id = harness.submit(&format!("asked-{number}"), "m", "x").await;
+            harness.shepherd.flush(&id).await.unwrap();
+        }
+    };
+    tokio::time::timeout(PATIENCE, asked).await.expect("nobody waits for ever");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_are_stored_again_when_a_sync_of_somebody_else_failed_meanwhile() {
+    let (harness, storage) = harness(Vec::new(), |_| ()).await;
+    storage.others_lost.store(1, Ordering::SeqCst);
+    harness.submit("job-1", "m", "x").await;
+    let puts = || {
+        let asked = storage.asked.lock().unwrap();
+        asked.iter().filter(|asked| *asked == "put job-1/inputs/input").count()
+    };
+    eventually(async || harness.shepherd.unflushed().await.unwrap().is_empty()).await;
+    assert_eq!(puts(), 2, "the second time it is durable");
+    harness.shutdown().await;
+}

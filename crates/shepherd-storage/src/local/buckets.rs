@@ -208,14 +208,15 @@ impl Buckets {
         call: impl FnOnce(&Disk) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let (syncs, gate) = (self.syncs.clone(), Arc::clone(&self.gate));
-        let (outcome, flushed) = blocking(&self.disk, move |disk| {
+        let (outcome, flushed, failed_before) = blocking(&self.disk, move |disk| {
+            let failed_before = disk.changes.failed();
             let outcome = call(disk);
             let flushed = match &outcome {
                 Ok(_) => gate.pass(|| syncs.run_here(|| disk.flush())),
                 // There is nothing to keep.
                 Err(_) => Some(Ok(())),
             };
-            Ok((outcome, flushed))
+            Ok((outcome, flushed, failed_before))
         })
         .await?;
         let flushed = match flushed {
@@ -225,6 +226,11 @@ impl Buckets {
                 self.syncs.run(move || disk.flush()).await
             }
         };
+        let flushed = flushed.and_then(|()| match self.disk.changes.failed() {
+            now if now == failed_before => Ok(()),
+            // What was changed may have been lost with a sync that somebody else was told of.
+            _ => Err(Errno::IO),
+        });
         flushed.map_err(|errno| failed(format_args!("sync {}", self.disk.path.display()), errno))?;
         outcome
     }

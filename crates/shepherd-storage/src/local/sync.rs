@@ -14,14 +14,22 @@ use rustix::io::{Errno, Result};
 
 use super::disk::Disk;
 
-/// Whether anything changed since the last sync began.
+/// Whether anything changed since the last sync began, and how many syncs have failed.
 #[derive(Default)]
-pub(super) struct Changes(AtomicBool);
+pub(super) struct Changes {
+    noted: AtomicBool,
+    failed: AtomicU64,
+}
 
 impl Changes {
     /// Notes a change that was made.
     pub(super) fn note(&self) {
-        self.0.store(true, Ordering::SeqCst);
+        self.noted.store(true, Ordering::SeqCst);
+    }
+
+    /// How many syncs have failed.
+    pub(super) fn failed(&self) -> u64 {
+        self.failed.load(Ordering::SeqCst)
     }
 }
 
@@ -32,10 +40,13 @@ impl Disk {
     /// which is as old as the storage, every sync learns of all since the last
     /// (before Linux 5.8 of none: there only the log of the kernel tells).
     pub(super) fn flush(&self) -> Result<()> {
-        if !self.changes.0.swap(false, Ordering::SeqCst) {
+        if !self.changes.noted.swap(false, Ordering::SeqCst) {
             return Ok(());
         }
-        rustix::fs::syncfs(&self.root).inspect_err(|_| self.changes.note())
+        rustix::fs::syncfs(&self.root).inspect_err(|_| {
+            self.changes.failed.fetch_add(1, Ordering::SeqCst);
+            self.changes.note();
+        })
     }
 }
 
