@@ -100,7 +100,8 @@ pub(super) fn not_stored(key: &str, error: StorageError) -> StorageError {
 /// [`Storage::put_small`](crate::Storage::put_small): many jobs at once, the objects of each one
 /// after another.
 pub(super) async fn put_small(store: &Arc<Store>, jobs: Vec<JobObjects>) -> Vec<Result<()>> {
-    let stored = stream::iter(jobs).map(|JobObjects { job, objects }| async move {
+    // All at once: each object takes its turn.
+    let stored = jobs.into_iter().map(|JobObjects { job, objects }| async move {
         let home = store.home(&job);
         for object in objects {
             let _turn = store.turn().await?;
@@ -108,7 +109,7 @@ pub(super) async fn put_small(store: &Arc<Store>, jobs: Vec<JobObjects>) -> Vec<
         }
         Ok(())
     });
-    stored.buffered(store.http.limits.at_once.max(1)).collect().await
+    futures::future::join_all(stored).await
 }
 
 /// Whether each of many jobs is there, in the order given.
